@@ -1,0 +1,220 @@
+"""The telemetry protocol's messages, as both ends write and read them (docs/protocol.md).
+
+A message is a MessagePack array whose first element is its kind. Times are µs since 1970 UTC, `stream` is 16 random bytes,
+packed columns are little-endian. The backend imports this module too: a wire shape exists once.
+Data, gap, quality and preview frames are read by the native core (webmacs.ingest_core); the rest is decoded here.
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+PROTOCOL_VERSION: Final = 1
+FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
+FRAME_READINGS_MAX: Final = 262_144
+CHANNELS_MAX: Final = 100_000
+SILENCE_S_MAX: Final = 30.0
+"""Either end closes a connection on which nothing arrived for this long."""
+
+ChannelType = Literal["sensor", "actuator", "range", "cmd_button", "cmd_opened", "cmd_closed"]
+GapCause = Literal["spool_overflow", "spool_damaged", "source_stopped", "device_error", "disabled"]
+QualityCode = Literal["good", "stale", "out_of_range", "device_error", "simulated", "manual", "maintenance"]
+RefusalCode = Literal[
+    "malformed",
+    "version",
+    "unknown_channel",
+    "not_granted",
+    "not_finite",
+    "lengths_differ",
+    "not_increasing",
+    "out_of_bounds",
+    "too_large",
+    "seq_gap",
+]
+
+
+class HelloChannel(msgspec.Struct, array_like=True, frozen=True):
+    """One channel as the source numbers it. `event` is the event's public id, or None to find it by (source, key)."""
+
+    number: int
+    key: str
+    event: str | None
+    name: str
+    unit: str
+    type: ChannelType
+
+
+class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """Opens a stream on a connection, or renews its channel table. Sent only while nothing is unacknowledged."""
+
+    version_min: int
+    version_max: int
+    software: str
+    stream: bytes
+    next_seq: int
+    """The number that the source will give to the next frame it makes: everything it still knows lies below."""
+    channels: list[HelloChannel]
+    wall_us: int
+    monotonic_us: int
+
+
+class Limits(msgspec.Struct, array_like=True, frozen=True):
+    frame_bytes: int
+    frame_readings: int
+    channels: int
+    past_us: int
+    """A reading may be this much older than now."""
+    future_us: int
+
+
+class Welcome(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    version: int
+    stream: bytes
+    committed_seq: int
+    """Everything up to here is stored; the source goes on with the next. 0 for a stream that is new to the backend."""
+    credit_bytes: int
+    accepted: list[tuple[int, str]]
+    """(channel number, public id of its event)"""
+    refused: list[tuple[int, str]]
+    """(channel number, reason in words)"""
+    limits: Limits
+    server_us: int
+    config_version: int
+    new_stream: bool
+    """The stream's numbers ran back (an older disk image): begin a new one and number what is left anew."""
+
+
+class DescribedChannel(msgspec.Struct, array_like=True, frozen=True):
+    key: str
+    name: str
+    unit: str
+    type: ChannelType
+    min_value: float | None
+    max_value: float | None
+    decimals: int | None
+    expected_interval_ms: int | None
+
+
+class Instance(msgspec.Struct, array_like=True, frozen=True):
+    """One device of the source: a plugin with its settings."""
+
+    name: str
+    plugin: str
+    create_events: bool
+    """Make an event for each channel that has none; otherwise they wait for a person."""
+    settings_schema: dict[str, object]
+    channels: list[DescribedChannel]
+
+
+class Describe(msgspec.Struct, array_like=True, frozen=True, tag=3):
+    """What the source has. It may come at any time, also before hello; then the hello finds the events it made."""
+
+    instances: list[Instance]
+
+
+class Column(msgspec.Struct, array_like=True, frozen=True):
+    """The readings of one channel, times strictly increasing."""
+
+    channel: int
+    t0_us: int
+    times: bytes | int
+    """int32[n] offsets from t0 in µs, or one fixed step in µs (> 0) between readings"""
+    values: bytes | list[float]
+    """float64[n], or plain numbers"""
+
+
+class Data(msgspec.Struct, array_like=True, frozen=True, tag=4):
+    seq: int
+    sent_us: int
+    columns: list[Column]
+
+
+class Gap(msgspec.Struct, array_like=True, frozen=True, tag=5):
+    """Readings that were, or should have been, taken in [from_us, to_us] and will never come. `channel` None: all."""
+
+    seq: int
+    channel: int | None
+    from_us: int
+    to_us: int
+    n: int
+    cause: GapCause
+
+
+class Quality(msgspec.Struct, array_like=True, frozen=True, tag=6):
+    """A doubt about a channel's readings in [from_us, to_us); `to_us` None: until a later quality frame ends it."""
+
+    seq: int
+    channel: int
+    from_us: int
+    to_us: int | None
+    code: QualityCode
+
+
+class Preview(msgspec.Struct, array_like=True, frozen=True, tag=7):
+    """Readings to show, marked as not stored: (channel, t_us, value). Never kept, never acknowledged, no seq."""
+
+    readings: list[tuple[int, int, float]]
+
+
+class Ack(msgspec.Struct, array_like=True, frozen=True, tag=8):
+    committed_seq: int
+    credit_bytes: int
+
+
+class Nack(msgspec.Struct, array_like=True, frozen=True, tag=9):
+    """A frame was refused whole, and the refusal is stored. `seq` is None when the frame was too broken to hold one."""
+
+    seq: int | None
+    index: int
+    """The frame's number on this connection, from 0, counting every message."""
+    code: RefusalCode
+    channel: int | None
+    position: int | None
+    """Index of the offending reading within its column."""
+    detail: str
+
+
+class Credit(msgspec.Struct, array_like=True, frozen=True, tag=10):
+    """The bytes of unacknowledged frames that the source may have under way, from now on. One frame is always allowed unless it is 0."""
+
+    credit_bytes: int
+
+
+class Ping(msgspec.Struct, array_like=True, frozen=True, tag=11):
+    wall_us: int
+    monotonic_us: int
+
+
+class Pong(msgspec.Struct, array_like=True, frozen=True, tag=12):
+    wall_us: int
+    monotonic_us: int
+    echoed_wall_us: int
+    echoed_monotonic_us: int
+
+
+FromSource = Hello | Describe | Ping | Pong
+"""What the backend decodes here; data, gap, quality and preview go to the core."""
+FromBackend = Welcome | Ack | Nack | Credit | Ping | Pong
+
+KIND_DATA: Final = 4
+KIND_GAP: Final = 5
+KIND_QUALITY: Final = 6
+KIND_PREVIEW: Final = 7
+NUMBERED_KINDS: Final = frozenset({KIND_DATA, KIND_GAP, KIND_QUALITY})
+
+_encoder = msgspec.msgpack.Encoder()
+_from_source: msgspec.msgpack.Decoder[FromSource] = msgspec.msgpack.Decoder(FromSource)
+_from_backend: msgspec.msgpack.Decoder[FromBackend] = msgspec.msgpack.Decoder(FromBackend)
+
+encode = _encoder.encode
+"""encode(message) -> bytes"""
+
+
+def decode_from_source(message: bytes) -> FromSource:
+    """Raises msgspec.DecodeError (malformed), its child ValidationError (wrong shape) or RecursionError (nested too deeply)."""
+    return _from_source.decode(message)
+
+
+def decode_from_backend(message: bytes) -> FromBackend:
+    """Raises as decode_from_source does."""
+    return _from_backend.decode(message)
