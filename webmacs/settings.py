@@ -1,0 +1,135 @@
+"""Every setting, in one frozen struct. `load(environ)` is called once, at the command line; nothing else reads the environment.
+
+A setting comes from the command line, else from WEBMACS_<NAME> in the environment, else from the TOML file that WEBMACS_SETTINGS_FILE
+names, else it has its default. `webmacs settings` prints the table; docs/settings.md is made from it.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+PREFIX: Final = "WEBMACS_"
+FILE_VARIABLE: Final = "WEBMACS_SETTINGS_FILE"
+FOREIGN_PREFIXES: Final = ("WEBMACS_CONTROLLER_", "WEBMACS_TEST_")
+"""Variables of others: of the controller, and of the test suite."""
+
+Origin: TypeAlias = Literal["command line", "environment", "file", "default"]
+
+
+class SettingsError(Exception):
+    """A setting is unknown or wrong. The message is one sentence with its name and the fix; the command ends with exit code 78."""
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on; 0.0.0.0 listens on every network."""
+    port: int = Field(default=8000, ge=0, le=65_535)
+    """TCP port to listen on; 0 takes a free one."""
+    data_dir: Path = Path("data")
+    """Directory of everything this installation keeps: the embedded database, secrets, the controller's spool."""
+    database_url: str | None = Field(default=None, repr=False)
+    """postgresql://user:password@host/database of a PostgreSQL 17 or newer; without it `webmacs up` runs an embedded server."""
+    database_pool_size: int = Field(default=8, ge=2, le=200)
+    """Connections to the database that the backend keeps."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least important lines that are still logged."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins (https://host, comma-separated) whose pages may use sockets and cookies; empty allows the own origin only."""
+    secure_cookies: bool = False
+    """Mark the session cookie Secure; set it wherever TLS stands in front."""
+    postgres_os_user: str | None = None
+    """Existing user of the operating system that runs the embedded database when WebMACS is started by root."""
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def split_origins(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def check_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError("it must begin with postgresql://")
+        return value
+
+
+def load(environ: Mapping[str, str], given: Mapping[str, object] | None = None) -> Settings:
+    """The settings of this process; `given` are those of the command line. Raises SettingsError."""
+    return load_with_origins(environ, given)[0]
+
+
+def load_with_origins(environ: Mapping[str, str], given: Mapping[str, object] | None = None) -> tuple[Settings, dict[str, Origin]]:
+    """The settings, and for each field where its value comes from. Raises SettingsError."""
+    from_file = _read_file(environ[FILE_VARIABLE]) if environ.get(FILE_VARIABLE) else {}
+    from_environment = _read_environment(environ)
+    values = from_file | from_environment | dict(given or {})
+    origins: dict[str, Origin] = {}
+    for name in Settings.model_fields:
+        if given and name in given:
+            origins[name] = "command line"
+        elif name in from_environment:
+            origins[name] = "environment"
+        else:
+            origins[name] = "file" if name in from_file else "default"
+    try:
+        return Settings.model_validate(values), origins
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(_explain(str(first["loc"][0]), first["msg"], origins, environ)) from None
+
+
+def variable(name: str) -> str:
+    """The environment variable of a field."""
+    return PREFIX + name.upper()
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    known = {variable(name): name for name in Settings.model_fields}
+    values: dict[str, object] = {}
+    for key, value in environ.items():
+        if not key.startswith(PREFIX) or key.startswith(FOREIGN_PREFIXES) or key == FILE_VARIABLE:
+            continue
+        if key not in known:
+            raise SettingsError(
+                f"{key} is not a setting of WebMACS{_nearest(key, [*known, FILE_VARIABLE])}; `webmacs settings` lists them."
+            )
+        values[known[key]] = value
+    return values
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"{FILE_VARIABLE} names {path}, which cannot be read: {os.strerror(error.errno or 0)}; correct or unset it."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not a TOML file: {error}; correct it.") from None
+    for key in values:
+        if key not in Settings.model_fields:
+            raise SettingsError(f"{key} in {path} is not a setting of WebMACS{_nearest(key, list(Settings.model_fields))} Correct it.")
+    return values
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else "."
+
+
+def _explain(name: str, message: str, origins: Mapping[str, Origin], environ: Mapping[str, str]) -> str:
+    where = {
+        "command line": f"--{name.replace('_', '-')}",
+        "environment": variable(name),
+        "file": f"{name} in {environ.get(FILE_VARIABLE, '')}",
+        "default": name,
+    }[origins[name]]
+    reason = message.removeprefix("Value error, ").replace("Input should", "it should")
+    return f"{where} cannot be used: {reason}. It is for: {(Settings.model_fields[name].description or '').rstrip('.')}."
