@@ -162,11 +162,11 @@ class Ack(msgspec.Struct, array_like=True, frozen=True, tag=8):
 
 
 class Nack(msgspec.Struct, array_like=True, frozen=True, tag=9):
-    """A frame was refused whole, and the refusal is stored. `seq` is None when the frame was too broken to hold one."""
+    """A frame was refused whole, and the refusal is stored. A message without a number of its own is named by its index instead."""
 
     seq: int | None
-    index: int
-    """The frame's number on this connection, from 0, counting every message."""
+    index: int | None
+    """The message's number on this connection, from 0, counting every message; given where `seq` is None."""
     code: RefusalCode
     channel: int | None
     position: int | None
