@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 from typing import Final, Literal
 from uuid import UUID
@@ -11,7 +10,8 @@ from uuid import UUID
 import asyncpg
 import bcrypt
 
-from webmacs import clock, keys
+from webmacs import keys
+from webmacs.storage.ids import uuid7
 
 PASSWORD_CHARACTERS_MIN: Final = 12
 PASSWORD_CHARACTERS_MAX: Final = 256
@@ -24,14 +24,6 @@ Role = Literal["viewer", "operator", "admin"]
 
 class AccountError(Exception):
     """An account or a source cannot be made or changed as asked; the message says why and what to do."""
-
-
-def new_public_id() -> UUID:
-    """A UUIDv7: 48 bits of ms since 1970, then 74 random bits."""
-    value = (clock.now_us() // 1_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 7 << 76
-    value = value & ~(0b11 << 62) | 0b10 << 62
-    return UUID(int=value)
 
 
 def password_key(signing_key: bytes) -> bytes:
@@ -79,7 +71,7 @@ async def has_users(conn: asyncpg.Connection) -> bool:
 async def create_user(conn: asyncpg.Connection, key: bytes, *, email: str, username: str, password: str, role: Role) -> UUID:
     """Makes a user and returns the public id. Raises AccountError when the e-mail or the name is taken or out of bounds."""
     check_password(password)
-    public_id = new_public_id()
+    public_id = uuid7()
     try:
         await conn.execute(
             "INSERT INTO users (public_id, email, username, password_hash, role) VALUES ($1, $2, $3, $4, $5)",
@@ -106,7 +98,7 @@ async def reset_password(conn: asyncpg.Connection, key: bytes, *, email: str, pa
 
 async def create_source(conn: asyncpg.Connection, name: str) -> tuple[UUID, str]:
     """Makes a source and its writer; returns its public id and its credential, which is stored nowhere. Raises AccountError."""
-    public_id, credential = new_public_id(), new_credential()
+    public_id, credential = uuid7(), new_credential()
     try:
         async with conn.transaction():
             source = await conn.fetchval(

@@ -85,6 +85,14 @@ def load_with_origins(environ: Mapping[str, str], given: Mapping[str, object] | 
         raise SettingsError(_explain(str(first["loc"][0]), first["msg"], origins, environ)) from None
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables from which another process of ours loads the same settings."""
+    values = {name: getattr(settings, name) for name in Settings.model_fields}
+    return {
+        variable(name): ",".join(value) if isinstance(value, tuple) else str(value) for name, value in values.items() if value is not None
+    }
+
+
 def variable(name: str) -> str:
     """The environment variable of a field."""
     return PREFIX + name.upper()

@@ -1,0 +1,59 @@
+"""The days of `datapoints`: one partition a day UTC, from 31 days ago to 8 days ahead. Called at start and every hour."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+
+from webmacs import clock
+
+DAYS_BEFORE: Final = 31
+"""A live reading may be 30 days old; one more, because the server's clock and the source's differ."""
+DAYS_AHEAD: Final = 8
+"""A live reading may be 24 hours ahead; the rest is for a week in which nobody could make partitions."""
+MIGRATION_LOCK: Final = 7_305_801_001
+"""The advisory lock of migrations/env.py."""
+
+VACUUM: Final = ", ".join(
+    f"{table}autovacuum_vacuum_{setting}"
+    for table in ("", "toast.")
+    for setting in ("threshold = 20000", "scale_factor = 0", "cost_delay = 0")
+)
+"""Compaction leaves a steady stream of dead rows: at these settings the dead space settles at about 100 MB and stays there."""
+
+
+async def ensure_partitions(conn: "asyncpg.Connection[Any]", now_us: int) -> int:
+    """Makes the days that are missing and returns how many. Quick when none is, and safe for several processes at once."""
+    if not await _missing(conn, now_us):
+        return 0
+    async with conn.transaction():
+        await conn.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
+        missing = await _missing(conn, now_us)
+        for day in missing:
+            # ATTACH, because PARTITION OF would lock every other day too. The table is empty, so there is nothing to prove with a CHECK.
+            # The identity of `id` comes with ATTACH (since PostgreSQL 17), so do the indexes.
+            await conn.execute(
+                f"""
+                CREATE TABLE {name(day)} (LIKE datapoints INCLUDING DEFAULTS INCLUDING STORAGE) WITH ({VACUUM});
+                ALTER TABLE datapoints ATTACH PARTITION {name(day)}
+                    FOR VALUES FROM ('{day.isoformat()}') TO ('{(day + timedelta(days=1)).isoformat()}');
+                """
+            )
+    return len(missing)
+
+
+def name(day: datetime) -> str:
+    """The table of the day that begins at `day`."""
+    return f"datapoints_{day:%Y%m%d}"
+
+
+async def _missing(conn: "asyncpg.Connection[Any]", now_us: int) -> list[datetime]:
+    """Beginnings of the days that have no partition yet, oldest first."""
+    rows = await conn.fetch(
+        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'datapoints'::regclass"
+    )
+    present = {str(row["relname"]) for row in rows}
+    now = clock.to_datetime(now_us)
+    today = datetime(now.year, now.month, now.day, tzinfo=UTC)
+    days = (today + timedelta(days=offset) for offset in range(-DAYS_BEFORE, DAYS_AHEAD + 1))
+    return [day for day in days if name(day) not in present]
