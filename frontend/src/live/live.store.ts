@@ -1,0 +1,223 @@
+/**
+ * The live side of the application: one stream, the newest readings, what the backend says of itself once a second. The store holds what few
+ * components show (state, sources, rates); readings stay in `latest` and are announced by `onBatch`.
+ */
+import { defineStore } from 'pinia'
+import { computed, ref, shallowRef } from 'vue'
+import { socketTicket } from '@/api/client'
+import { Latest } from './latest'
+import type { Datapoint, SourceStatus, StatusMessage, StreamMessage } from './messages'
+import { createStream, STREAM_PATH, type StreamState } from './stream'
+
+/** How often the backend is asked for a batch. Ten a second is what an eye follows; more would be drawn for nobody. */
+const INTERVAL_MS = 100
+const HISTORY_S = 60
+/** The clock's offset is the best of this many seconds: a slow message can only make the backend look late, never early. */
+const OFFSET_SAMPLES = 60
+const LATENCY_SAMPLES = 600
+const LATENCY_PER_BATCH = 16
+
+export const latest = new Latest()
+
+type BatchListener = (points: readonly Datapoint[], times: Float64Array) => void
+const batchListeners = new Set<BatchListener>()
+const configListeners = new Set<(what: string) => void>()
+const backListeners = new Set<(lostAt: number) => void>()
+
+/** Hears every batch of stored readings, `times` in ms beside it. Returns how to stop hearing. */
+export function onBatch(listener: BatchListener): () => void {
+  batchListeners.add(listener)
+  return () => batchListeners.delete(listener)
+}
+
+/** Hears what was changed in the configuration ("events", "sources", ...). */
+export function onConfig(listener: (what: string) => void): () => void {
+  configListeners.add(listener)
+  return () => configListeners.delete(listener)
+}
+
+/** Hears that the stream is back, and when it was last heard (ms): what lies between is to be fetched. */
+export function onBack(listener: (lastHeardAt: number) => void): () => void {
+  backListeners.add(listener)
+  return () => backListeners.delete(listener)
+}
+
+let offsets: number[] = []
+let offsetMs = 0
+
+/** The backend's clock as this browser knows it, ms since 1970. Ages are told by it: the browser's own clock may be wrong by hours. */
+export const serverNow = (): number => Date.now() + offsetMs
+
+function noteServerTime(text: string, receivedAt: number): void {
+  const sample = Date.parse(text) - receivedAt
+  if (Number.isNaN(sample)) return
+  offsets.push(sample)
+  if (offsets.length > OFFSET_SAMPLES) offsets.shift()
+  offsetMs = Math.max(...offsets)
+}
+
+/** ms since 1970 of an RFC 3339 time, with its microseconds (Date.parse keeps three digits). */
+export function parseTime(text: string): number {
+  const whole = Date.parse(text)
+  const dot = text.indexOf('.')
+  if (dot < 0) return whole
+  const micros = text.slice(dot + 4, dot + 7)
+  return /^\d{3}$/.test(micros) ? whole + Number(micros) / 1000 : whole
+}
+
+export const useLive = defineStore('live', () => {
+  const state = shallowRef<StreamState>({ phase: 'stopped' })
+  const status = shallowRef<StatusMessage | null>(null)
+  const sources = shallowRef<readonly SourceStatus[]>([])
+  const storedHistory = shallowRef<readonly number[]>([])
+  const plant = ref<string | null>(null)
+  /** p50 and p99 of sampled to drawn, ms, over the last readings drawn. */
+  const drawn = shallowRef<{ p50: number; p99: number } | null>(null)
+  /** How long the stream was away, ms, while what was missed is being fetched. */
+  const filling = ref<number | null>(null)
+
+  let lastHeardAt = 0
+  let notStoringSince = 0
+  const unstoredSince = ref<number | null>(null)
+  const latencies = new Float64Array(LATENCY_SAMPLES)
+  let latencyCount = 0
+  let undrawn: number[] = []
+  let frame = 0
+  let onEnded: () => void = () => undefined
+  let fills = 0
+  let fillTimer: ReturnType<typeof setTimeout> | undefined
+
+  const live = computed(() => state.value.phase === 'live')
+  const lost = computed(() => (state.value.phase === 'lost' ? state.value : null))
+
+  function take(points: readonly Datapoint[], fresh: boolean): void {
+    const times = new Float64Array(points.length)
+    for (let i = 0; i < points.length; i += 1) {
+      const point = points[i]!
+      const time = parseTime(point.timestamp)
+      times[i] = time
+      latest.put(point.event_public_id, time, point.value, point.min ?? point.value, point.max ?? point.value, point.n ?? 1)
+      if (fresh && i < LATENCY_PER_BATCH) undrawn.push(time)
+    }
+    if (fresh) {
+      for (const listener of batchListeners) listener(points, times)
+      if (!frame) frame = requestAnimationFrame(measure)
+    }
+  }
+
+  /** Runs in the frame that draws a batch: the difference to the sampling time is what the person at the screen lives with. */
+  function measure(): void {
+    frame = 0
+    const now = serverNow()
+    for (const time of undrawn) {
+      latencies[latencyCount % LATENCY_SAMPLES] = Math.max(0, now - time)
+      latencyCount += 1
+    }
+    undrawn = []
+  }
+
+  function summarizeLatency(): void {
+    const size = Math.min(latencyCount, LATENCY_SAMPLES)
+    if (size === 0) return
+    const sorted = latencies.slice(0, size).sort()
+    drawn.value = { p50: sorted[Math.floor(size * 0.5)]!, p99: sorted[Math.min(size - 1, Math.floor(size * 0.99))]! }
+  }
+
+  function receive(message: StreamMessage, receivedAt: number): void {
+    switch (message.type) {
+      case 'connected': {
+        offsets = []
+        noteServerTime(message.server_time, receivedAt)
+        plant.value = message.plant ?? null
+        if (lastHeardAt) announceBack(lastHeardAt, receivedAt)
+        break
+      }
+      case 'snapshot':
+        take(message.datapoints, false)
+        break
+      case 'datapoints_batch':
+        take(message.datapoints, true)
+        for (const preview of message.previews ?? []) latest.putPreview(preview.event_public_id, parseTime(preview.timestamp), preview.value)
+        break
+      case 'status':
+        noteServerTime(message.server_time, receivedAt)
+        status.value = message
+        sources.value = message.sources
+        storedHistory.value = [...storedHistory.value.slice(1 - HISTORY_S), message.stored_per_s]
+        if (message.storing) notStoringSince = 0
+        else if (!notStoringSince) notStoringSince = receivedAt
+        unstoredSince.value = notStoringSince || null
+        summarizeLatency()
+        break
+      case 'config':
+        for (const listener of configListeners) listener(message.what)
+        break
+      case 'pong':
+        break
+    }
+    lastHeardAt = receivedAt
+  }
+
+  function announceBack(heardAt: number, receivedAt: number): void {
+    clearTimeout(fillTimer)
+    filling.value = receivedAt - heardAt
+    fills = 0
+    // Both in the backend's time: the caller asks the backend for this span.
+    for (const listener of backListeners) listener(heardAt + offsetMs)
+    settleFill()
+  }
+
+  function settleFill(): void {
+    if (fills === 0) fillTimer = setTimeout(() => (filling.value = null), 1500)
+  }
+
+  /** Keeps "Filling ..." on the screen until `work` is done. */
+  async function fillingWhile(work: Promise<unknown>): Promise<void> {
+    fills += 1
+    clearTimeout(fillTimer)
+    try {
+      await work
+    } finally {
+      fills -= 1
+      settleFill()
+    }
+  }
+
+  const stream = createStream({
+    ticket: () => socketTicket(STREAM_PATH),
+    open: (ticket) => {
+      const address = new URL(STREAM_PATH, location.href)
+      address.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:'
+      address.searchParams.set('ticket', ticket)
+      return new WebSocket(address)
+    },
+    intervalMs: INTERVAL_MS,
+    onMessage: receive,
+    onState: (next) => (state.value = next),
+    onSessionEnded: () => onEnded(),
+  })
+
+  // A hidden page draws nothing, so it asks for nothing; on return the history brings what it has missed.
+  function followVisibility(): void {
+    if (document.hidden) stream.stop()
+    else stream.start()
+  }
+
+  function start(sessionEnded: () => void): void {
+    onEnded = sessionEnded
+    document.addEventListener('visibilitychange', followVisibility)
+    followVisibility()
+  }
+
+  function stop(): void {
+    document.removeEventListener('visibilitychange', followVisibility)
+    stream.stop()
+    lastHeardAt = 0
+    state.value = { phase: 'stopped' }
+  }
+
+  return {
+    state, status, sources, storedHistory, plant, drawn, filling, unstoredSince, live, lost,
+    start, stop, retry: stream.retry, fillingWhile,
+  }
+})
