@@ -1,0 +1,605 @@
+//! The way in: connections and their channel tables, who owns which event, and what has arrived since the last drain.
+//! `boundary` keeps one `Intake` behind a mutex; `drain` moves everything out of it, and encoding works without it.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::buffer::Buffer;
+use crate::catalogue::Catalogue;
+use crate::drain::{Column, Frontier, Taken};
+use crate::error::{Code, Fault, Refusal};
+use crate::frame::{self, Frame, Preview};
+use crate::rule::{self, Rule, State, Test, Transition};
+use crate::text;
+use crate::validate::{self, Standing};
+
+const MINUTE_US: i64 = 60_000_000;
+
+/// (writer, generation)
+pub type Writer = (i32, i64);
+/// (event, t_us, value) to show and not to keep
+pub type Shown = (i32, i64, f64);
+
+#[derive(Debug)]
+struct Event {
+    id: i32,
+    owner: Option<Writer>,
+    /// counts take-overs: a drain that began before one must not move the new frontier
+    taken_over: u64,
+    /// everything stored lies at or before it
+    frontier: Option<i64>,
+    /// the last reading that rules have seen
+    evaluated: Option<i64>,
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// index into Intake::events
+    event: usize,
+    buffer: Buffer,
+    /// the frame that met it last
+    met: u64,
+}
+
+/// Channel number -> slot. Sources count from 0 or 1; a table with wide holes falls back to hashing.
+#[derive(Debug)]
+enum Numbers {
+    Dense(Vec<u32>),
+    Sparse(HashMap<i64, u32>),
+}
+
+const UNKNOWN: u32 = u32::MAX;
+const REFUSED: u32 = u32::MAX - 1;
+
+impl Numbers {
+    fn new(entries: &[(i64, u32)]) -> Numbers {
+        let end = entries.iter().map(|(number, _)| number.saturating_add(1)).max().unwrap_or(0);
+        if entries.iter().any(|(number, _)| *number < 0) || end > 4 * entries.len() as i64 + 64 {
+            return Numbers::Sparse(entries.iter().copied().collect());
+        }
+        let mut dense = vec![UNKNOWN; end as usize];
+        for &(number, slot) in entries {
+            dense[number as usize] = slot;
+        }
+        Numbers::Dense(dense)
+    }
+
+    #[inline]
+    fn get(&self, number: i64) -> u32 {
+        match self {
+            Numbers::Dense(dense) => usize::try_from(number).ok().and_then(|k| dense.get(k)).copied().unwrap_or(UNKNOWN),
+            Numbers::Sparse(sparse) => sparse.get(&number).copied().unwrap_or(UNKNOWN),
+        }
+    }
+}
+
+pub type Receipt = (i64, i64, i64, i64, i64);
+pub type GapRow = (i64, Option<i32>, i64, i64, i64, &'static str);
+pub type QualityRow = (i64, i32, i64, Option<i64>, &'static str);
+
+/// What one connection brought since the last drain, apart from its readings.
+#[derive(Debug, Default)]
+pub struct Records {
+    pub writers: Vec<Writer>,
+    pub readings: u64,
+    pub frames: u64,
+    pub first_seq: Option<i64>,
+    pub last_seq: Option<i64>,
+    pub last_index: Option<i64>,
+    pub receipts: Vec<Receipt>,
+    pub gaps: Vec<GapRow>,
+    pub quality: Vec<QualityRow>,
+    pub refusals: Vec<(Option<i64>, Refusal)>,
+    pub transitions: Vec<Transition>,
+}
+
+impl Records {
+    fn is_empty(&self) -> bool {
+        self.frames == 0 && self.refusals.is_empty()
+    }
+
+    fn number(&mut self, seq: i64, readings: u64, now_us: i64) {
+        self.first_seq.get_or_insert(seq);
+        self.last_seq = Some(seq);
+        let minute_us = now_us.div_euclid(MINUTE_US) * MINUTE_US;
+        match self.receipts.last_mut() {
+            Some(receipt) if receipt.0 == minute_us => {
+                receipt.2 = seq;
+                receipt.3 += 1;
+                receipt.4 += readings as i64;
+            }
+            _ => self.receipts.push((minute_us, seq, seq, 1, readings as i64)),
+        }
+    }
+
+    fn write_as(&mut self, writer: Writer) {
+        if self.writers.last() != Some(&writer) && !self.writers.contains(&writer) {
+            self.writers.push(writer);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Connection {
+    /// the order of opening, which is the order of segments
+    order: u64,
+    numbers: Numbers,
+    /// slots of the channel table
+    table: Vec<u32>,
+    slots: Vec<Slot>,
+    slot_of: HashMap<usize, u32>,
+    /// slots that hold readings
+    touched: Vec<u32>,
+    grants: Option<HashSet<i32>>,
+    records: Records,
+    /// bytes of memory that wait for the next drain
+    held: usize,
+    closed: bool,
+}
+
+impl Connection {
+    fn slot(&mut self, event: usize) -> u32 {
+        let slots = &mut self.slots;
+        *self.slot_of.entry(event).or_insert_with(|| {
+            slots.push(Slot {
+                event,
+                buffer: Buffer::default(),
+                met: 0,
+            });
+            slots.len() as u32 - 1
+        })
+    }
+
+    /// The event of a granted channel.
+    fn event_of(&self, channel: i64, events: &[Event]) -> i32 {
+        events[self.slots[self.numbers.get(channel) as usize].event].id
+    }
+
+    fn standing(&self, channel: i64) -> Standing {
+        match self.numbers.get(channel) {
+            UNKNOWN => Standing::Unknown,
+            REFUSED => Standing::Refused,
+            _ => Standing::Granted,
+        }
+    }
+
+    /// Where the readings of `event` go, from now on among what the next drain takes.
+    fn touch(&mut self, slot: u32) -> &mut Buffer {
+        let buffer = &mut self.slots[slot as usize].buffer;
+        if buffer.is_empty() {
+            self.touched.push(slot);
+        }
+        buffer
+    }
+
+    fn refuse(&mut self, seq: Option<i64>, refusal: Refusal, now_us: i64, events: &[Event]) {
+        self.held += size_of::<(Option<i64>, Refusal)>() + refusal.detail.len();
+        self.records.frames += 1;
+        if let Some(seq) = seq {
+            self.records.number(seq, 0, now_us);
+        }
+        self.write_as_table(events);
+        self.records.refusals.push((seq, refusal));
+    }
+
+    /// Those who own the table's events: what is no reading is taken under all of them.
+    fn write_as_table(&mut self, events: &[Event]) {
+        for &slot in &self.table {
+            if let Some(owner) = events[self.slots[slot as usize].event].owner {
+                self.records.write_as(owner);
+            }
+        }
+    }
+}
+
+/// The moment from which on a frame changes state. A panic after it ends the process: sources send again what was not committed.
+struct Changing;
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("ingest_core: a fault while state was changing; the process ends, sources send again what was not committed");
+            std::process::abort();
+        }
+    }
+}
+
+#[derive(Debug)]
+pub enum TextVerdict {
+    Accepted(u64),
+    Refused(Refusal),
+    Unowned(Vec<i32>),
+}
+
+#[derive(Debug, Default)]
+pub struct Intake {
+    events: Vec<Event>,
+    index: HashMap<i32, usize>,
+    connections: HashMap<i64, Connection>,
+    opened: u64,
+    frames: u64,
+    takeovers: u64,
+    internal_faults: u64,
+    buffered_bytes: usize,
+}
+
+impl Intake {
+    fn event(&mut self, id: i32) -> usize {
+        let events = &mut self.events;
+        *self.index.entry(id).or_insert_with(|| {
+            events.push(Event {
+                id,
+                owner: None,
+                taken_over: 0,
+                frontier: None,
+                evaluated: None,
+                rules: Vec::new(),
+            });
+            events.len() - 1
+        })
+    }
+
+    /// Replaces the rules. One that stays the same keeps its state.
+    pub fn set_rules(&mut self, rules: &[(i32, i32, Test)]) {
+        let mut known: HashMap<(i32, i32), Rule> = HashMap::new();
+        for event in &mut self.events {
+            known.extend(event.rules.drain(..).map(|rule| ((rule.id, event.id), rule)));
+        }
+        for &(id, event, test) in rules {
+            let state = known
+                .get(&(id, event))
+                .filter(|rule| rule.test == test)
+                .map_or(State::default(), |rule| rule.state);
+            let event = self.event(event);
+            self.events[event].rules.push(Rule { id, test, state });
+        }
+    }
+
+    pub fn own(&mut self, writer: Writer, events: &[(i32, Option<i64>)], firing: &[i32]) {
+        self.takeovers += 1;
+        for &(id, frontier) in events {
+            let event = self.event(id);
+            let event = &mut self.events[event];
+            event.owner = Some(writer);
+            event.taken_over = self.takeovers;
+            event.frontier = frontier;
+            event.evaluated = frontier;
+            for rule in &mut event.rules {
+                rule.state = State {
+                    fired: firing.contains(&rule.id),
+                };
+            }
+        }
+    }
+
+    pub fn open(&mut self, id: i64, channels: &[(i64, i32)], refused: &[i64], grants: Option<HashSet<i32>>) -> Result<(), Fault> {
+        let owned = |event: &i32| self.index.get(event).is_some_and(|&event| self.events[event].owner.is_some());
+        if let Some((number, event)) = channels.iter().find(|(_, event)| !owned(event)) {
+            return Err(Fault::Misuse(format!(
+                "channel {number}: nobody owns event {event} yet, call own() before open()"
+            )));
+        }
+        let mut seen = HashSet::new();
+        if let Some((number, event)) = channels.iter().find(|(_, event)| !seen.insert(event)) {
+            return Err(Fault::Misuse(format!(
+                "channel {number}: event {event} has another channel in this table already"
+            )));
+        }
+        self.opened += 1;
+        let connection = self.connections.entry(id).or_insert_with(|| Connection {
+            order: self.opened,
+            numbers: Numbers::Dense(Vec::new()),
+            table: Vec::new(),
+            slots: Vec::new(),
+            slot_of: HashMap::new(),
+            touched: Vec::new(),
+            grants: None,
+            records: Records::default(),
+            held: 0,
+            closed: false,
+        });
+        connection.closed = false;
+        connection.grants = grants;
+        let mut entries: Vec<(i64, u32)> = refused.iter().map(|&number| (number, REFUSED)).collect();
+        entries.extend(channels.iter().map(|(number, event)| (*number, connection.slot(self.index[event]))));
+        connection.table = entries[refused.len()..].iter().map(|(_, slot)| *slot).collect();
+        connection.numbers = Numbers::new(&entries);
+        Ok(())
+    }
+
+    pub fn close(&mut self, id: i64, discard: bool) -> Result<(), Fault> {
+        let connection = find(&mut self.connections, id)?;
+        if discard || (connection.touched.is_empty() && connection.records.is_empty()) {
+            self.buffered_bytes -= connection.held;
+            self.connections.remove(&id);
+        } else {
+            connection.closed = true;
+        }
+        Ok(())
+    }
+
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
+    }
+
+    /// A data, gap, quality or preview frame, whole or not at all. Gives back how many readings it held and what of them is
+    /// only to be shown.
+    pub fn accept(&mut self, id: i64, bytes: &[u8], now_us: i64) -> Result<Result<(u64, Vec<Shown>), Refusal>, Fault> {
+        let connection = find(&mut self.connections, id)?;
+        self.frames += 1;
+        let number = self.frames;
+        let judged = guarded(&mut self.internal_faults, || {
+            let (kind, seq) = frame::peek(bytes).map_or((None, None), |(kind, seq)| (Some(kind), seq));
+            (kind, seq, judge(connection, bytes, now_us, number))
+        });
+        let (kind, seq, judged) = judged.unwrap_or_else(|refusal| (None, None, Err(refusal)));
+        let _changing = Changing;
+        let before = connection.held;
+        let verdict = match judged {
+            Ok(Frame::Preview(previews)) => Ok((previews.len() as u64, shown(connection, &self.events, previews))),
+            Ok(frame) => Ok((take(connection, &mut self.events, seq, frame, now_us), Vec::new())),
+            Err(refusal) => {
+                if kind != Some(frame::KIND_PREVIEW) {
+                    connection.refuse(seq, refusal.clone(), now_us, &self.events);
+                }
+                Err(refusal)
+            }
+        };
+        self.buffered_bytes += connection.held - before;
+        Ok(verdict)
+    }
+
+    pub fn accept_text(&mut self, id: i64, index: i64, bytes: &[u8], now_us: i64, catalogue: &Catalogue) -> Result<TextVerdict, Fault> {
+        let connection = find(&mut self.connections, id)?;
+        let judged = guarded(&mut self.internal_faults, || {
+            judge_text(bytes, now_us, catalogue, connection.grants.as_ref())
+        });
+        let readings = judged.unwrap_or_else(Err);
+        let _changing = Changing;
+        let before = connection.held;
+        let verdict = match readings {
+            Ok(readings) => {
+                let owned = |event: i32| self.index.get(&event).is_some_and(|&event| self.events[event].owner.is_some());
+                let mut unowned: Vec<i32> = readings.iter().map(|reading| reading.0).filter(|&event| !owned(event)).collect();
+                unowned.sort_unstable();
+                unowned.dedup();
+                if !unowned.is_empty() {
+                    return Ok(TextVerdict::Unowned(unowned));
+                }
+                for &(event, t_us, value) in &readings {
+                    take_reading(connection, &mut self.events, self.index[&event], t_us, value);
+                }
+                connection.records.frames += 1;
+                connection.records.readings += readings.len() as u64;
+                connection.records.last_index = Some(index);
+                TextVerdict::Accepted(readings.len() as u64)
+            }
+            Err(refusal) => {
+                connection.refuse(None, refusal.clone(), now_us, &self.events);
+                TextVerdict::Refused(refusal)
+            }
+        };
+        self.buffered_bytes += connection.held - before;
+        Ok(verdict)
+    }
+
+    /// Records a refusal that the caller decided.
+    pub fn refuse(&mut self, id: i64, seq: i64, code: Code, detail: &str, now_us: i64) -> Result<(), Fault> {
+        let connection = find(&mut self.connections, id)?;
+        let before = connection.held;
+        connection.refuse(Some(seq), Refusal::new(code, detail), now_us, &self.events);
+        self.buffered_bytes += connection.held - before;
+        Ok(())
+    }
+
+    /// Moves everything out. What comes back knows nothing of the intake any more; `settle` brings the frontiers home.
+    pub fn drain(&mut self) -> Vec<Taken> {
+        let events = &self.events;
+        let mut taken: Vec<(u64, Taken)> = Vec::new();
+        for (&id, connection) in &mut self.connections {
+            if connection.touched.is_empty() && connection.records.is_empty() {
+                continue;
+            }
+            connection.held = 0;
+            let mut columns: Vec<Column> = Vec::with_capacity(connection.touched.len());
+            for slot in connection.touched.drain(..) {
+                let Slot { event, buffer, .. } = &mut connection.slots[slot as usize];
+                let Event {
+                    id, frontier, taken_over, ..
+                } = events[*event];
+                columns.push(Column {
+                    event: id,
+                    frontier: Frontier { us: frontier, taken_over },
+                    readings: buffer.take(),
+                });
+            }
+            columns.sort_unstable_by_key(|column| column.event);
+            taken.push((
+                connection.order,
+                Taken {
+                    connection: id,
+                    records: std::mem::take(&mut connection.records),
+                    columns,
+                },
+            ));
+        }
+        self.connections.retain(|_, connection| !connection.closed);
+        self.buffered_bytes = 0;
+        taken.sort_unstable_by_key(|(order, _)| *order);
+        taken.into_iter().map(|(_, taken)| taken).collect()
+    }
+
+    /// The frontiers after a drain, but for the events that were taken over meanwhile.
+    pub fn settle(&mut self, frontiers: &HashMap<i32, Frontier>) {
+        for (id, frontier) in frontiers {
+            if let Some(&event) = self.index.get(id) {
+                let event = &mut self.events[event];
+                if event.taken_over == frontier.taken_over {
+                    event.frontier = frontier.us;
+                }
+            }
+        }
+    }
+}
+
+fn find(connections: &mut HashMap<i64, Connection>, id: i64) -> Result<&mut Connection, Fault> {
+    match connections.get_mut(&id) {
+        Some(connection) if !connection.closed => Ok(connection),
+        _ => Err(Fault::Misuse(format!("connection {id} is not open"))),
+    }
+}
+
+/// Runs `judge`, which changes nothing that lasts. Its panic is a fault of ours; it costs that one frame.
+fn guarded<T>(internal_faults: &mut u64, judge: impl FnOnce() -> T) -> Result<T, Refusal> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(judge)).map_err(|_| {
+        *internal_faults += 1;
+        Refusal::new(
+            Code::Malformed,
+            format!("internal fault {internal_faults} while the frame was read: please report it"),
+        )
+    })
+}
+
+/// Decodes and checks a frame. `number` is its own, so that a channel's second column is seen.
+fn judge<'a>(connection: &mut Connection, bytes: &'a [u8], now_us: i64, number: u64) -> Result<Frame<'a>, Refusal> {
+    validate::check_size(bytes)?;
+    let frame = frame::decode(bytes)?;
+    match &frame {
+        Frame::Data(data) => validate::check_data(data, now_us, |channel| {
+            let standing = connection.standing(channel);
+            if standing == Standing::Granted {
+                let slot = connection.numbers.get(channel) as usize;
+                if std::mem::replace(&mut connection.slots[slot].met, number) == number {
+                    return Standing::Repeated;
+                }
+            }
+            standing
+        })?,
+        Frame::Gap(gap) => validate::check_gap(gap, now_us, |channel| connection.standing(channel))?,
+        Frame::Quality(quality) => validate::check_quality(quality, now_us, |channel| connection.standing(channel))?,
+        Frame::Preview(previews) => validate::check_previews(*previews, now_us, |channel| connection.standing(channel))?,
+    }
+    Ok(frame)
+}
+
+/// (event, t_us, value) of every item of a text frame, which all may be written.
+fn judge_text(bytes: &[u8], now_us: i64, catalogue: &Catalogue, grants: Option<&HashSet<i32>>) -> Result<Vec<Shown>, Refusal> {
+    validate::check_size(bytes)?;
+    let items = text::decode(bytes)?;
+    let n = items.len();
+    let judge = || {
+        validate::check_count(n)?;
+        let mut repeats: HashMap<i32, i64> = HashMap::new();
+        let mut readings = Vec::with_capacity(n);
+        for (position, item) in items.into_iter().enumerate() {
+            let Some(&event) = catalogue.by_public_id.get(&item.event) else {
+                return Err(Refusal::new(
+                    Code::UnknownChannel,
+                    format!("reading {position} names an event that does not exist"),
+                )
+                .at(position));
+            };
+            if grants.is_some_and(|grants| !grants.contains(&event)) {
+                return Err(Refusal::new(
+                    Code::NotGranted,
+                    format!("reading {position} is of an event that you may not write"),
+                )
+                .at(position));
+            }
+            let t_us = item.t_us.unwrap_or_else(|| {
+                let repeat = repeats.entry(event).or_insert(-1);
+                *repeat += 1;
+                now_us + *repeat
+            });
+            validate::check_reading(t_us, item.value, now_us, position)?;
+            readings.push((event, t_us, item.value));
+        }
+        Ok(readings)
+    };
+    judge().map_err(|refusal: Refusal| refusal.holding(n))
+}
+
+fn shown(connection: &Connection, events: &[Event], previews: frame::Previews<'_>) -> Vec<Shown> {
+    previews
+        .map(|Preview { channel, t_us, value }| (connection.event_of(channel, events), t_us, value))
+        .collect()
+}
+
+/// Takes a judged data, gap or quality frame and gives back how many readings it held.
+fn take(connection: &mut Connection, events: &mut [Event], seq: Option<i64>, frame: Frame<'_>, now_us: i64) -> u64 {
+    let seq = seq.unwrap_or(0); // these kinds have one: peek() saw it
+    let mut readings = 0;
+    match frame {
+        Frame::Data(data) => {
+            data.columns.for_each(|column| take_column(connection, events, &column));
+            readings = data.readings as u64;
+        }
+        Frame::Gap(frame::Gap {
+            channel,
+            from_us,
+            to_us,
+            n,
+            cause,
+        }) => {
+            let event = channel.map(|channel| connection.event_of(channel, events));
+            connection.write_as_table(events);
+            connection.held += size_of::<GapRow>();
+            connection.records.gaps.push((seq, event, from_us, to_us, n, cause));
+        }
+        Frame::Quality(frame::Quality {
+            channel,
+            from_us,
+            to_us,
+            code,
+        }) => {
+            let event = connection.event_of(channel, events);
+            connection.write_as_table(events);
+            connection.held += size_of::<QualityRow>();
+            connection.records.quality.push((seq, event, from_us, to_us, code));
+        }
+        Frame::Preview(_) => (),
+    }
+    connection.records.frames += 1;
+    connection.records.readings += readings;
+    connection.records.number(seq, readings, now_us);
+    readings
+}
+
+fn take_column(connection: &mut Connection, events: &mut [Event], column: &frame::Column<'_>) {
+    let slot = connection.numbers.get(column.channel);
+    let event = &mut events[connection.slots[slot as usize].event];
+    let buffer = connection.touch(slot);
+    let held = buffer.bytes();
+    let (times, values) = buffer.push_column(column);
+    let late = event.evaluated.map_or(0, |evaluated| match times[0] > evaluated {
+        true => 0,
+        false => times.partition_point(|&t_us| t_us <= evaluated),
+    });
+    event.evaluated = event.evaluated.max(times.last().copied());
+    let mut transitions = Vec::new();
+    rule::scan(&mut event.rules, event.id, &times[late..], &values[late..], &mut transitions);
+    connection.held += transitions.len() * size_of::<Transition>() + connection.slots[slot as usize].buffer.bytes() - held;
+    connection.records.transitions.append(&mut transitions);
+    if let Some(owner) = event.owner {
+        connection.records.write_as(owner);
+    }
+}
+
+fn take_reading(connection: &mut Connection, events: &mut [Event], event: usize, t_us: i64, value: f64) {
+    let slot = connection.slot(event);
+    let buffer = connection.touch(slot);
+    let held = buffer.bytes();
+    buffer.push(t_us, value);
+    connection.held += connection.slots[slot as usize].buffer.bytes() - held;
+    let event = &mut events[event];
+    if event.evaluated.is_none_or(|evaluated| t_us > evaluated) {
+        event.evaluated = Some(t_us);
+        let transitions = &mut connection.records.transitions;
+        let known = transitions.len();
+        rule::step(&mut event.rules, event.id, t_us, value, transitions);
+        connection.held += (transitions.len() - known) * size_of::<Transition>();
+    }
+    if let Some(owner) = event.owner {
+        connection.records.write_as(owner);
+    }
+}

@@ -1,0 +1,45 @@
+//! The native core of WebMACS: it touches every reading exactly once. `webmacs/ingest_core.pyi` is the page to read first.
+
+mod boundary;
+pub mod buffer;
+pub mod catalogue;
+pub mod copy;
+pub mod drain;
+pub mod error;
+pub mod frame;
+pub mod intake;
+pub mod json;
+pub mod latest;
+pub mod pack;
+pub mod rule;
+pub mod run;
+pub mod series;
+pub mod text;
+pub mod validate;
+
+#[pyo3::pymodule(gil_used = false)]
+mod ingest_core {
+    #[pymodule_export]
+    use super::boundary::{decode_run, peek, Accepted, Core, Drained, Refused, Segment, Unowned, View, Window};
+    #[pymodule_export]
+    use super::error::{CoreError, CorruptPayload};
+
+    use pyo3::prelude::*;
+    use pyo3::types::{PyBytes, PyTuple};
+
+    use super::{copy, run, validate};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("FRAME_BYTES_MAX", validate::FRAME_BYTES_MAX)?;
+        module.add("FRAME_READINGS_MAX", validate::FRAME_READINGS_MAX)?;
+        module.add("CHANNELS_MAX", validate::CHANNELS_MAX)?;
+        module.add("PAST_US_MAX", validate::PAST_US_MAX)?;
+        module.add("FUTURE_US_MAX", validate::FUTURE_US_MAX)?;
+        module.add("RUN_READINGS_MAX", run::RUN_READINGS_MAX)?;
+        module.add("RUN_SPAN_US_MAX", run::RUN_SPAN_US_MAX)?;
+        module.add("COPY_HEADER", PyBytes::new(module.py(), &copy::HEADER))?;
+        module.add("COPY_TRAILER", PyBytes::new(module.py(), &copy::TRAILER))?;
+        module.add("COPY_COLUMNS", PyTuple::new(module.py(), copy::COLUMNS)?)
+    }
+}
