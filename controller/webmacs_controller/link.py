@@ -5,6 +5,7 @@ Everything that is decided about frames is decided in protocol.py.
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable
 from typing import Final
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -41,9 +42,9 @@ class Pause:
 class Link:
     """`appended()` says that the backlog grew. `run()` returns only by being cancelled."""
 
-    def __init__(self, url: str, credential: str, delivery: Delivery, silence_s_max: float = wire.SILENCE_S_MAX) -> None:
+    def __init__(self, url: str, read_credential: Callable[[], str], delivery: Delivery, silence_s_max: float = wire.SILENCE_S_MAX) -> None:
         self._url = url
-        self._headers = {"Authorization": f"Bearer {credential}"}
+        self._read_credential = read_credential  # for every attempt: a new one counts without a restart
         self._delivery = delivery
         self._silence_s_max = silence_s_max
         self._wake = asyncio.Event()
@@ -67,7 +68,7 @@ class Link:
                 async with connect(
                     self._url,
                     compression=None,
-                    additional_headers=self._headers,
+                    additional_headers={"Authorization": f"Bearer {self._read_credential()}"},
                     ping_interval=5,
                     ping_timeout=5,
                     close_timeout=1,

@@ -8,6 +8,7 @@ One thread calls everything but `_write_due`, which `spill` runs in a worker thr
 """
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -169,8 +170,9 @@ class Spool:
         self.lost: Counter[str] = Counter()
         """Readings lost, by cause: exactly what the gap frames said so far."""
         self.last_reading_us: int | None = None
-        """When the process before this one took its last reading, as far as the spool remembers."""
+        """The time of the newest reading; before the first append that of an earlier process, as far as the spool remembers."""
         self._prepare()
+        self._read_stopped()
         self._shared = self._prepare_shared(shared)
         self._streams = deque(self._recover())
         order = max((stream.order for stream in self._streams), default=0) + 1
@@ -196,6 +198,14 @@ class Spool:
             raise SpoolError(
                 f"Another controller uses the spool {self._directory}: stop it, or give this one a spool of its own with --spool."
             ) from None
+
+    def _read_stopped(self) -> None:
+        try:
+            body = segment.unsealed((self._directory / "stopped").read_bytes(), 0)
+            if body is not None:
+                self.last_reading_us = msgspec.msgpack.decode(body, type=int)
+        except (OSError, msgspec.DecodeError):
+            return  # there was no stop in order
 
     def _prepare_shared(self, given: Path | None) -> Path:
         """A directory of ours in shared memory, or beside the segments where there is none: written without fsync either way."""
@@ -328,6 +338,8 @@ class Spool:
         record = Record(stream.next_index, stream.readings, sealed.n, sealed.from_us, sealed.to_us, sealed.frame)
         stream.next_index += 1
         stream.readings += sealed.n
+        if sealed.n:
+            self.last_reading_us = sealed.to_us
         stream.memory[record.index] = (record, now.monotonic_us)
         self._memory_bytes += _size(record)
         self._bytes += _size(record)
@@ -385,9 +397,14 @@ class Spool:
         """Takes everything to disk and gives the spool back."""
         self._settle_written(self._write(self._due(0)))
         self._end_shared()
+        if self.last_reading_us is not None:
+            with contextlib.suppress(OSError):  # then the next process declares no gap since now
+                _replace(self._directory / "stopped", segment.sealed(wire.encode(self.last_reading_us)))
         if not self._live.memory:
             while self._shared_files:
                 self._shared_files.popleft().path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is not empty when an older stream could not be taken to disk
+                self._shared.rmdir()
         for stream in self._streams:
             self._end_segment(stream)
         if self._lock >= 0:

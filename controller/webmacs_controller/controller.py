@@ -1,0 +1,199 @@
+"""The controller: devices are sampled, readings become frames, frames wait in the spool until the link has delivered them.
+Called by the command line; everything else in this package is a part that is put together here.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from webmacs_controller import __version__, clock, frame, logs, wire
+from webmacs_controller.link import Link
+from webmacs_controller.protocol import Delivery
+from webmacs_controller.sampler import Sampler
+from webmacs_controller.sdk import Channel, Device, Settings, SyncDevice
+from webmacs_controller.spool import Spool
+
+SEAL_S: Final = 0.1
+SPILL_S: Final = 0.5
+REBASE_US: Final = 1_000_000
+REPORT_US: Final = 60_000_000
+DELIVER_AT_END_S: Final = 3.0
+
+log = logs.get(__name__)
+
+
+class Installed(NamedTuple):
+    """A device with the name of its instance; its channels' keys begin with it."""
+
+    name: str
+    plugin: str
+    device: Device | SyncDevice
+    settings: type[Settings]
+    channels: Sequence[Channel]
+
+    def key(self, channel: Channel) -> str:
+        return f"{self.name}.{channel.key}"
+
+
+def describe(installed: Sequence[Installed]) -> list[wire.Instance]:
+    return [
+        wire.Instance(item.name, item.plugin, True, _schema(item.settings), [_described(item, channel) for channel in item.channels])
+        for item in installed
+    ]
+
+
+def _schema(settings: type[Settings]) -> dict[str, object]:
+    return dict(msgspec.json.schema(settings))
+
+
+def _described(item: Installed, channel: Channel) -> wire.DescribedChannel:
+    return wire.DescribedChannel(
+        item.key(channel),
+        channel.name,
+        channel.unit,
+        channel.type,
+        channel.min_value,
+        channel.max_value,
+        channel.decimals,
+        channel.interval_ms,
+    )
+
+
+def number_channels(installed: Sequence[Installed]) -> list[wire.HelloChannel]:
+    """The channel table: numbers from 1, in the order of the devices."""
+    table: list[wire.HelloChannel] = []
+    for item in installed:
+        for channel in item.channels:
+            table.append(wire.HelloChannel(len(table) + 1, item.key(channel), None, channel.name, channel.unit, channel.type))
+    return table
+
+
+class Controller:
+    """Raises SpoolError when the spool belongs to another process."""
+
+    def __init__(
+        self, url: str, read_credential: Callable[[], str], spool: Path, spool_bytes_max: int, installed: Sequence[Installed]
+    ) -> None:
+        table = number_channels(installed)
+        self._installed = installed
+        self._timeline = clock.Timeline(clock.now())
+        self._spool = Spool(spool, table, spool_bytes_max)
+        self._delivery = Delivery(self._spool, describe(installed), f"webmacs-controller {__version__}", spool_bytes_max // 2)
+        self._link = Link(url, read_credential, self._delivery)
+        self._numbers = {channel.key: channel.number for channel in table}
+        self._samplers = [
+            Sampler(
+                item.name,
+                item.device,
+                item.channels,
+                {channel.key: self._numbers[item.key(channel)] for channel in item.channels},
+                self._timeline,
+            )
+            for item in installed
+        ]
+        self._readings_refused = 0
+        self._rebased_us = self._reported_us = clock.now().monotonic_us
+        self._frames_dropped = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set; then what was sampled is delivered or made durable."""
+        self._declare_absence()
+        self._declare_quality()
+        for sampler in self._samplers:
+            sampler.start()
+        link = asyncio.create_task(self._link.run())
+        spilling = asyncio.create_task(self._spill(stop))
+        try:
+            while not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), SEAL_S)
+                self.seal_once()
+                self._keep_time()
+                for task in (link, spilling):
+                    if task.done() and not stop.is_set():
+                        task.result()  # a bug: it ends the process, and the supervisor starts a new one on the same spool
+            await asyncio.gather(*(asyncio.to_thread(sampler.stop, 1.0) for sampler in self._samplers))
+            self.seal_once()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._link.delivered(), DELIVER_AT_END_S)
+        finally:
+            link.cancel()
+            await asyncio.gather(link, spilling, return_exceptions=True)
+            self._spool.close()
+            log.info("controller_stopped", frames_waiting=self._spool.frames)
+
+    def seal_once(self) -> None:
+        """Everything that was sampled since the last time goes into the spool."""
+        sent_us = clock.now().wall_us
+        columns: dict[int, frame.Readings] = {}
+        appended = False
+        refused = self._delivery.live_refused
+        for sampler in self._samplers:
+            taken = sampler.take()
+            columns.update(taken.columns)
+            for missed in taken.missed:
+                if missed.number not in refused:
+                    self._spool.append(frame.seal_gap(wire.Gap(0, missed.number, missed.from_us, missed.to_us, missed.n, missed.cause)))
+                    appended = True
+        for number in refused & columns.keys():
+            self._readings_refused += len(columns.pop(number).times_us)
+        for sealed in frame.seal(columns, sent_us):
+            self._spool.append(sealed)
+            appended = True
+        if appended:
+            self._link.appended()
+
+    async def _spill(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await self._spool.spill()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), SPILL_S)
+
+    def _declare_absence(self) -> None:
+        """What the channels would have given between the process before this one and now."""
+        last_us, now_us = self._spool.last_reading_us, clock.now().wall_us
+        if last_us is None or last_us >= now_us:
+            return
+        n = sum((now_us - last_us) // (channel.interval_ms * 1000) for item in self._installed for channel in item.channels)
+        if n:
+            self._spool.append(frame.seal_gap(wire.Gap(0, None, last_us + 1, now_us, n, "source_stopped")))
+
+    def _declare_quality(self) -> None:
+        now_us = clock.now().wall_us
+        for item in self._installed:
+            if item.device.quality is not None:
+                for channel in item.channels:
+                    number = self._numbers[item.key(channel)]
+                    self._spool.append(frame.seal_quality(wire.Quality(0, number, now_us, None, item.device.quality)))
+
+    def _keep_time(self) -> None:
+        now = clock.now()
+        if now.monotonic_us - self._rebased_us >= REBASE_US:
+            self._rebased_us = now.monotonic_us
+            set_by_us = self._timeline.rebase(now)
+            if set_by_us is not None:
+                log.warning("clock_was_set", by_us=set_by_us, corrections=self._timeline.corrections)
+        if now.monotonic_us - self._reported_us >= REPORT_US:
+            self._reported_us = now.monotonic_us
+            self._report()
+
+    def _report(self) -> None:
+        if self._spool.dropped_frames > self._frames_dropped:
+            self._frames_dropped = self._spool.dropped_frames
+            self._declare_quality()  # what said it before may be among the frames that were dropped
+        log.info(
+            "controller_state",
+            frames_waiting=self._spool.frames,
+            spool_bytes=self._spool.held_bytes,
+            frames_dropped=self._spool.dropped_frames,
+            readings_lost=dict(self._spool.lost),
+            frames_refused=dict(self._delivery.nacks),
+            readings_of_refused_channels=self._readings_refused + self._delivery.readings_withheld,
+            device_failures=sum(sampler.failures for sampler in self._samplers),
+            disk_failures=self._spool.disk_failures,
+            clock_offset_us=self._delivery.clock_offset_us,
+        )
