@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 import uvloop
 
+from parts.backend import Backend
 from webmacs.postgres import Server
 
 ROOT = Path(__file__).parents[1]
@@ -70,3 +71,20 @@ async def _clone(server: Server) -> AsyncIterator[str]:
     yield urlunsplit(parts._replace(path=f"/{name}"))
     await conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await conn.close()
+
+
+@pytest.fixture(scope="module")
+async def backend(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Backend]:
+    """A backend process that the tests of one module share, on `module_database`."""
+    process = Backend(module_database, tmp_path_factory.mktemp("backend"))
+    await process.start()
+    yield process
+    assert await process.stop() == 0, process.log
+
+
+@pytest.fixture
+async def conn(module_database: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
+    """A connection of the test's own to `module_database`: what is really stored."""
+    connection = await asyncpg.connect(module_database)
+    yield connection
+    await connection.close()

@@ -42,6 +42,8 @@ CONTROLLER_STOP_S_MAX: Final = 10.0
 BACKEND_STOP_S_MAX: Final = 20.0
 DATABASE_STOP_S_MAX: Final = 60.0
 SOURCE: Final = "this-machine"
+AFTERMATH: Final = ("Unexpected exit from worker", "Shutting down granian", "Stopped worker")
+"""What the web server says after a cause has been told."""
 ADMIN_EMAIL: Final = "admin@webmacs.local"
 
 
@@ -101,14 +103,13 @@ class Child:
         return f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
 
     def last_words(self) -> str:
-        """The last line of its log, as a sentence."""
-        lines = self.log.read_text("utf-8", "replace").splitlines() if self.log.exists() else []
-        line = next((line for line in reversed(lines) if line.strip()), "")
-        with contextlib.suppress(ValueError):
-            record = json.loads(line)
-            if isinstance(record, dict):
-                line = str(record.get("exception", record.get("event", line))).splitlines()[-1]
-        return line.removeprefix("webmacs: ")
+        """What the last line of its log says that is about a cause."""
+        text = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+        for line in reversed(text.splitlines()):
+            said = _said(line)
+            if said and not said.startswith(AFTERMATH):
+                return said
+        return "it said nothing."
 
 
 class Supervisor:
@@ -366,6 +367,15 @@ def bound_log(log: Path) -> None:
     if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
         shutil.copyfile(log, log.with_suffix(".1.log"))
         os.truncate(log, 0)
+
+
+def _said(line: str) -> str:
+    """The message of a log line, which is JSON or plain text."""
+    with contextlib.suppress(ValueError):
+        record = json.loads(line)
+        if isinstance(record, dict):
+            line = str(record.get("exception") or record.get("event") or "")
+    return line.strip().splitlines()[-1].removeprefix("webmacs: ") if line.strip() else ""
 
 
 def say(text: str) -> None:
