@@ -1,0 +1,31 @@
+"""What the database really holds, reading by reading: read without the system's own queries and counters."""
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from webmacs import ingest_core
+from webmacs.clock import from_datetime
+
+
+async def readings(conn: "asyncpg.Connection[Any]", source: str, key: str) -> list[tuple[int, float]]:
+    """Every stored (time in µs, value) of a source's channel in the order of writing, duplicates included."""
+    rows = await conn.fetch(
+        """SELECT d.created_on, d.encoding, d.payload, d.n FROM datapoints d
+             JOIN events e ON e.id = d.event_id JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
+            WHERE s.name = $1 AND e.channel_key = $2 ORDER BY d.id""",
+        source,
+        key,
+    )
+    found: list[tuple[int, float]] = []
+    for row in rows:
+        times, values = ingest_core.decode_run(from_datetime(row["created_on"]), row["encoding"], row["payload"])
+        assert len(times) == 8 * row["n"]
+        found += zip(struct.unpack(f"<{row['n']}q", times), struct.unpack(f"<{row['n']}d", values), strict=True)
+    return found
+
+
+async def rows(conn: "asyncpg.Connection[Any]", query: str, *args: object) -> Sequence[tuple[Any, ...]]:
+    return [tuple(row) for row in await conn.fetch(query, *args)]

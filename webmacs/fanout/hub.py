@@ -1,0 +1,156 @@
+"""What was committed goes out: views of the core are taken each tick, encoded once, and the same bytes go to every subscriber.
+
+Clients with the same events and interval share a group with one view. A client that has not sent its last messages is conflated: it
+gets a view of its own, which gathers what it misses (newest value, min, max, n), until it has caught up. One that cannot send at all
+is dropped by its socket. Nothing here waits for a client, and ingest waits for nothing here.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from webmacs import clock, logs
+from webmacs.ingest_core import Core, View
+
+log = logs.get(__name__)
+
+INTERVAL_MS_MIN: Final = 20
+INTERVAL_MS_MAX: Final = 5_000
+PENDING_MAX: Final = 2
+"""Messages a client may have waiting; beyond it readings are conflated."""
+NOTICES_MAX: Final = 16
+"""Status and configuration messages waiting for a client; the oldest is dropped, a newer one follows within a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    events: frozenset[int] | None
+    """None: every event, also those made later"""
+    interval_ms: int
+
+    def ids(self) -> list[int] | None:
+        return None if self.events is None else sorted(self.events)
+
+
+class Client:
+    """One stream socket's queue. `next()` is awaited by its sender; `offer` and `notify` never block."""
+
+    def __init__(self) -> None:
+        self._messages: deque[str] = deque()
+        self._notices: deque[str] = deque(maxlen=NOTICES_MAX)
+        self._some = asyncio.Event()
+        self.behind: View | None = None
+        """What it misses while it is conflated."""
+        self.conflated = 0
+        """Ticks that it did not get on their own."""
+
+    @property
+    def full(self) -> bool:
+        return len(self._messages) >= PENDING_MAX
+
+    def offer(self, message: str) -> None:
+        self._messages.append(message)
+        self._some.set()
+
+    def notify(self, message: str) -> None:
+        self._notices.append(message)
+        self._some.set()
+
+    async def next(self) -> str:
+        while not self._messages and not self._notices:
+            self._some.clear()
+            await self._some.wait()
+        return (self._notices or self._messages).popleft()
+
+
+@dataclass(slots=True)
+class _Group:
+    view: View
+    due: float
+    clients: set[Client] = field(default_factory=set)
+
+
+class Hub:
+    """Topics of one process. `run()` ticks while somebody is subscribed."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._groups: dict[Subscription, _Group] = {}
+        self._subscriptions: dict[Client, Subscription] = {}
+        self._clients: set[Client] = set()
+        self._busy = asyncio.Event()
+
+    @property
+    def clients(self) -> int:
+        return len(self._clients)
+
+    def join(self, client: Client) -> None:
+        self._clients.add(client)
+
+    def leave(self, client: Client) -> None:
+        self._clients.discard(client)
+        self._unsubscribe(client)
+
+    def subscribe(self, client: Client, subscription: Subscription) -> None:
+        """Replaces what the client had. The snapshot of now is the first thing it gets; then whatever is committed after it."""
+        self._unsubscribe(client)
+        group = self._groups.get(subscription)
+        if group is None:
+            group = _Group(self._core.view(subscription.ids()), clock.monotonic() + subscription.interval_ms / 1000)
+            self._groups[subscription] = group
+        group.clients.add(client)
+        self._subscriptions[client] = subscription
+        client.offer(self._core.snapshot(subscription.ids()).decode())
+        self._busy.set()
+
+    def _unsubscribe(self, client: Client) -> None:
+        subscription = self._subscriptions.pop(client, None)
+        client.behind = None
+        if subscription is None:
+            return
+        group = self._groups[subscription]
+        group.clients.discard(client)
+        if not group.clients:
+            del self._groups[subscription]
+            if not self._groups:
+                self._busy.clear()
+
+    def broadcast(self, message: bytes) -> None:
+        """A status or configuration message to everybody."""
+        text = message.decode()
+        for client in self._clients:
+            client.notify(text)
+
+    async def run(self) -> None:
+        while True:
+            await self._busy.wait()
+            now = clock.monotonic()
+            soonest = min(group.due for group in self._groups.values())
+            if soonest > now:
+                await asyncio.sleep(soonest - now)  # a subscription made meanwhile waits for one tick at most
+                continue
+            for subscription, group in self._groups.items():
+                if group.due <= now:
+                    group.due = max(group.due + subscription.interval_ms / 1000, now)
+                    tick(group)
+
+
+def tick(group: _Group) -> None:
+    """One encoding for the group; clients that are behind gather it, or get all they missed at once."""
+    lagging = [client for client in group.clients if client.full or client.behind is not None]
+    for client in lagging:
+        client.conflated += 1
+        if client.behind is None:
+            client.behind = group.view.fork()
+    taken = group.view.take()
+    message = None if taken is None else taken.decode()
+    for client in group.clients:
+        if client.behind is None:
+            if message is not None:
+                client.offer(message)
+        elif not client.full:
+            missed = client.behind.take()
+            client.behind = None
+            if missed is not None:
+                client.offer(missed.decode())

@@ -1,0 +1,162 @@
+"""How every WebSocket here lives: a receiver, a sender with a watchdog, an ear for silence, and whoever wants to end it.
+
+The server library never finds a dead or stuck client by itself, and a close after a stuck send hangs in it: both are bounded here.
+Only `receive()` learns that the peer has gone, so it is always pending; it is cancelled before the coroutine returns, or the
+connection would stay.
+"""
+
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
+from typing import Final
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from webmacs import clock, logs
+from webmacs.http import guard
+from webmacs.http.guard import Identity
+from webmacs.http.problem import Problem
+from webmacs.storage.faults import FAULTS
+from webmacs.storage.pool import Pool
+
+log = logs.get(__name__)
+
+CLOSE_STOP: Final = 1001
+CLOSE_FAULT: Final = 1011
+CLOSE_AWAY: Final = 1013
+"""The database is away; try again in a moment."""
+CLOSE_ENDED: Final = 4401
+"""The credential was revoked or has expired."""
+CLOSE_SLOW: Final = 4408
+CLOSE_FENCED: Final = 4409
+"""A newer connection of the same source took over."""
+CLOSE_SILENT: Final = 4410
+CLOSE_UNSTORABLE: Final = 4500
+
+SEND_S_MAX: Final = 5.0
+"""A send that takes longer means a stuck client."""
+CLOSE_S_MAX: Final = 1.0
+SILENCE_S_MAX: Final = 30.0
+"""Both sides send something more often than this; whoever is silent longer is gone."""
+USER_SOCKETS_MAX: Final = 20
+SOURCE_SOCKETS_MAX: Final = 4
+SWEEP_S: Final = 3.0
+"""A withdrawn credential stops open sockets within 5 s."""
+CLOSE_ALL_S_MAX: Final = 3.0
+
+
+class SupervisedSocket(ABC):
+    """One WebSocket, judged before it is accepted. `serve()` returns when it has ended, for whatever reason."""
+
+    def __init__(self, ws: WebSocket, identity: Identity) -> None:
+        self._ws = ws
+        self.identity = identity
+        self.name = identity.name
+        self._heard = clock.monotonic()
+        self._close: tuple[int, str] | None = None
+        self._closing = asyncio.Event()
+
+    @abstractmethod
+    async def hear(self, message: str | bytes) -> None:
+        """One message of the client. The next is not asked for before this returns: that is the backpressure."""
+
+    @abstractmethod
+    async def say(self) -> str | bytes:
+        """Waits for the next message to send."""
+
+    def end(self, code: int, reason: str) -> None:
+        """Asks the socket to close. The first reason stays."""
+        if self._close is None:
+            self._close = (code, reason)
+            self._closing.set()
+
+    async def serve(self) -> None:
+        await self._ws.accept()
+        tasks = {asyncio.create_task(work) for work in (self._receive(), self._transmit(), self._listen(), self._closing.wait())}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if (fault := task.exception()) is not None and not isinstance(fault, WebSocketDisconnect):
+                    log.error("socket_failed", name=self.name, reason=repr(fault))
+                    self.end(CLOSE_FAULT, "internal fault; reconnect")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await self._shut()
+
+    async def _shut(self) -> None:
+        if self._close is None or self._ws.client_state is WebSocketState.DISCONNECTED:
+            return
+        try:
+            await asyncio.wait_for(self._ws.close(*self._close), CLOSE_S_MAX)
+        except (TimeoutError, RuntimeError):
+            log.debug("close_given_up", name=self.name)
+
+    async def _receive(self) -> None:
+        while True:
+            message = await self._ws.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            self._heard = clock.monotonic()
+            data = message.get("bytes")
+            await self.hear(message["text"] if data is None else data)
+
+    async def _transmit(self) -> None:
+        while True:
+            message = await self.say()
+            try:
+                send = self._ws.send_text(message) if isinstance(message, str) else self._ws.send_bytes(message)
+                await asyncio.wait_for(send, SEND_S_MAX)
+            except TimeoutError:
+                log.warning("socket_stuck", name=self.name)
+                self.end(CLOSE_SLOW, "the client does not read; reconnect")
+                return
+
+    async def _listen(self) -> None:
+        while (rest := self._heard + SILENCE_S_MAX - clock.monotonic()) > 0:
+            await asyncio.sleep(rest)
+        self.end(CLOSE_SILENT, f"nothing heard for {SILENCE_S_MAX:.0f} s")
+
+
+class OpenSockets:
+    """The live sockets of this process: how many each caller may have, and whose credential has ended since."""
+
+    def __init__(self) -> None:
+        self._open: set[SupervisedSocket] = set()
+        self._none = asyncio.Event()
+        self._none.set()
+
+    async def serve(self, socket: SupervisedSocket) -> None:
+        """Raises a 429 before the upgrade is accepted when the caller has too many."""
+        most = SOURCE_SOCKETS_MAX if socket.identity.kind == "source" else USER_SOCKETS_MAX
+        mine = sum(1 for other in self._open if (other.identity.kind, other.identity.id) == (socket.identity.kind, socket.identity.id))
+        if mine >= most:
+            raise Problem(429, "too-many-sockets", "Too many sockets", f"{socket.identity.name} has {mine} open sockets; close one first.")
+        self._open.add(socket)
+        self._none.clear()
+        try:
+            await socket.serve()
+        finally:
+            self._open.discard(socket)
+            if not self._open:
+                self._none.set()
+
+    async def sweep(self, pool: Pool) -> None:
+        """For ever: ends the sockets whose session or credential has ended. While the database is away nobody's end can be known."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                ended = await guard.find_ended(pool, {socket.identity for socket in self._open})
+            except FAULTS as fault:
+                log.debug("sweep_without_database", reason=str(fault))
+                continue
+            for socket in [socket for socket in self._open if socket.identity in ended]:
+                socket.end(CLOSE_ENDED, "this session has ended; sign in again")
+
+    async def end_all(self, code: int, reason: str) -> None:
+        """Closes every socket and waits until they are gone, for CLOSE_ALL_S_MAX at most."""
+        for socket in self._open:
+            socket.end(code, reason)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._none.wait(), CLOSE_ALL_S_MAX)

@@ -1,0 +1,177 @@
+"""Events, experiments and rules as the core wants them: loaded at start, and again whenever one of them changes.
+
+A change is announced by NOTIFY in the transaction that makes it, so it is known exactly when it is true. After a lost connection
+everything is read again.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from webmacs_controller.wire import Describe, DescribedChannel, HelloChannel
+
+from webmacs import logs
+from webmacs.clock import from_datetime
+from webmacs.ingest_core import Core
+from webmacs.storage import pool as database
+from webmacs.storage.changes import CHANNEL, announce
+from webmacs.storage.faults import FAULTS
+from webmacs.storage.ids import uuid7
+from webmacs.storage.pool import Connection, Pool
+
+log = logs.get(__name__)
+
+RETRY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelTable:
+    """What a hello's channels are: (number, event id) and (number, public id) of those taken, and the others with the reason."""
+
+    channels: list[tuple[int, int]]
+    accepted: list[tuple[int, str]]
+    refused: list[tuple[int, str]]
+
+
+class Catalogue:
+    """Keeps the core's catalogue true. `changed(what)` is called after a change was loaded."""
+
+    def __init__(self, pool: Pool, core: Core, changed: Callable[[str], None]) -> None:
+        self._pool = pool
+        self._core = core
+        self._changed = changed
+        self._public: dict[UUID, int] = {}
+        self._writers: dict[int, int] = {}
+        self.version = 0
+        """Grows with every change that was loaded."""
+
+    def event_id(self, public_id: UUID) -> int | None:
+        return self._public.get(public_id)
+
+    def writers(self, events: Sequence[int]) -> set[int]:
+        """The writers of these events; an event that is gone has none."""
+        return {self._writers[event] for event in events if event in self._writers}
+
+    def of_writer(self, writer_id: int) -> list[int]:
+        return [event for event, writer in self._writers.items() if writer == writer_id]
+
+    async def load(self) -> None:
+        """Reads everything once. Quick enough to repeat at each change: 10,000 events take some 30 ms."""
+        async with self._pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+            events = await conn.fetch("SELECT id, public_id, writer_id FROM events")
+            experiments = await conn.fetch(
+                """SELECT e.id, e.public_id, e.started_on, e.stopped_on,
+                          CASE WHEN e.scoped THEN array(SELECT event_id FROM experiment_events s WHERE s.experiment_id = e.id) END AS scope
+                     FROM experiments e WHERE e.stopped_on IS NULL OR e.stopped_on > now() - interval '31 days'"""
+            )
+            rules = await conn.fetch("SELECT id, event_id, operator, threshold, threshold_high FROM rules WHERE enabled")
+        self._core.set_events([(row["id"], row["public_id"].bytes) for row in events])
+        self._core.set_experiments(
+            [
+                (
+                    row["id"],
+                    row["public_id"].bytes,
+                    from_datetime(row["started_on"]),
+                    None if row["stopped_on"] is None else from_datetime(row["stopped_on"]),
+                    row["scope"],
+                )
+                for row in experiments
+            ]
+        )
+        self._core.set_rules([(row["id"], row["event_id"], row["operator"], row["threshold"], row["threshold_high"]) for row in rules])
+        self._public = {row["public_id"]: row["id"] for row in events}
+        self._writers = {row["id"]: row["writer_id"] for row in events}
+        self.version += 1
+
+    async def load_latest(self) -> None:
+        """At start: the last committed reading of each event, for snapshots."""
+        rows = await self._pool.fetch("SELECT event_id, created_on, value, experiment_id FROM latest")
+        self._core.load_latest([(row[0], from_datetime(row[1]), row[2], row[3]) for row in rows])
+
+    async def follow(self, dsn: str) -> None:
+        """Loads at each announced change, for ever; on its own connection, because LISTEN belongs to one."""
+        while True:
+            changes: asyncio.Queue[str | None] = asyncio.Queue()
+            try:
+                conn = await database.connect(dsn)
+            except FAULTS:
+                await asyncio.sleep(RETRY_S)
+                continue
+            try:
+                conn.add_termination_listener(lambda _, queue=changes: queue.put_nowait(None))
+                await conn.add_listener(CHANNEL, lambda _c, _p, _n, what, queue=changes: queue.put_nowait(str(what)))
+                await self.load()  # what changed while nobody listened
+                while (what := await changes.get()) is not None:
+                    seen = {what}
+                    while not changes.empty() and (more := changes.get_nowait()) is not None:
+                        seen.add(more)
+                    await self.load()
+                    for name in sorted(seen):
+                        self._changed(name)
+            except FAULTS as fault:
+                log.warning("catalogue_lost_database", reason=str(fault))
+            finally:
+                conn.terminate()
+
+    async def resolve(self, writer_id: int, channels: Sequence[HelloChannel]) -> ChannelTable:
+        """A source's channels: by public id where it names one, else by its key; only events that it writes."""
+        rows = await self._pool.fetch("SELECT id, public_id::text, channel_key FROM events WHERE writer_id = $1", writer_id)
+        by_key = {row["channel_key"]: row for row in rows if row["channel_key"] is not None}
+        by_public = {row["public_id"]: row for row in rows}
+        table = ChannelTable([], [], [])
+        for channel in channels:
+            row = by_key.get(channel.key) if channel.event is None else by_public.get(channel.event.lower())
+            if row is not None:
+                table.channels.append((channel.number, row["id"]))
+                table.accepted.append((channel.number, row["public_id"]))
+            elif channel.event is None:
+                table.refused.append((channel.number, f"no event for channel {channel.key} yet"))
+            else:
+                table.refused.append((channel.number, f"event {channel.event} does not exist or is not this source's"))
+        return table
+
+
+async def describe(pool: Pool, writer_id: int, source: str, described: Describe) -> int:
+    """Makes an event for each channel that has none, where its instance asks for it; what people changed stays. Answers how many."""
+    wanted = {
+        channel.key: (instance.name, channel) for instance in described.instances if instance.create_events for channel in instance.channels
+    }
+    if not wanted:
+        return 0
+    async with pool.acquire() as conn, conn.transaction():
+        known = await conn.fetch("SELECT channel_key FROM events WHERE writer_id = $1 AND channel_key IS NOT NULL", writer_id)
+        missing = wanted.keys() - {row["channel_key"] for row in known}
+        made = 0
+        for key in (key for key in wanted if key in missing):
+            instance, channel = wanted[key]
+            for name in (channel.name, f"{channel.name} ({source})", f"{channel.name} ({source}, {key})"):
+                if await _make_event(conn, writer_id, instance, channel, name):
+                    made += 1
+                    break
+            else:
+                log.warning("event_name_taken", source=source, channel=key, name=channel.name)
+        if made:
+            await announce(conn, "events")
+    return made
+
+
+async def _make_event(conn: Connection, writer_id: int, instance: str, channel: DescribedChannel, name: str) -> bool:
+    made = await conn.fetchval(
+        """INSERT INTO events (public_id, name, type, unit, min_value, max_value, decimals, expected_interval_ms,
+                               writer_id, instance, channel_key)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING id""",
+        uuid7(),
+        name,
+        channel.type,
+        channel.unit,
+        channel.min_value,
+        channel.max_value,
+        channel.decimals,
+        channel.expected_interval_ms,
+        writer_id,
+        instance,
+        channel.key,
+    )
+    return made is not None

@@ -1,0 +1,248 @@
+"""Drain, one transaction, acknowledge: what the core buffered becomes durable, and only then is it true.
+
+One flush is under way at a time. The next begins when the last commit has ended and the interval has passed: 10 ms, stretching to
+100 ms as the rate grows, so that a busy system writes longer runs. While the database is away the drained segments stay in memory and
+are tried again; nothing is acknowledged meanwhile, so sources run out of credit and keep their readings themselves.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
+
+from webmacs import clock, logs
+from webmacs.http.socket import CLOSE_FENCED, CLOSE_UNSTORABLE
+from webmacs.ingest_core import Core, Drained, Segment
+from webmacs.storage import pool as database
+from webmacs.storage import runs
+from webmacs.storage.faults import FAULTS, passes
+from webmacs.storage.pool import Connection
+from webmacs.storage.vitals import Vitals
+from webmacs.telemetry import sources
+from webmacs.telemetry.sources import Delivered
+
+log = logs.get(__name__)
+
+INTERVAL_MS_MIN: Final = 10.0
+INTERVAL_MS_MAX: Final = 100.0
+READINGS_PER_S_PER_MS: Final = 10_000
+"""The interval grows by 1 ms for each so many readings a second: 10 ms up to 100 thousand, 100 ms from a million on."""
+BUFFER_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Undrained column buffers; beyond it sockets are left unread until a commit makes room."""
+RETRY_S_MIN: Final = 0.05
+RETRY_S_MAX: Final = 1.0
+STATEMENT_S_MAX: Final = 30.0
+"""A statement of a flush that takes longer is given up and tried again."""
+
+
+class Void(NamedTuple):
+    """Why a segment was dropped, as a socket says it."""
+
+    close_code: int
+    reason: str
+
+
+FENCED: Final = Void(CLOSE_FENCED, "another connection took its events over")
+
+
+class Sender(Protocol):
+    """Whoever brought a segment and waits for its commit: a source's socket, a person's text frames, a REST request."""
+
+    source_id: int | None
+    stream: bytes | None
+
+    def committed(self, segment: Segment, now_us: int) -> None: ...
+
+    def void(self, void: Void) -> None:
+        """Its segment was dropped. Nothing of it is acknowledged."""
+
+
+class Poisoned(Exception):
+    """The database refuses the content of a flush, and waiting will not change that."""
+
+
+class Flusher:
+    """Owns the way from the core's buffers to the commit. `run()` is its life; senders register while they are connected."""
+
+    def __init__(self, core: Core, dsn: str, vitals: Vitals) -> None:
+        self._core = core
+        self._dsn = dsn
+        self._vitals = vitals
+        self._senders: dict[int, Sender] = {}
+        self._retired: list[int] = []
+        self._wanted = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._flushed = asyncio.Condition()
+        self._begun = 0
+        self._ended = 0
+        self._conn: Connection | None = None
+        self._in_doubt: tuple[int, dict[int, Void]] | None = None
+        self._rate = 0.0
+        self._ended_at = clock.monotonic()
+
+    def register(self, connection: int, sender: Sender) -> None:
+        self._senders[connection] = sender
+
+    def retire(self, connection: int) -> None:
+        """The connection is closed in the core. Its sender is forgotten after the flush that drains what it left."""
+        self._retired.append(connection)
+        self.wake()
+
+    def wake(self) -> None:
+        """Something was buffered."""
+        self._wanted.set()
+
+    async def room(self) -> None:
+        """Waits while the buffers are full."""
+        if self._core.buffered_bytes > BUFFER_BYTES_MAX:
+            self._room.clear()
+            await self._room.wait()
+
+    async def barrier(self) -> None:
+        """Waits until everything buffered before this call is committed or void."""
+        goal = self._begun + 1  # a flush that begins from now on drains all of it
+        self.wake()
+        async with self._flushed:
+            await self._flushed.wait_for(lambda: self._ended >= goal)
+
+    async def run(self) -> None:
+        """Flushes for ever. Ends only when cancelled; what is buffered then is not acknowledged, and its sources send it again."""
+        try:
+            while True:
+                await self._wanted.wait()
+                await self._pace()
+                self._wanted.clear()
+                self._begun += 1
+                retired, self._retired = self._retired, []
+                started = clock.monotonic()
+                drained = await asyncio.to_thread(self._core.drain)
+                if drained is not None:
+                    await self._flush(drained, started)
+                for connection in retired:
+                    del self._senders[connection]
+                self._room.set()
+                async with self._flushed:
+                    self._ended = self._begun
+                    self._flushed.notify_all()
+        finally:
+            if self._conn is not None:
+                self._conn.terminate()
+
+    async def _pace(self) -> None:
+        delay = self._ended_at + self._interval_s() - clock.monotonic()
+        if delay > 0:
+            await asyncio.sleep(delay)
+
+    async def _flush(self, drained: Drained, started: float) -> None:
+        void = await self._store(drained)
+        self._core.committed(drained, sorted(void))
+        ended, now_us = clock.monotonic(), clock.now_us()
+        for index, segment in enumerate(drained.segments):
+            sender = self._senders[segment.connection]
+            if index in void:
+                sender.void(void[index])
+            else:
+                sender.committed(segment, now_us)
+        elapsed = ended - self._ended_at
+        self._rate += (drained.readings / elapsed - self._rate) * min(1.0, elapsed)  # settles within a second
+        self._ended_at = ended
+        newest_us = max((latest[1] for segment in drained.segments for latest in segment.latest), default=None)
+        self._vitals.stored(
+            sum(segment.readings for index, segment in enumerate(drained.segments) if index not in void),
+            sum(len(segment.refusals) for segment in drained.segments),
+            None if newest_us is None else (now_us - newest_us) / 1000,
+        )
+        log.debug("flush_committed", runs=drained.runs, readings=drained.readings, ms=round((ended - started) * 1000, 2))
+
+    def _interval_s(self) -> float:
+        return min(max(self._rate / READINGS_PER_S_PER_MS, INTERVAL_MS_MIN), INTERVAL_MS_MAX) / 1000
+
+    async def _store(self, drained: Drained) -> dict[int, Void]:
+        """Commits all segments, whatever it takes: {index: reason} of those that are void."""
+        everything = dict(enumerate(drained.segments))
+        try:
+            return await self._store_patiently(everything)
+        except Poisoned as poison:
+            log.error("flush_poisoned", reason=str(poison), segments=len(everything))
+        void: dict[int, Void] = {}
+        for index, segment in everything.items():
+            try:
+                void |= await self._store_patiently({index: segment})
+            except Poisoned as poison:
+                log.error("segment_poisoned", reason=str(poison), connection=segment.connection, readings=segment.readings)
+                void[index] = Void(CLOSE_UNSTORABLE, "it cannot be stored; the log of the backend says why")
+        return void
+
+    async def _store_patiently(self, segments: dict[int, Segment]) -> dict[int, Void]:
+        delay = RETRY_S_MIN
+        while True:
+            try:
+                conn = await self._connection()
+                void = await self._settle_doubt(conn)
+                if void is None:
+                    void = await self._commit(conn, segments)
+                break
+            except FAULTS as fault:
+                await self._drop_connection()
+                if not passes(fault):
+                    self._in_doubt = None
+                    raise Poisoned(str(fault)) from fault
+                if self._vitals.storing:
+                    log.warning("storing_stopped", reason=str(fault) or type(fault).__name__)
+                    self._vitals.set_storing(False)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RETRY_S_MAX)
+        if not self._vitals.storing:
+            log.info("storing_resumed")
+            self._vitals.set_storing(True)
+        return void
+
+    async def _commit(self, conn: Connection, segments: dict[int, Segment]) -> dict[int, Void]:
+        """One transaction: fence, readings, numbers, receipts, latest, gaps, rules. Answers which segments are void."""
+        writers = {writer for segment in segments.values() for writer, _ in segment.writers}
+        async with conn.transaction():
+            current, xid = await sources.lock_writers(conn, sorted(writers))
+            void = {
+                index: FENCED
+                for index, segment in segments.items()
+                if any(current.get(writer) != generation for writer, generation in segment.writers)
+            }
+            delivered = [self._delivered(segment) for index, segment in segments.items() if index not in void]
+            if delivered:
+                await self._write(conn, delivered)
+            self._in_doubt = (xid, void)  # from here on only the answer to COMMIT tells what happened
+        self._in_doubt = None
+        return void
+
+    async def _write(self, conn: Connection, delivered: Sequence[Delivered]) -> None:
+        rows = [d.segment.rows for d in delivered if d.segment.runs]
+        if rows:
+            await runs.copy_runs(conn, rows)
+        await sources.advance(conn, delivered)
+        await sources.declare(conn, delivered)
+
+    def _delivered(self, segment: Segment) -> Delivered:
+        sender = self._senders[segment.connection]
+        return Delivered(segment, sender.source_id, sender.stream)
+
+    async def _settle_doubt(self, conn: Connection) -> dict[int, Void] | None:
+        """After an unanswered COMMIT: its void segments when it took place, None when it did not or there is no doubt."""
+        if self._in_doubt is None:
+            return None
+        xid, void = self._in_doubt
+        status = await conn.fetchval("SELECT pg_xact_status($1::text::xid8)", str(xid))
+        if status == "in progress":
+            raise TimeoutError("the server has not noticed yet that its client is gone")
+        log.warning("commit_was_in_doubt", status=status)
+        self._in_doubt = None
+        return void if status == "committed" else None
+
+    async def _connection(self) -> Connection:
+        if self._conn is None or self._conn.is_closed():
+            self._conn = await database.connect(self._dsn, command_timeout=STATEMENT_S_MAX)
+        return self._conn
+
+    async def _drop_connection(self) -> None:
+        if self._conn is not None:
+            self._conn.terminate()
+            self._conn = None

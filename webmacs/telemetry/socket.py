@@ -1,0 +1,218 @@
+"""/ws/controller/telemetry: one source's socket, or a person's who sends text frames.
+
+The receiving coroutine hands bytes to the core unread and acknowledges nothing; commits do, through `committed`. A bad frame is
+refused by its NACK and the socket lives on; only silence, a flood beyond its credit that never ends, and a newer connection of the
+same source end it.
+"""
+
+import asyncio
+import json
+
+import msgspec
+from starlette.websockets import WebSocket
+from webmacs_controller import wire
+
+from webmacs import clock, ingest_core, logs
+from webmacs.http.guard import Identity
+from webmacs.http.route import socket
+from webmacs.http.socket import CLOSE_AWAY, CLOSE_ENDED, SupervisedSocket
+from webmacs.ingest_core import Refused, Segment
+from webmacs.storage.faults import FAULTS
+from webmacs.telemetry.flush import Void
+from webmacs.telemetry.intake import Intake
+from webmacs.telemetry.protocol import Delivery, Verdict, credit_for
+
+log = logs.get(__name__)
+
+
+class TelemetrySocket(SupervisedSocket):
+    """One accepted connection. As a `Sender` it is told of commits; as a coroutine (`serve`) it lives as long as its socket."""
+
+    def __init__(self, ws: WebSocket, identity: Identity, intake: Intake) -> None:
+        super().__init__(ws, identity)
+        self._intake = intake
+        self.source_id = identity.id if identity.kind == "source" else None
+        self.stream: bytes | None = None
+        self.connection: int | None = None
+        self._delivery: Delivery | None = None
+        self._index = -1
+        self._outbox: asyncio.Queue[bytes | str] = asyncio.Queue()
+        self.lag_ms: float | None = None
+        self.clock_offset_us: int | None = None
+        self.software: str | None = None
+
+    # what others tell it
+
+    def committed(self, segment: Segment, now_us: int) -> None:
+        if segment.latest:
+            self.lag_ms = max(0.0, (now_us - max(latest[1] for latest in segment.latest)) / 1000)
+        if self._delivery is not None and segment.last_seq is not None:
+            self._delivery.commit(segment.last_seq)
+        for seq, code, channel, position, detail, _ in segment.refusals:
+            self._send(wire.Nack(seq, None, code, channel, position, detail))
+        if segment.last_seq is not None:
+            self._acknowledge()
+        if segment.last_index is not None:
+            self._outbox.put_nowait(json.dumps({"type": "ack", "index": segment.last_index}))
+
+    def void(self, void: Void) -> None:
+        self.end(*void)
+
+    # its life
+
+    async def serve(self) -> None:
+        try:
+            await super().serve()
+        finally:
+            self._leave()
+
+    async def say(self) -> bytes | str:
+        return await self._outbox.get()
+
+    def _leave(self) -> None:
+        """The core keeps what was buffered: it is committed with its numbers, though nobody is left to be told."""
+        if self.connection is not None:
+            self._intake.leave(self.connection)
+            self.connection = None
+
+    def _send(self, message: wire.FromBackend) -> None:
+        self._outbox.put_nowait(wire.encode(message))
+
+    def _acknowledge(self) -> None:
+        if self._delivery is not None:
+            self._send(self._delivery.ack(credit_for(self._intake.connections)))
+
+    # what it hears
+
+    async def hear(self, message: str | bytes) -> None:
+        self._index += 1
+        if isinstance(message, str):
+            await self._hear_text(message)
+            return
+        header = ingest_core.peek(message)
+        if isinstance(header, Refused):
+            self._refuse_unread(header.code, header.detail)
+        elif header[0] in wire.NUMBERED_KINDS:
+            await self._hear_numbered(message, header[1])
+        elif header[0] == wire.KIND_PREVIEW:
+            if self.connection is not None:
+                self._intake.preview(self.connection, message)
+        else:
+            await self._hear_control(message)
+
+    async def _hear_numbered(self, frame: bytes, seq: int | None) -> None:
+        """Data, gap and quality frames: judged by their number, then taken or refused by the core. Either way the number is consumed."""
+        if self._delivery is None or self.connection is None or seq is None:
+            self._refuse_unread("malformed", "a hello must come before the first frame")
+            return
+        match self._delivery.judge(seq):
+            case Verdict.TAKE:
+                self._delivery.take(seq, len(frame))
+                self._intake.accept(self.connection, frame)
+                while self._delivery.over(credit_for(self._intake.connections)):
+                    await self._intake.flushed()
+                await self._intake.room()
+            case Verdict.DUPLICATE:
+                self._acknowledge()
+            case Verdict.HOLE:
+                self._intake.count_refusal()
+                self._send(self._delivery.hole(seq))
+
+    async def _hear_control(self, message: bytes) -> None:
+        try:
+            control = wire.decode_from_source(message)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            self._refuse_unread("malformed", str(error) or type(error).__name__)
+            return
+        match control:
+            case wire.Hello():
+                await self._greet(control)
+            case wire.Describe():
+                await self._describe(control)
+            case wire.Ping():
+                now_us = clock.now_us()
+                self.clock_offset_us = control.wall_us - now_us
+                self._send(wire.Pong(now_us, int(clock.monotonic() * 1e6), control.wall_us, control.monotonic_us))
+            case wire.Pong():
+                pass  # any message is a sign of life, and this one has no more to say
+
+    async def _describe(self, described: wire.Describe) -> None:
+        if self.source_id is None:
+            self._refuse_unread("not_granted", "only a source describes its devices")
+            return
+        try:
+            await self._intake.describe(self.source_id, self.name, described)
+        except FAULTS as fault:
+            log.warning("describe_failed", source=self.name, reason=str(fault))
+            self.end(CLOSE_AWAY, "the database is away; reconnect in a moment")
+
+    async def _greet(self, hello: wire.Hello) -> None:
+        """Hello: whatever the older connection of the source had under way is settled, its events are taken over, the welcome goes."""
+        if self.source_id is None:
+            self._refuse_unread("not_granted", "binary frames need a source's credential; send text frames or use a source")
+            return
+        if not hello.version_min <= wire.PROTOCOL_VERSION <= hello.version_max:
+            self._refuse_unread("version", f"this backend speaks version {wire.PROTOCOL_VERSION}")
+            return
+        if len(hello.stream) != 16 or hello.next_seq < 1 or len({channel.number for channel in hello.channels}) != len(hello.channels):
+            self._refuse_unread("malformed", "a hello has a stream of 16 bytes, a next seq from 1 and each channel number once")
+            return
+        self._leave()
+        self.software, self.clock_offset_us = hello.software[:200], hello.wall_us - clock.now_us()
+        try:
+            opened = await self._intake.enter(self, self.source_id, hello)
+        except FAULTS as fault:
+            log.warning("hello_failed", source=self.name, reason=str(fault))
+            self.end(CLOSE_AWAY, "the database is away; reconnect in a moment")
+            return
+        except LookupError:
+            self.end(CLOSE_ENDED, "this source was removed")
+            return
+        self.connection, self.stream = opened.connection, hello.stream
+        self._delivery = Delivery(hello.stream, opened.committed_seq)
+        self._send(
+            wire.Welcome(
+                version=wire.PROTOCOL_VERSION,
+                stream=hello.stream,
+                committed_seq=opened.committed_seq,
+                credit_bytes=credit_for(self._intake.connections),
+                accepted=opened.table.accepted,
+                refused=opened.table.refused,
+                limits=wire.Limits(
+                    ingest_core.FRAME_BYTES_MAX,
+                    ingest_core.FRAME_READINGS_MAX,
+                    ingest_core.CHANNELS_MAX,
+                    ingest_core.PAST_US_MAX,
+                    ingest_core.FUTURE_US_MAX,
+                ),
+                server_us=clock.now_us(),
+                config_version=self._intake.config_version,
+                new_stream=hello.next_seq <= opened.committed_seq,
+            )
+        )
+
+    async def _hear_text(self, text: str) -> None:
+        """A text frame needs no hello: whole or not at all, acknowledged by its index after the commit."""
+        index = self._index
+        try:
+            if self.connection is None:
+                self.connection = await self._intake.enter_text(self)
+            verdict = await self._intake.accept_text(self.connection, index, text.encode("utf-8", "surrogatepass"))
+        except FAULTS as fault:
+            log.warning("text_frame_failed", source=self.name, reason=str(fault))
+            self.end(CLOSE_AWAY, "the database is away; reconnect in a moment")
+            return
+        if isinstance(verdict, Refused):
+            nack = {"type": "nack", "index": index, "code": verdict.code, "position": verdict.position, "detail": verdict.detail}
+            self._outbox.put_nowait(json.dumps(nack))
+
+    def _refuse_unread(self, code: wire.RefusalCode, detail: str) -> None:
+        """A message without a number of its own: counted and answered, but there is nothing to consume."""
+        self._intake.count_refusal()
+        self._send(wire.Nack(None, self._index, code, None, None, detail))
+
+
+@socket("/ws/controller/telemetry")
+async def telemetry_socket(ws: WebSocket, identity: Identity) -> None:
+    state = ws.app.state
+    await state.sockets.serve(TelemetrySocket(ws, identity, state.intake))

@@ -1,0 +1,179 @@
+"""Who may write: a source takes its events over, and what it has delivered is one number per stream.
+
+A writer's row holds (generation, owner). Whoever wants to write takes over by generation + 1 and reads the frontier of its events
+after the row is locked: a commit under an older generation then finds itself void. It is the one path for a reconnect, for text
+frames and for several backend processes.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from webmacs.clock import to_datetime
+from webmacs.ingest_core import Core, Segment
+from webmacs.storage import runs
+from webmacs.storage.pool import Connection, Pool
+
+
+async def take_over(pool: Pool, core: Core, owner: UUID, writer_id: int) -> set[int]:
+    """Fences whoever wrote these events until now, this process included, and answers the events; the core then knows their
+    frontiers and fired rules. Waits for a commit under way under the older generation. Raises LookupError: there is no such writer."""
+    async with pool.acquire() as conn, conn.transaction():
+        generation = await conn.fetchval(
+            "UPDATE writers SET generation = generation + 1, owner = $2 WHERE id = $1 RETURNING generation", writer_id, owner
+        )
+        if generation is None:
+            raise LookupError(f"writer {writer_id} is gone")
+        frontiers, fired = await _frontiers_and_fired(conn, writer_id)
+    core.own(writer_id, generation, frontiers, fired)
+    return {event_id for event_id, _ in frontiers}
+
+
+async def join(pool: Pool, core: Core, owner: UUID, writer_id: int, events: Collection[int]) -> None:
+    """Makes the core own these events of a writer. A tenure that this process holds goes on, so its connections are not fenced."""
+    async with pool.acquire() as conn, conn.transaction():
+        generation = await conn.fetchval(
+            """UPDATE writers SET generation = generation + (owner IS DISTINCT FROM $2)::int, owner = $2
+                WHERE id = $1 RETURNING generation""",
+            writer_id,
+            owner,
+        )
+        if generation is None:
+            raise LookupError(f"writer {writer_id} is gone")
+        frontiers, fired = await _frontiers_and_fired(conn, writer_id)
+    core.own(writer_id, generation, [known for known in frontiers if known[0] in events], fired)
+
+
+async def _frontiers_and_fired(conn: Connection, writer_id: int) -> tuple[list[tuple[int, int | None]], list[int]]:
+    frontiers = await runs.read_frontiers(conn, writer_id)
+    fired = await conn.fetch(
+        "SELECT r.id FROM rules r JOIN events e ON e.id = r.event_id WHERE e.writer_id = $1 AND r.enabled AND r.fired", writer_id
+    )
+    return frontiers, [row["id"] for row in fired]
+
+
+async def committed_seq(pool: Pool, source_id: int, stream: bytes) -> int:
+    """The newest committed number of a stream; 0 when the backend has not seen it."""
+    seq: int | None = await pool.fetchval("SELECT committed_seq FROM streams WHERE source_id = $1 AND stream = $2", source_id, stream)
+    return seq or 0
+
+
+async def seen(pool: Pool, heard: Sequence[tuple[int, str | None, int | None]]) -> None:
+    """(source id, software, clock offset in µs) of the sources heard from just now."""
+    await pool.execute(
+        """UPDATE sources s SET last_seen_on = now(), software = coalesce(h.software, s.software),
+                  clock_offset_us = coalesce(h.clock_offset_us, s.clock_offset_us)
+             FROM unnest($1::int4[], $2::text[], $3::int8[]) AS h (id, software, clock_offset_us) WHERE s.id = h.id""",
+        *_columns(heard, 3),
+    )
+
+
+async def writer_of(pool: Pool, source_id: int) -> int:
+    """The source's writer. Raises LookupError when the source is gone."""
+    writer_id: int | None = await pool.fetchval("SELECT id FROM writers WHERE source_id = $1", source_id)
+    if writer_id is None:
+        raise LookupError(f"source {source_id} is gone")
+    return writer_id
+
+
+async def lock_writers(conn: Connection, writers: Sequence[int]) -> tuple[dict[int, int], int]:
+    """Locks these writers' rows in id order for the transaction: ({writer: generation as it is now}, transaction id)."""
+    rows = await conn.fetch(
+        "SELECT id, generation, pg_current_xact_id()::text::int8 AS xid FROM writers WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
+        sorted(writers),
+    )
+    xid = rows[0]["xid"] if rows else await conn.fetchval("SELECT pg_current_xact_id()::text::int8")
+    return {row["id"]: row["generation"] for row in rows}, xid
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A segment and the stream it came by; text frames of a person have no source."""
+
+    segment: Segment
+    source_id: int | None
+    stream: bytes | None
+
+
+async def advance(conn: Connection, delivered: Sequence[Delivered]) -> None:
+    """In the readings' own transaction: streams' committed numbers, receipts, and the newest value of each event."""
+    streams = [(d.source_id, d.stream, d.segment.last_seq) for d in delivered if d.stream is not None and d.segment.last_seq is not None]
+    receipts = [(d.source_id, d.stream, *receipt) for d in delivered if d.stream is not None for receipt in d.segment.receipts]
+    newest: dict[int, tuple[int, float, int | None]] = {}
+    for d in delivered:
+        for event_id, t_us, value, experiment_id in d.segment.latest:
+            if event_id not in newest or newest[event_id][0] <= t_us:
+                newest[event_id] = (t_us, value, experiment_id)
+    await conn.execute(
+        """
+        WITH advanced AS (
+            INSERT INTO streams AS s (source_id, stream, committed_seq)
+            SELECT * FROM unnest($1::int4[], $2::bytea[], $3::int8[])
+            ON CONFLICT (source_id, stream) DO UPDATE SET committed_seq = greatest(s.committed_seq, excluded.committed_seq)
+        ), received AS (
+            INSERT INTO receipts AS r (source_id, stream, minute, first_seq, last_seq, frames, readings)
+            SELECT * FROM unnest($4::int4[], $5::bytea[], $6::timestamptz[], $7::int8[], $8::int8[], $9::int8[], $10::int8[])
+            ON CONFLICT (source_id, stream, minute) DO UPDATE SET
+                first_seq = least(r.first_seq, excluded.first_seq), last_seq = greatest(r.last_seq, excluded.last_seq),
+                frames = r.frames + excluded.frames, readings = r.readings + excluded.readings
+        )
+        INSERT INTO latest AS l (event_id, created_on, value, experiment_id)
+        SELECT * FROM unnest($11::int4[], $12::timestamptz[], $13::float8[], $14::int4[]) AS t (id) ORDER BY id
+        ON CONFLICT (event_id) DO UPDATE SET
+            created_on = excluded.created_on, value = excluded.value, experiment_id = excluded.experiment_id
+            WHERE l.created_on <= excluded.created_on
+        """,
+        *_columns(streams, 3),
+        *_columns([(r[0], r[1], to_datetime(r[2]), *r[3:]) for r in receipts], 7),
+        *_columns([(event_id, to_datetime(t_us), value, exp) for event_id, (t_us, value, exp) in newest.items()], 4),
+    )
+
+
+def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:
+    return [[row[i] for row in rows] for i in range(width)]
+
+
+async def declare(conn: Connection, delivered: Sequence[Delivered]) -> None:
+    """In the readings' own transaction: gaps, refusals and doubts that the sources declared, and the rules that changed."""
+    gaps: list[tuple[object, ...]] = []
+    for d in delivered:
+        for seq, gap_event, from_us, to_us, n, cause in d.segment.gaps:
+            gaps.append((d.source_id, d.stream, seq, gap_event, to_datetime(from_us), to_datetime(to_us), n, cause, None, None))
+        for refused_seq, code, channel, position, detail, readings in d.segment.refusals:
+            where = "" if channel is None else f"channel {channel}" + ("" if position is None else f", reading {position}") + ": "
+            gaps.append((d.source_id, d.stream, refused_seq, None, None, None, readings, "refused", code, where + detail))
+    if gaps:
+        await conn.executemany(
+            """INSERT INTO gaps (source_id, stream, seq, event_id, from_on, to_on, n, cause, code, detail)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)""",
+            gaps,
+        )
+    for d in delivered:
+        for _, event_id, from_us, until_us, doubt in d.segment.quality:
+            start, end = to_datetime(from_us), None if until_us is None else to_datetime(until_us)
+            if end is None:  # another doubt, or "good", ends the one that was open; the same one goes on
+                await conn.execute(
+                    "UPDATE quality SET to_on = greatest(from_on, $2) WHERE event_id = $1 AND to_on IS NULL AND code <> $3",
+                    event_id,
+                    start,
+                    doubt,
+                )
+            if doubt != "good":
+                await conn.execute(
+                    """INSERT INTO quality (event_id, from_on, to_on, code) VALUES ($1, $2, $3, $4)
+                       ON CONFLICT (event_id) WHERE to_on IS NULL DO NOTHING""",
+                    event_id,
+                    start,
+                    end,
+                    doubt,
+                )
+    transitions = [t for d in delivered for t in d.segment.transitions]
+    if transitions:
+        await conn.executemany(
+            "INSERT INTO rule_transitions (rule_id, fired, at, value) SELECT id, $2, $3, $4 FROM rules WHERE id = $1",
+            [(rule_id, fired, to_datetime(t_us), value) for rule_id, _, fired, t_us, value in transitions],
+        )
+        final = {rule_id: (fired, to_datetime(t_us)) for rule_id, _, fired, t_us, _ in transitions}
+        await conn.executemany(
+            "UPDATE rules SET fired = $2, changed_on = $3 WHERE id = $1", [(rule_id, *state) for rule_id, state in final.items()]
+        )
