@@ -1,0 +1,101 @@
+"""Sources: the controllers that may deliver readings, each with a credential of its own."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, Literal, cast
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from msgspec import Meta
+from webmacs_controller.wire import SILENCE_S_MAX
+
+from webmacs import accounts, clock
+from webmacs.http.page import Page, PageQuery, fetch_page
+from webmacs.http.problem import Conflict, NotFound
+from webmacs.http.route import Call, route
+from webmacs.http.shape import Shape
+from webmacs.storage.changes import announce
+
+
+class SourceIn(Shape, frozen=True):
+    name: Annotated[str, Meta(min_length=1, max_length=100, examples=["press-hall"])]
+
+
+class Source(msgspec.Struct, frozen=True):
+    public_id: UUID
+    name: str
+    enabled: bool
+    state: Literal["live", "offline", "never_seen"]
+    software: str | None
+    last_seen_on: datetime | None
+    clock_offset_us: Annotated[int | None, Meta(description="The source's clock less the server's.")]
+    committed_seq: Annotated[int | None, Meta(description="The newest stored frame of its newest stream.")]
+    created_on: datetime
+
+
+class SourceCreated(Source, frozen=True):
+    credential: Annotated[str, Meta(description="Shown this once; only its SHA-256 is kept.")]
+
+
+class SourcesQuery(PageQuery, frozen=True):
+    sort: Literal["name", "-name", "created_on", "-created_on", "last_seen_on", "-last_seen_on"] = "name"
+
+
+SELECT: Final = """
+    SELECT s.id, s.public_id, s.name, s.enabled, s.software, s.last_seen_on, s.clock_offset_us, s.created_on,
+           CASE WHEN s.last_seen_on IS NULL THEN 'never_seen' WHEN s.last_seen_on >= $2 THEN 'live' ELSE 'offline' END AS state,
+           (SELECT t.committed_seq FROM streams t WHERE t.source_id = s.id ORDER BY t.started_on DESC LIMIT 1) AS committed_seq
+      FROM sources s
+"""
+
+
+@route("GET", "/api/v1/sources")
+async def list_sources(call: Call[None, SourcesQuery]) -> Page[Source]:
+    """List sources. One that was heard within 30 s is live."""
+    query = call.query
+    matching = SELECT + " WHERE strpos(lower(s.name), lower($1)) > 0"
+    total, rows = await fetch_page(call.pool, matching, [query.search, _live_since()], query, query.sort)
+    return Page(query.page, query.page_size, total, [Source(**_values(row)) for row in rows])
+
+
+@route("POST", "/api/v1/sources", status=201, problems=(409,))
+async def create_source(call: Call[SourceIn]) -> SourceCreated:
+    """Create a source. Its credential is in this answer and nowhere else."""
+    try:
+        async with call.pool.acquire() as conn, conn.transaction():
+            public_id, credential = await accounts.create_source(cast("asyncpg.Connection[asyncpg.Record]", conn), call.body.name)
+            (row,) = await conn.fetch(SELECT + " WHERE s.public_id = $1", public_id, _live_since())
+            await announce(conn, "sources")
+    except accounts.AccountError as error:
+        raise Conflict(str(error)) from None
+    return SourceCreated(**_values(row), credential=credential)
+
+
+@route("DELETE", "/api/v1/sources/{public_id}")
+async def delete_source(call: Call) -> None:
+    """Delete a source. Its credential is void at once; its events and their readings stay, to be written by REST."""
+    async with call.pool.acquire() as conn, conn.transaction():
+        source_id = await conn.fetchval("SELECT id FROM sources WHERE public_id = $1 FOR UPDATE", call.public_id)
+        if source_id is None:
+            raise NotFound("source")
+        # the writer's row is locked first: a flush under way ends before, a later one finds the row gone and is void
+        writer_id = await conn.fetchval("SELECT id FROM writers WHERE source_id = $1 FOR UPDATE", source_id)
+        await conn.execute(
+            "UPDATE events SET writer_id = 1, instance = NULL, channel_key = NULL, changed_on = $2 WHERE writer_id = $1",
+            writer_id, clock.to_datetime(clock.now_us()),
+        )  # fmt: skip
+        await conn.execute("DELETE FROM writers WHERE id = $1", writer_id)
+        await conn.execute("DELETE FROM sources WHERE id = $1", source_id)
+        await announce(conn, "sources")
+        await announce(conn, "events")
+
+
+def _live_since() -> datetime:
+    return clock.to_datetime(clock.now_us()) - timedelta(seconds=SILENCE_S_MAX)
+
+
+def _values(row: asyncpg.Record) -> dict[str, Any]:
+    return {name: row[name] for name in Source.__struct_fields__}
+
+
+routes = [list_sources, create_source, delete_source]

@@ -1,0 +1,75 @@
+"""The one place where parts meet: routes, middleware, and what lives as long as the process."""
+
+import ctypes
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as Page
+
+from webmacs import accounts, keys, live, logs, settings
+from webmacs.api import auth, datapoints, events, experiments, gaps, health, sources
+from webmacs.fanout.stream import datapoints_stream
+from webmacs.http import access, guard, openapi, static
+from webmacs.http.envelope import Compression, Envelope
+from webmacs.http.passwords import LoginThrottle, Passwords
+from webmacs.http.problem import bug, problem_of, render
+from webmacs.http.route import Parts, compose
+from webmacs.settings import Settings
+from webmacs.storage import pool as database
+from webmacs.storage.vitals import Pulse, Vitals
+from webmacs.telemetry.socket import telemetry_socket
+
+PR_SET_PDEATHSIG: Final = 1
+
+ROUTES: Final = [*auth.routes, *events.routes, *experiments.routes, *datapoints.routes, *sources.routes, *gaps.routes, *health.routes]
+SOCKETS: Final = [telemetry_socket, datapoints_stream]
+PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]
+
+
+def from_environment() -> Starlette:
+    """What Granian loads: `webmacs.app:from_environment` with factory=True."""
+    given = settings.load(os.environ)
+    logs.set_up(given.log_level)
+    return create_app(given)
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The whole backend. Raises access.AccessError when the access table and the routes differ."""
+    access.check([*((one.method, one.path) for one in ROUTES), *(("WS", one.path) for one in SOCKETS), *PAGES])
+    document = openapi.encode(ROUTES)
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        return render(problem_of(error) or bug())
+
+    async def describe(request: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # Granian's worker would outlive its killed parent
+        signing_key = keys.load_or_make_signing_key(settings.data_dir)
+        dsn = settings.database_url or ""
+        pool = await database.open_pool(dsn, settings.database_pool_size)
+        passwords, vitals = Passwords(accounts.password_key(signing_key)), Vitals()
+        app.state.parts = Parts(settings, pool, guard.session_key(signing_key), passwords, LoginThrottle(), vitals, Pulse(pool))
+        try:
+            async with live.run(app, pool, dsn, vitals):
+                yield
+        finally:
+            passwords.close()
+            await pool.close()
+
+    return Starlette(
+        routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *static.routes()],
+        middleware=[Middleware(Envelope, secure=settings.secure_cookies), Middleware(Compression)],
+        exception_handlers={HTTPException: refuse},
+        lifespan=lifespan,
+    )

@@ -1,0 +1,124 @@
+"""Passwords off the event loop: hashed one at a time, because each takes a quarter of a second of a core, and judged before that."""
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from webmacs import accounts, clock
+from webmacs.http.problem import Problem
+
+T = TypeVar("T")
+
+WAITING_MAX: Final = 20
+"""About 5 s of hashing; whoever comes after is told to come again."""
+FAILURES_OF_PAIR_MAX: Final = 10
+"""Per account and address within PAIR_WINDOW_S; then one try per PAIR_PAUSE_S."""
+PAIR_WINDOW_S: Final = 15 * 60.0
+PAIR_PAUSE_S: Final = 30.0
+FAILURES_OF_ADDRESS_MAX: Final = 100
+ADDRESS_WINDOW_S: Final = 3600.0
+TRACKED_MAX: Final = 10_000
+"""Pairs and addresses remembered; the one that failed longest ago is forgotten first."""
+
+
+class Passwords:
+    """Hashes and verifies in one thread. `key` is accounts.password_key(...)."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="passwords")
+        self._waiting = 0
+        self._nobody: str | None = None
+
+    async def hash(self, password: str) -> str:
+        return await self._run(lambda: accounts.hash_password(self._key, password))
+
+    async def verify(self, password: str, password_hash: str | None) -> bool:
+        """False after the same time of work when there is no such user (`password_hash` None)."""
+        return await self._run(lambda: self._verify(password, password_hash))
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _verify(self, password: str, password_hash: str | None) -> bool:
+        if password_hash is not None:
+            return accounts.verify_password(self._key, password, password_hash)
+        accounts.verify_password(self._key, password, self._hash_of_nobody())
+        return False
+
+    def _hash_of_nobody(self) -> str:
+        if self._nobody is None:
+            self._nobody = accounts.hash_password(self._key, secrets.token_urlsafe())
+        return self._nobody
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._waiting >= WAITING_MAX:
+            raise too_many(PAIR_PAUSE_S)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        finally:
+            self._waiting -= 1
+
+
+@dataclass(slots=True)
+class _Failures:
+    """Failed tries of one key within a window that begins with the first of them."""
+
+    begun: float
+    last: float
+    count: int = 0
+
+
+@dataclass(slots=True)
+class LoginThrottle:
+    """Counts failed logins in memory. A try counts as failed from its beginning, so that many at once are judged like one by one."""
+
+    _pairs: OrderedDict[tuple[str, str], _Failures] = field(default_factory=OrderedDict)
+    _addresses: OrderedDict[str, _Failures] = field(default_factory=OrderedDict)
+
+    def begin(self, account: str, address: str) -> None:
+        """Raises a 429 when this try may not even be hashed."""
+        now = clock.monotonic()
+        of_address = _entry(self._addresses, address, now, ADDRESS_WINDOW_S)
+        if of_address.count >= FAILURES_OF_ADDRESS_MAX:
+            raise too_many(of_address.begun + ADDRESS_WINDOW_S - now)
+        of_pair = _entry(self._pairs, (account.lower(), address), now, PAIR_WINDOW_S)
+        if of_pair.count >= FAILURES_OF_PAIR_MAX and now < of_pair.last + PAIR_PAUSE_S:
+            raise too_many(of_pair.last + PAIR_PAUSE_S - now)
+        for failures in (of_address, of_pair):
+            failures.count += 1
+            failures.last = now
+
+    def succeeded(self, account: str, address: str) -> None:
+        self._pairs.pop((account.lower(), address), None)
+        if (of_address := self._addresses.get(address)) is not None:
+            of_address.count = max(0, of_address.count - 1)
+
+
+K = TypeVar("K")
+
+
+def _entry(entries: OrderedDict[K, _Failures], key: K, now: float, window_s: float) -> _Failures:
+    found = entries.get(key)
+    if found is None or now - found.begun > window_s:
+        found = entries[key] = _Failures(now, now)
+    entries.move_to_end(key)
+    if len(entries) > TRACKED_MAX:
+        entries.popitem(last=False)
+    return found
+
+
+def too_many(retry_after_s: float) -> Problem:
+    seconds = max(1, round(retry_after_s))
+    return Problem(
+        429,
+        "too-many-attempts",
+        "Too many attempts",
+        f"Too many attempts to sign in; try again in {seconds} s.",
+        headers={"Retry-After": str(seconds)},
+    )

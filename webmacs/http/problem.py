@@ -1,0 +1,125 @@
+"""Errors as RFC 9457 problems: raised where the fact is known, rendered here, in one place."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from webmacs import logs
+from webmacs.storage.faults import passes
+
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_S: Final = 2
+"""What a 503 suggests: storing resumes some seconds after the database is back."""
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """Where in the request, and what is wrong there."""
+
+    loc: list[str | int]
+    msg: str
+
+
+class ProblemDocument(msgspec.Struct, frozen=True, omit_defaults=True, rename={"kind": "type"}):
+    """What every error answer says."""
+
+    kind: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = None
+    request_id: str | None = None
+
+
+class Problem(Exception):
+    """An answer that is no success. `detail` tells the reader what to do next."""
+
+    def __init__(
+        self,
+        status: int,
+        type: str,
+        title: str,
+        detail: str,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.type = type
+        self.title = title
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+
+
+class NotFound(Problem):
+    def __init__(self, what: str) -> None:
+        super().__init__(404, "not-found", "Not found", f"There is no such {what}; it may have been deleted.")
+
+
+class Conflict(Problem):
+    def __init__(self, detail: str) -> None:
+        super().__init__(409, "conflict", "Conflict", detail)
+
+
+class Forbidden(Problem):
+    def __init__(self, detail: str, type: str = "forbidden") -> None:
+        super().__init__(403, type, "Forbidden", detail)
+
+
+class Unauthorized(Problem):
+    def __init__(self, detail: str = "Sign in, or send a credential in the Authorization header.") -> None:
+        super().__init__(401, "unauthorized", "Not signed in", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+class Unprocessable(Problem):
+    """One or more fields cannot be used. `at` makes it for one."""
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        first = errors[0]
+        super().__init__(422, "unprocessable", "Cannot be used", f"{'.'.join(map(str, first.loc))}: {first.msg}", errors)
+
+    @classmethod
+    def at(cls, *loc: str | int, msg: str) -> "Unprocessable":
+        """Unprocessable.at("body", "min_value", msg="It must not be above max_value.")"""
+        return cls([FieldError(list(loc), msg)])
+
+
+def unavailable(detail: str = "The database cannot be reached or is too slow now; nothing is known to be changed. Try again.") -> Problem:
+    return Problem(503, "unavailable", "Unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """The problem that an exception stands for; None when it is a bug of ours."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, HTTPException):
+        return _of_starlette(error)
+    if passes(error):
+        return unavailable()
+    return None
+
+
+def bug() -> Problem:
+    """What a caller sees of an exception that nobody expected; the log has the traceback."""
+    return Problem(500, "internal", "A bug in WebMACS", "WebMACS failed at this request; its log has the details under the request id.")
+
+
+def render(problem: Problem) -> Response:
+    document = ProblemDocument(
+        f"/problems/{problem.type}", problem.title, problem.status, problem.detail, problem.errors or None, logs.request_id.get()
+    )
+    return Response(msgspec.json.encode(document), problem.status, problem.headers, MEDIA_TYPE)
+
+
+def _of_starlette(error: HTTPException) -> Problem:
+    details = {
+        404: "There is nothing at this address; /docs lists what there is.",
+        405: "This address does not know this method; /docs lists those it knows.",
+    }
+    phrase = HTTPStatus(error.status_code).phrase
+    slug = phrase.lower().replace(" ", "-")
+    return Problem(error.status_code, slug, phrase, details.get(error.status_code, error.detail), headers=error.headers)

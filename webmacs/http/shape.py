@@ -1,0 +1,26 @@
+"""What requests are made of: the base of bodies and queries, and the types that several of them share."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Final, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+YEAR_MIN: Final = 1970
+YEAR_MAX: Final = 2200
+
+Timestamp: TypeAlias = Annotated[datetime, Meta(tz=True)]
+"""RFC 3339 with a zone; a time without one is refused. Use only this: a bare datetime would take any."""
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every body and query: what is not named is refused, never ignored."""
+
+
+def check_range(start: datetime | None, end: datetime | None) -> None:
+    """For `__post_init__` of what has `from` and `to`. Raises ValueError (a 422) when they are reversed or no times of readings."""
+    for moment in (start, end):
+        if moment is not None and not YEAR_MIN < moment.year < YEAR_MAX:
+            raise ValueError(f"Times lie between the years {YEAR_MIN + 1} and {YEAR_MAX - 1}.")
+    if start is not None and end is not None and start.astimezone(UTC) > end.astimezone(UTC):
+        raise ValueError("`from` lies after `to`; exchange them.")

@@ -1,0 +1,117 @@
+"""Connections to PostgreSQL: their codecs, their time limits, and one clear sentence when there is none."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import asyncpg
+import orjson
+from asyncpg.pool import PoolConnectionProxy
+
+if TYPE_CHECKING:  # the driver's classes are generic in its stubs only
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+else:
+    Pool = asyncpg.Pool
+    Connection = asyncpg.Connection | PoolConnectionProxy
+
+SERVER_VERSION_MIN: Final = 17
+CONNECT_S_MAX: Final = 5.0
+STATEMENT_S_MAX: Final = 8.0
+"""The server ends a longer statement: a locked table or a slow disk becomes an answer, not a wait."""
+COMMAND_S_MAX: Final = 9.0
+"""The same limit on our side, for a server that does not answer at all."""
+IDLE_IN_TRANSACTION_S_MAX: Final = 30.0
+
+
+class DatabaseError(ConnectionError):
+    """The database cannot be used. The message is one sentence: what, where and how to mend it."""
+
+
+async def open_pool(dsn: str, size: int) -> Pool:
+    """At most `size` connections, of which one is opened and judged now. Raises DatabaseError."""
+    with _clear_errors(dsn):
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            timeout=CONNECT_S_MAX,
+            command_timeout=COMMAND_S_MAX,
+            init=_prepare,
+            server_settings=_server_settings(STATEMENT_S_MAX),
+        )
+        async with pool.acquire() as conn:
+            major = conn.get_server_version().major
+    if major < SERVER_VERSION_MIN:
+        await pool.close()
+        raise DatabaseError(f"The database at {_place(dsn)} is PostgreSQL {major}; WebMACS needs {SERVER_VERSION_MIN} or newer.")
+    return pool
+
+
+async def connect(dsn: str, *, command_timeout: float = COMMAND_S_MAX) -> "asyncpg.Connection[asyncpg.Record]":
+    """One connection outside the pool (listening, flushing), with the same codecs. Raises DatabaseError."""
+    with _clear_errors(dsn):
+        conn = await asyncpg.connect(
+            dsn, timeout=CONNECT_S_MAX, command_timeout=command_timeout, server_settings=_server_settings(command_timeout)
+        )
+        await _prepare(conn)
+    return conn
+
+
+def _server_settings(statement_s: float) -> dict[str, str]:
+    return {
+        "application_name": "webmacs",
+        "timezone": "UTC",
+        "statement_timeout": str(int(statement_s * 1_000)),
+        "idle_in_transaction_session_timeout": str(int(IDLE_IN_TRANSACTION_S_MAX * 1_000)),
+    }
+
+
+@contextmanager
+def _clear_errors(dsn: str) -> Iterator[None]:
+    """Turns what can go wrong while connecting into a DatabaseError."""
+    where = _place(dsn)
+    try:
+        yield
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
+        raise DatabaseError(f"The database at {where} refuses this user or password; correct WEBMACS_DATABASE_URL.") from None
+    except asyncpg.InvalidCatalogNameError:
+        raise DatabaseError(f"There is no database {where}; create it or correct WEBMACS_DATABASE_URL.") from None
+    except asyncpg.CannotConnectNowError:
+        raise DatabaseError(f"The database at {where} is starting or stopping; try again in a moment.") from None
+    except asyncpg.TooManyConnectionsError:
+        raise DatabaseError(
+            f"The database at {where} has no free connection; raise its max_connections or end other users of it."
+        ) from None
+    except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+        reason = str(error) or "no answer"
+        raise DatabaseError(f"The database at {where} cannot be reached ({reason}); start it or correct WEBMACS_DATABASE_URL.") from None
+
+
+async def _prepare(conn: Connection) -> None:
+    """Plain uuid.UUID (orjson refuses the driver's own subclass) and jsonb as objects; times come aware and in UTC by themselves."""
+    await conn.set_type_codec("uuid", schema="pg_catalog", encoder=_encode_uuid, decoder=_decode_uuid, format="binary")
+    await conn.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode_json, decoder=_decode_json, format="binary")
+
+
+def _encode_uuid(value: uuid.UUID) -> bytes:
+    return value.bytes
+
+
+def _decode_uuid(data: bytes) -> uuid.UUID:
+    return uuid.UUID(bytes=data)
+
+
+def _encode_json(value: object) -> bytes:
+    return b"\x01" + orjson.dumps(value)
+
+
+def _decode_json(data: bytes) -> Any:
+    return orjson.loads(data[1:])
+
+
+def _place(dsn: str) -> str:
+    """host/database of a DSN, without user and password."""
+    rest = dsn.partition("://")[2]
+    return rest.rpartition("@")[2].partition("?")[0] or "the given address"
