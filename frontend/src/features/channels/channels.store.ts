@@ -5,6 +5,9 @@ import * as api from '@/api/client'
 import { asProblem, type ApiProblem } from '@/api/problem'
 import type { Channel } from '@/api/types'
 
+/** "core 2" comes before "core 10". */
+const byName = new Intl.Collator('en', { numeric: true })
+
 export const useChannels = defineStore('channels', () => {
   const state = shallowRef<'idle' | 'loading' | 'ready' | 'failed'>('idle')
   const data = shallowRef<readonly Channel[]>([])
@@ -19,7 +22,7 @@ export const useChannels = defineStore('channels', () => {
     try {
       const all = await api.channels()
       if (mine !== turn) return
-      data.value = all
+      data.value = all.sort((a, b) => byName.compare(a.name, b.name))
       problem.value = null
       readAt.value = Date.now()
       state.value = 'ready'
