@@ -71,6 +71,9 @@ def seal(
             from_us = min(from_us, times_us[0]) if n else times_us[0]
             to_us = max(to_us, times_us[-1]) if n else times_us[-1]
             n, size, start = n + took, size + COLUMN_OVERHEAD + READING_BYTES * took, start + took
+            if start < end:  # a frame holds one column of a channel
+                yield _sealed(parts, sent_us, n, from_us, to_us)
+                parts, n, size = [], 0, 0
     if n:
         yield _sealed(parts, sent_us, n, from_us, to_us)
 
@@ -122,11 +125,15 @@ def without(frame: bytes, channels: frozenset[int]) -> tuple[bytes, int]:
         kept = [column for column in decoded.columns if column.channel not in channels]
         if len(kept) == len(decoded.columns):
             return frame, 0
-        left_out = sum(len(column.values) // 8 for column in decoded.columns if column.channel in channels)
+        left_out = sum(_count(column) for column in decoded.columns if column.channel in channels)
         return wire.encode(wire.Data(decoded.seq, decoded.sent_us, kept)), left_out
     if decoded.channel in channels:
         return wire.encode(wire.Data(decoded.seq, decoded.from_us, [])), 0
     return frame, 0
+
+
+def _count(column: wire.Column) -> int:
+    return len(column.values) // 8 if isinstance(column.values, bytes) else len(column.values)
 
 
 _numbered: msgspec.msgpack.Decoder[wire.Data | wire.Gap | wire.Quality] = msgspec.msgpack.Decoder(wire.Data | wire.Gap | wire.Quality)

@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 
 import msgspec
+from webmacs_controller import wire
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-
-from webmacs_controller import wire
 
 LIMITS = wire.Limits(wire.FRAME_BYTES_MAX, wire.FRAME_READINGS_MAX, wire.CHANNELS_MAX, 30 * 86_400_000_000, 86_400_000_000)
 
