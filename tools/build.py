@@ -54,7 +54,7 @@ def main():
 
 def make_environment():
     python = VENV / "bin/python"
-    if python.exists() and subprocess.call([str(python), "-c", "import pip"], stderr=subprocess.DEVNULL) == 0:
+    if python.exists() and not subprocess.call([str(python), "-c", "from importlib.util import find_spec; exit(not find_spec('pip'))"]):
         return
     say("Making the Python environment in .venv ...")
     if subprocess.call([sys.executable, "-m", "venv", "--clear", str(VENV)], stdout=subprocess.DEVNULL):

@@ -41,6 +41,7 @@ SETTLED_S: Final = 60.0
 CONTROLLER_STOP_S_MAX: Final = 10.0
 BACKEND_STOP_S_MAX: Final = 20.0
 DATABASE_STOP_S_MAX: Final = 60.0
+TELEMETRY: Final = "/ws/controller/telemetry"
 SOURCE: Final = "this-machine"
 AFTERMATH: Final = ("Unexpected exit from worker", "Shutting down granian", "Stopped worker")
 """What the web server says after a cause has been told."""
@@ -288,11 +289,13 @@ class Supervisor:
         return lambda output: processes.spawn(command, death_signal=signal.SIGKILL, environment=environment, output=output)
 
     def _controller(self) -> Callable[[IO[Any]], subprocess.Popen[bytes]]:
+        telemetry = self.url.replace("http", "ws", 1) + TELEMETRY
         command = processes.python(
-            "webmacs_controller", "run", "--url", self.url.replace("http", "ws", 1), "--credential-file", str(self.credential_file),
+            "webmacs_controller", "run", "--url", telemetry, "--credential-file", str(self.credential_file),
             "--spool", str(self.data_dir / "spool"), "--device", "system", "--device", "simulated",
         )  # fmt: skip
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("WEBMACS_")}
+        ours, its = settings_module.PREFIX, "WEBMACS_CONTROLLER_"
+        environment = {key: value for key, value in os.environ.items() if key.startswith(its) or not key.startswith(ours)}
         return lambda output: processes.spawn(command, death_signal=signal.SIGKILL, environment=environment, output=output)
 
     def _environment(self, database_url: str) -> Mapping[str, str]:
