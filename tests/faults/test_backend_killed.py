@@ -16,8 +16,8 @@ from parts.source import Source, data
 from webmacs_controller import wire
 
 KILLS = 5
-CHANNELS = 20
-READINGS = 50
+CHANNELS = 8
+READINGS = 25
 WINDOW = 8
 """Frames that the source keeps under way"""
 
@@ -68,12 +68,12 @@ async def test_five_kills_lose_nothing_and_store_nothing_twice(
     journal = tmp_path / "journal"
 
     async def deliver() -> None:
-        await send_until(backend, credential, stream, start_us, 400 * (KILLS + 1), journal)
+        await send_until(backend, credential, stream, start_us, 150 * (KILLS + 1), journal)
 
     sending = asyncio.create_task(deliver())
     unknown = 0
     for kill in range(1, KILLS + 1):
-        while journal.stat().st_size < 8 * 12 * kill if journal.exists() else True:  # some acknowledgements between two kills
+        while journal.stat().st_size < 8 * 6 * kill if journal.exists() else True:  # some acknowledgements between two kills
             assert not sending.done(), "everything was delivered before the kills were over"
             await asyncio.sleep(chance.uniform(0, 0.02))
         await backend.kill()
@@ -83,7 +83,7 @@ async def test_five_kills_lose_nothing_and_store_nothing_twice(
     await sending
     acknowledged = struct.unpack("<q", journal.read_bytes()[-8:])[0]
     assert await backend.stop() == 0
-    assert acknowledged == 400 * (KILLS + 1)
+    assert acknowledged == 150 * (KILLS + 1)
     for channel in range(CHANNELS):
         found = await stored.readings(conn, "killed", f"k{channel}")
         expected = [(start_us + i * 1_000, value_of(channel, i)) for i in range(acknowledged * READINGS)]

@@ -69,6 +69,9 @@ class Backend:
             return [wire.encode(wire.Pong(5_000_000, 7, decoded.wall_us, decoded.monotonic_us))]
         return []
 
+    def forget_connection(self) -> None:
+        self._unacknowledged_bytes = 0
+
     def ack(self) -> bytes:
         self._unacknowledged_bytes = 0
         return wire.encode(wire.Ack(len(self.stored[self._stream]), self.credit_bytes))

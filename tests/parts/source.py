@@ -11,7 +11,7 @@ import websockets
 from webmacs_controller import wire
 from websockets.asyncio.client import ClientConnection
 
-M = TypeVar("M", bound=wire.FromBackend)
+M = TypeVar("M", bound=wire.FromBackend | str)
 ANSWER_S = 20.0
 
 
@@ -39,7 +39,8 @@ class Source:
         self._credential = credential
         self.stream = stream or os.urandom(16)
         self.acked = 0
-        self._messages: asyncio.Queue[wire.FromBackend | str] = asyncio.Queue()
+        self._messages: asyncio.Queue[wire.FromBackend | str | None] = asyncio.Queue()
+        """None: the connection has ended"""
         self.numbers = itertools.count(1)
 
     async def __aenter__(self) -> Self:
@@ -59,14 +60,14 @@ class Source:
         await self.socket.close()
 
     async def _read(self) -> None:
-        async for message in self.socket:
-            if isinstance(message, str):
-                self._messages.put_nowait(message)
-                continue
-            decoded = wire.decode_from_backend(message)
-            if isinstance(decoded, wire.Ack):
-                self.acked = max(self.acked, decoded.committed_seq)
-            self._messages.put_nowait(decoded)
+        try:
+            async for message in self.socket:
+                decoded = message if isinstance(message, str) else wire.decode_from_backend(message)
+                if isinstance(decoded, wire.Ack):
+                    self.acked = max(self.acked, decoded.committed_seq)
+                self._messages.put_nowait(decoded)
+        finally:
+            self._messages.put_nowait(None)
 
     async def send(self, message: bytes | str) -> None:
         await self.socket.send(message)
@@ -79,15 +80,11 @@ class Source:
         return await self.expect(wire.Welcome)
 
     async def expect(self, kind: type[M]) -> M:
+        """The next message of a kind (str: text); what comes before it is passed over. Raises ConnectionError at the end."""
         async with asyncio.timeout(ANSWER_S):
             while not isinstance(message := await self._messages.get(), kind):
-                pass
-            return message
-
-    async def text(self) -> str:
-        async with asyncio.timeout(ANSWER_S):
-            while not isinstance(message := await self._messages.get(), str):
-                pass
+                if message is None:
+                    raise ConnectionError("the backend ended the connection")
             return message
 
     async def acknowledged(self, seq: int) -> None:

@@ -235,12 +235,12 @@ async def test_text_frames_are_stored_whole_or_refused_whole(backend: Backend, c
         await source.hello(["x"])
         (event,) = [row[0] for row in await stored.rows(conn, "SELECT public_id::text FROM events WHERE channel_key = 'x'")]
         await source.send(json.dumps({"datapoints": [{"event_public_id": event, "value": 1.5}, {"event_public_id": event, "value": 2.5}]}))
-        assert json.loads(await source.text()) == {"type": "ack", "index": 2}
+        assert json.loads(await source.expect(str)) == {"type": "ack", "index": 2}
         await source.send(json.dumps({"datapoints": [{"event_public_id": event, "value": 3.5}, {"event_public_id": event, "value": "no"}]}))
-        nack = json.loads(await source.text())
+        nack = json.loads(await source.expect(str))
         assert (nack["type"], nack["index"], nack["code"], nack["position"]) == ("nack", 3, "malformed", 1)
         await source.send("no json at all")
-        assert json.loads(await source.text())["code"] == "malformed"
+        assert json.loads(await source.expect(str))["code"] == "malformed"
     found = await stored.readings(conn, "scripted", "x")
     assert [value for _, value in found] == [1.5, 2.5]
     assert found[1][0] == found[0][0] + 1
