@@ -118,6 +118,13 @@ class _Stream:
         first, first_seq = pieces[0]
         return max(0, first + seq - first_seq)
 
+    def expects(self, index: int) -> bool:
+        """The frame is neither dropped nor covered by a gap frame; shared memory may hold one that is."""
+        for (first, seq), (next_first, next_seq) in pairwise(self.state.pieces):
+            if first + next_seq - 1 - seq <= index < next_first:
+                return False
+        return not any(loss.first <= index <= loss.last for loss in self.state.losses)
+
     def renumber_behind(self, seq: int, end: int, gap: bytes) -> None:
         """`gap` takes `seq` and the frame `end` the next one. Gaps that were declared behind it are losses again, to be declared anew."""
         state = self.state
@@ -277,10 +284,6 @@ class Spool:
             return None
         stream = _Stream(order, home, head, live=False)
         stream.disk = stored
-        stream.memory = {index: (records[index], 0) for index in sorted(records)}
-        held = sum(map(_size, records.values()))
-        self._memory_bytes += held
-        self._bytes += held + sum(item.bytes for item in stored)
         if newest is not None:
             stream.next_index = newest.index + 1
             stream.readings = newest.before + newest.n
@@ -289,6 +292,10 @@ class Spool:
             stream.state = state
             stream.next_index = max(stream.next_index, state.next_index)
         stream.sent_index = stream.next_index - 1
+        stream.memory = {index: (records[index], 0) for index in sorted(records) if stream.expects(index)}
+        held = sum(_size(record) for record, _ in stream.memory.values())
+        self._memory_bytes += held
+        self._bytes += held + sum(item.bytes for item in stored)
         return stream
 
     def _read(self, path: Path) -> segment.Contents:
@@ -534,6 +541,8 @@ class Spool:
             stream.settled = stream.handed.pop(first)
         while stream.memory and (first := next(iter(stream.memory))) <= index:
             self._forget(stream, first)
+        if not self._writing and next(iter(stream.memory), stream.next_index) - 1 <= index:
+            self._end_segment(stream)
         while stream.disk and self._end(stream, 0) <= index:
             self._remove_stored(stream, 0)
         state = stream.state
