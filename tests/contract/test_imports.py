@@ -35,6 +35,8 @@ ORDER = (
 
 LATE: dict[tuple[str, str], str] = {
     ("webmacs.commands.serve", "webmacs.app"): "the worker alone needs the application: the process that waits for it starts without",
+    ("webmacs.storage.migrate", "alembic"): "it adds 63 MB to a process, and only `webmacs migrate` needs it",
+    ("webmacs.storage.migrate", "alembic.config"): "the same",
 }
 """Imports inside functions, each with its reason."""
 
