@@ -74,7 +74,7 @@ class Server:
 
     def __init__(self, data_dir: Path, os_user: str | None = None, configuration: Mapping[str, str] | None = None) -> None:
         self.data_dir = data_dir
-        self.user = None if os.geteuid() else _runner(data_dir, os_user)
+        self.user = None if os.geteuid() else find_runner(data_dir, os_user)
         self.data = _place(data_dir, self.user)
         self.sockets = _sockets_folder(self.data, self.user)
         self.binaries = _find_binaries(self.data, self.user)
@@ -230,7 +230,7 @@ def running(data_dir: Path, os_user: str | None) -> Iterator[str]:
             server.stop()
 
 
-def _runner(data_dir: Path, os_user: str | None) -> pwd.struct_passwd:
+def find_runner(data_dir: Path, os_user: str | None) -> pwd.struct_passwd:
     """Who runs the server when root starts it. Data that exists is run by whom it belongs to."""
     data = data_dir / "postgres"
     if (data / "PG_VERSION").exists():

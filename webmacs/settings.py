@@ -105,9 +105,8 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, object]:
         if not key.startswith(PREFIX) or key.startswith(FOREIGN_PREFIXES) or key == FILE_VARIABLE:
             continue
         if key not in known:
-            raise SettingsError(
-                f"{key} is not a setting of WebMACS{_nearest(key, [*known, FILE_VARIABLE])}; `webmacs settings` lists them."
-            )
+            near = _nearest(key.removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in (*known, FILE_VARIABLE)], PREFIX)
+            raise SettingsError(f"{key} is not a setting of WebMACS{near} `webmacs settings` lists them all.")
         values[known[key]] = value
     return values
 
@@ -127,9 +126,9 @@ def _read_file(path: str) -> dict[str, Any]:
     return values
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def _nearest(name: str, known: list[str], prefix: str = "") -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else "."
+    return f"; did you mean {prefix}{near[0]}?" if near else "."
 
 
 def _explain(name: str, message: str, origins: Mapping[str, Origin], environ: Mapping[str, str]) -> str:

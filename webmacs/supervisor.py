@@ -125,6 +125,8 @@ class Supervisor:
         self.port = choose_port(settings.host, settings.port)
         self.url = f"http://{_reachable(settings.host)}:{self.port}"
         self.server = Server(data_dir, settings.postgres_os_user) if settings.database_url is None else None
+        if self.server is not None:
+            check_disk(self.server.data.parent)
         self.children: list[Child] = []
         self.new_password: str | None = None
 
@@ -252,8 +254,11 @@ class Supervisor:
             say(f"The {child.name} ended ({child.fate()}); it starts again in {delay:g} s. See {child.log}.")
             await asyncio.sleep(delay)
             delay = min(2 * delay, RESTART_S_MAX)
-            await child.start()
-            self._write_state()
+            try:
+                await child.start()
+                self._write_state()
+            except (PostgresError, OSError) as error:
+                say(f"The {child.name} cannot be started: {error}")
 
     async def _bound_logs(self) -> None:
         while True:

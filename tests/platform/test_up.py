@@ -83,6 +83,14 @@ def test_a_killed_backend_and_a_killed_database_are_started_again(up: Up) -> Non
     assert f"The {name} ended (killed by SIGKILL)" in "".join(up.said)
 
 
+def test_a_second_ctrl_c_does_not_wait_for_what_hangs(up: Up) -> None:
+    os.kill(up.children["controller"], signal.SIGSTOP)
+    up.process.send_signal(signal.SIGINT)
+    eventually(lambda: "Stopping ...\n" in up.said, "it stops")
+    assert up.interrupt() == 0
+    assert up.said[-1] == "Stopped.\n"
+
+
 def test_a_lost_controller_credential_is_made_anew(data: Path) -> None:
     credential = data / "secrets" / "controller.credential"
     old = credential.read_text()

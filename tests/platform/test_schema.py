@@ -1,0 +1,111 @@
+"""Migrations and partitions: two at once, nothing to do, back and forth."""
+
+import asyncio
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+from parts.installation import command, environment
+
+from webmacs import clock
+from webmacs.postgres import Server
+from webmacs.storage import migrate
+from webmacs.storage.partitions import DAYS_AHEAD, DAYS_BEFORE, ensure_partitions
+
+DAYS = DAYS_BEFORE + 1 + DAYS_AHEAD
+
+
+async def empty_database(server: Server, name: str) -> str:
+    parts = urlsplit(server.url)
+    conn = await asyncpg.connect(urlunsplit(parts._replace(path="/postgres")))
+    await conn.execute(f"CREATE DATABASE {name}")
+    await conn.close()
+    return urlunsplit(parts._replace(path=f"/{name}"))
+
+
+async def partitions(conn: "asyncpg.Connection[Any]") -> list[str]:
+    rows = await conn.fetch("SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'datapoints'::regclass ORDER BY 1")
+    return [row["name"] for row in rows]
+
+
+async def test_of_two_migrations_at_once_one_waits_and_finds_nothing_to_do(database_server: Server) -> None:
+    url = await empty_database(database_server, "race")
+    both = await asyncio.gather(*[asyncio.to_thread(command, "migrate", WEBMACS_DATABASE_URL=url) for _ in range(2)])
+    assert [result.returncode for result in both] == [0, 0]
+    conn = await asyncpg.connect(url)
+    assert await migrate.revision_of(conn) == migrate.head()
+    assert len(await partitions(conn)) == DAYS
+    assert await conn.fetchval("SELECT count(*) FROM writers") == 1
+    await conn.close()
+
+
+async def test_every_revision_can_be_taken_back_and_brought_again(database_server: Server) -> None:
+    url = await empty_database(database_server, "down")
+    code = "import sys; from webmacs.storage import migrate as m; m.upgrade(sys.argv[1]); m.downgrade(sys.argv[1], 'base')"
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code, url], env=environment(), check=True)
+    conn = await asyncpg.connect(url)
+    assert await conn.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'") == 0
+    assert await migrate.revision_of(conn) is None
+    await conn.close()
+    assert command("migrate", WEBMACS_DATABASE_URL=url).stdout == "The database was brought to schema 0001.\n"
+    assert command("migrate", WEBMACS_DATABASE_URL=url).stdout == "The database has schema 0001 already.\n"
+
+
+async def test_a_schema_newer_than_this_version_is_refused(database: str) -> None:
+    conn = await asyncpg.connect(database)
+    await conn.execute("UPDATE alembic_version SET version_num = '9999'")
+    await conn.close()
+    result = command("migrate", WEBMACS_DATABASE_URL=database)
+    assert result.returncode == 1
+    assert result.stderr.startswith("webmacs: The database has schema 9999, this version of WebMACS knows 0001")
+
+
+async def test_the_days_that_a_live_reading_may_lie_in_are_there(database: str) -> None:
+    conn = await asyncpg.connect(database)
+    assert await ensure_partitions(conn, clock.now_us()) == 0
+    names = await partitions(conn)
+    last = clock.from_datetime(datetime.strptime(names[-1], "datapoints_%Y%m%d").replace(tzinfo=UTC))
+    tomorrow = last - (DAYS_AHEAD - 1) * 86_400_000_000
+    made = await asyncio.gather(*[_ensure(database, tomorrow) for _ in range(3)])
+    assert sorted(made) == [0, 0, 1]
+    assert len(await partitions(conn)) == DAYS + 1
+    await conn.close()
+
+
+async def test_a_new_day_numbers_its_rows_and_keeps_payloads_uncompressed(database: str) -> None:
+    conn = await asyncpg.connect(database)
+    insert = """
+        INSERT INTO datapoints (event_id, created_on, last_on, n, min, max, sum, first, last, encoding, overlapping, payload)
+        SELECT 1, now() - make_interval(days => day), now(), 1, 0, 0, 0, 0, 0, 0, false, '' FROM generate_series(0, 2) day
+        RETURNING id
+    """
+    ids = [row["id"] for row in await conn.fetch(insert)]
+    assert ids == sorted(set(ids))
+    child = (await partitions(conn))[0]
+    storage = "SELECT attstorage FROM pg_attribute WHERE attrelid = $1::text::regclass AND attname = 'payload'"
+    assert await conn.fetchval(storage, child) == b"e"
+    options = await conn.fetchval("SELECT reloptions FROM pg_class WHERE oid = $1::text::regclass", child)
+    assert set(options) == {"autovacuum_vacuum_threshold=20000", "autovacuum_vacuum_scale_factor=0", "autovacuum_vacuum_cost_delay=0"}
+    await conn.close()
+
+
+async def test_a_reading_of_a_day_without_partition_is_refused_by_the_database(database: str) -> None:
+    conn = await asyncpg.connect(database)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await conn.execute(
+            "INSERT INTO datapoints (event_id, created_on, last_on, n, min, max, sum, first, last, encoding, overlapping, payload)"
+            " VALUES (1, now() - interval '40 days', now(), 1, 0, 0, 0, 0, 0, 0, false, '')"
+        )
+    await conn.close()
+
+
+async def _ensure(url: str, now_us: int) -> int:
+    conn = await asyncpg.connect(url)
+    try:
+        return await ensure_partitions(conn, now_us)
+    finally:
+        await conn.close()
