@@ -10,7 +10,7 @@ Errors: misuse (an unknown connection, a wrong length) raises `CoreError`; a pay
 `CorruptPayload`. A bad frame is everyday and no exception: it is a `Refused`.
 """
 
-from typing import Final, Literal, final
+from typing import Final, Literal, TypeAlias, final
 
 FRAME_BYTES_MAX: Final[int]
 """4 MiB: the longest frame, and the longest text frame."""
@@ -32,11 +32,11 @@ COPY_TRAILER: Final[bytes]
 COPY_COLUMNS: Final[tuple[str, ...]]
 """The columns of `datapoints` that a segment's rows hold, in order (id is PostgreSQL's sequence)."""
 
-type Code = Literal[
+Code: TypeAlias = Literal[
     "malformed", "version", "unknown_channel", "not_granted", "not_finite", "lengths_differ",
     "not_increasing", "out_of_bounds", "too_large", "seq_gap",
 ]  # fmt: skip
-type Operator = Literal["gt", "lt", "gte", "lte", "eq", "between", "not_between"]
+Operator: TypeAlias = Literal["gt", "lt", "gte", "lte", "eq", "between", "not_between"]
 
 class CoreError(Exception): ...
 class CorruptPayload(CoreError): ...
@@ -185,13 +185,13 @@ class Window:
     """One event's runs that touch [from_us, to_us), and the chart made of them.
 
     `stats` is the output of a binary COPY of (created_on, id, last_on, n, min, max, sum, first, last, encoding, overlapping).
-    Runs that are marked overlapping, and what they touch, are decoded and merged (highest id wins an instant), so are runs
-    that cross an edge of the window or are longer than a bucket; everything else is answered from its statistics.
+    Runs that a marked one touches are decoded and merged with it (highest id wins an instant), runs that cross an edge of the
+    window or are longer than a bucket are decoded; everything else, also a marked run that touches none, is answered from its
+    statistics.
     With `grid` runs that cross a bucket's edge are decoded too.
     """
 
     def __init__(self, stats: bytes, from_us: int, to_us: int, max_points: int, grid: bool) -> None: ...
-
     @property
     def wanted(self) -> list[tuple[int, int]]:
         """(created_us, id) of the runs whose payload is needed; empty when statistics are enough."""

@@ -64,7 +64,7 @@ fn cut_off() -> Fault {
     Fault::Corrupt("a binary COPY ends too early".into())
 }
 
-fn take<'a, const N: usize>(left: &mut &'a [u8]) -> Result<[u8; N], Fault> {
+fn take<const N: usize>(left: &mut &[u8]) -> Result<[u8; N], Fault> {
     let (taken, rest) = left.split_first_chunk::<N>().ok_or_else(cut_off)?;
     *left = rest;
     Ok(*taken)
@@ -89,7 +89,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The fields of the next tuple; None after the trailer.
-    pub fn next<const N: usize>(&mut self) -> Result<Option<[Option<&'a [u8]>; N]>, Fault> {
+    pub fn read<const N: usize>(&mut self) -> Result<Option<[Option<&'a [u8]>; N]>, Fault> {
         match i16::from_be_bytes(take(&mut self.left)?) {
             -1 if self.left.is_empty() => return Ok(None),
             -1 => return Err(Fault::Corrupt("a binary COPY goes on after its end".into())),

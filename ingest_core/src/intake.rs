@@ -603,3 +603,33 @@ fn take_reading(connection: &mut Connection, events: &mut [Event], event: usize,
         connection.records.write_as(owner);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_judging_costs_one_frame_and_is_counted() {
+        let mut faults = 0;
+        for count in 1..3 {
+            let refusal = guarded(&mut faults, || -> u8 { panic!("a bug") }).unwrap_err();
+            assert_eq!(refusal.code, Code::Malformed);
+            assert!(
+                refusal.detail.starts_with(&format!("internal fault {count} ")),
+                "{}",
+                refusal.detail
+            );
+        }
+        assert_eq!(guarded(&mut faults, || 1), Ok(1));
+    }
+
+    #[test]
+    fn a_table_with_wide_holes_finds_its_channels_too() {
+        for numbers in [vec![0, 1, 2], vec![i64::MIN, -1, 0], vec![5, 1 << 40, i64::MAX]] {
+            let entries: Vec<(i64, u32)> = numbers.iter().copied().zip(0..).collect();
+            let table = Numbers::new(&entries);
+            assert!(entries.iter().all(|&(number, slot)| table.get(number) == slot));
+            assert_eq!([-2, 3, 1 << 39].map(|number| table.get(number)), [UNKNOWN; 3]);
+        }
+    }
+}

@@ -43,8 +43,8 @@ impl Extremes {
 
     #[inline]
     pub fn join(&mut self, other: Extremes) {
-        self.see(other.min);
-        self.see(other.max);
+        self.min = if other.min < self.min { other.min } else { self.min };
+        self.max = if other.max > self.max { other.max } else { self.max };
     }
 }
 

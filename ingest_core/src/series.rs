@@ -271,7 +271,7 @@ fn merge(writers: &[i64], times: &mut Vec<i64>, values: &mut Vec<f64>) {
 fn read_stats(copy: &[u8]) -> Result<Vec<Stored>, Fault> {
     let mut rows = Rows::new(copy)?;
     let mut runs = Vec::new();
-    while let Some([created_on, id, last_on, n, min, max, sum, _first, last, _encoding, overlapping]) = rows.next()? {
+    while let Some([created_on, id, last_on, n, min, max, sum, _first, last, _encoding, overlapping]) = rows.read()? {
         let run = Stored {
             id: i64::from_be_bytes(fixed(id)?),
             created_us: timestamp(created_on)?,
@@ -302,7 +302,7 @@ fn read_payloads(copy: &[u8]) -> Result<Payloads<'_>, Fault> {
         return Ok(payloads);
     }
     let mut rows = Rows::new(copy)?;
-    while let Some([created_on, id, encoding, payload]) = rows.next()? {
+    while let Some([created_on, id, encoding, payload]) = rows.read()? {
         let key = (timestamp(created_on)?, i64::from_be_bytes(fixed(id)?));
         let payload = payload.ok_or_else(|| Fault::Corrupt("a payload is null".into()))?;
         payloads.insert(key, (i16::from_be_bytes(fixed(encoding)?), payload));
