@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import asyncpg
 import pytest
 from parts.installation import empty_directory, eventually
 
-from webmacs import keys, postgres, processes
+from webmacs import instance, keys, postgres, processes
 from webmacs.postgres import PostgresError, Server
 
 
@@ -165,3 +166,22 @@ def test_a_signing_key_that_was_cut_is_not_replaced(folder: Path) -> None:
     with pytest.raises(keys.KeyFileError, match="restore it from a backup"):
         keys.load_or_make_signing_key(folder)
     assert path.read_bytes() == b"short"
+
+
+def test_where_the_servers_user_cannot_come_the_data_lies_elsewhere_and_a_link_leads_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = folder / "home"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setattr(postgres, "ROOT_FOLDER", folder / "var")
+    data = instance.make_data_dir(closed / "data")
+    server = Server(data)
+    server.start()
+    server.stop()
+    assert (data / "postgres").is_symlink() == (os.geteuid() == 0)
+    assert (data / "postgres" / "PG_VERSION").exists()
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+    again = Server(data)
+    assert again.data == server.data
+    again.start()
+    again.stop()
