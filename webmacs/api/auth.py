@@ -12,7 +12,7 @@ from webmacs.http import access, guard
 from webmacs.http.access import Role
 from webmacs.http.problem import Problem, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape
+from webmacs.http.shape import Shape, Timestamp
 
 log = logs.get(__name__)
 
@@ -29,7 +29,7 @@ class User(msgspec.Struct, frozen=True):
     email: str
     username: str
     role: Role
-    registered_on: datetime
+    registered_on: Timestamp
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class Session(msgspec.Struct, frozen=True):
 
     access_token: str
     token_type: str
-    expires_on: datetime
+    expires_on: Timestamp
     user: User
 
 
@@ -52,7 +52,7 @@ class TicketIn(Shape, frozen=True):
 
 class Ticket(msgspec.Struct, frozen=True):
     ticket: str
-    expires_on: datetime
+    expires_on: Timestamp
 
 
 @route("POST", "/api/v1/auth/login", problems=(401, 429, 503))

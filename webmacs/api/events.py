@@ -1,6 +1,5 @@
 """Events: the channels whose readings are kept."""
 
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -12,7 +11,7 @@ from webmacs import clock
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape
+from webmacs.http.shape import Shape, Timestamp
 from webmacs.storage.changes import announce
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
@@ -59,8 +58,8 @@ class Event(msgspec.Struct, frozen=True):
     instance: Annotated[str | None, Meta(description="The source's device it belongs to.")]
     channel_key: str | None
     quality: Annotated[str | None, Meta(description="The doubt about its readings that holds now, as `simulated`.")]
-    created_on: datetime
-    changed_on: datetime
+    created_on: Timestamp
+    changed_on: Timestamp
 
 
 class EventsQuery(PageQuery, frozen=True):

@@ -1,6 +1,6 @@
 """Experiments: a name for what was stored between a start and a stop, for every channel or for some."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from webmacs import clock
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape
+from webmacs.http.shape import Shape, Timestamp
 from webmacs.storage.changes import announce
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
@@ -45,8 +45,8 @@ class Experiment(msgspec.Struct, frozen=True):
     name: str
     notes: str
     tags: list[str]
-    started_on: datetime
-    stopped_on: Annotated[datetime | None, Meta(description="null while it runs")]
+    started_on: Timestamp
+    stopped_on: Annotated[Timestamp | None, Meta(description="null while it runs")]
     started_by: str | None
     event_public_ids: Annotated[list[UUID] | None, Meta(description="null: every channel")]
 

@@ -1,6 +1,5 @@
 """Gaps: readings that are missing, as the sources declared them or as frames were refused."""
 
-from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -26,8 +25,8 @@ class GapsQuery(Shape, frozen=True):
 class Gap(msgspec.Struct, frozen=True):
     event_public_id: Annotated[UUID | None, Meta(description="null: all channels of the source")]
     source: str | None
-    start: Annotated[datetime | None, Meta(description="null: the refused frame did not say")] = msgspec.field(name="from")
-    end: datetime | None = msgspec.field(name="to")
+    start: Annotated[Timestamp | None, Meta(description="null: the refused frame did not say")] = msgspec.field(name="from")
+    end: Timestamp | None = msgspec.field(name="to")
     n: Annotated[int | None, Meta(description="How many readings; null: unknown.")]
     cause: str
     detail: str | None

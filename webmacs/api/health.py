@@ -1,6 +1,5 @@
 """How the installation is: alive, and able to store."""
 
-from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -9,6 +8,7 @@ from webmacs.http import guard
 from webmacs.http.openapi import VERSION
 from webmacs.http.problem import Problem
 from webmacs.http.route import Call, route
+from webmacs.http.shape import Timestamp
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -24,7 +24,7 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     stored_per_s: float | None = None
     lag_ms: float | None = None
     refused: int | None = None
-    since: datetime | None = None
+    since: Timestamp | None = None
     database: Literal["ok", "unreachable"] | None = None
 
 

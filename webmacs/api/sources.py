@@ -13,7 +13,7 @@ from webmacs import accounts, clock
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape
+from webmacs.http.shape import Shape, Timestamp
 from webmacs.storage.changes import announce
 
 
@@ -27,10 +27,10 @@ class Source(msgspec.Struct, frozen=True):
     enabled: bool
     state: Literal["live", "offline", "never_seen"]
     software: str | None
-    last_seen_on: datetime | None
+    last_seen_on: Timestamp | None
     clock_offset_us: Annotated[int | None, Meta(description="The source's clock less the server's.")]
     committed_seq: Annotated[int | None, Meta(description="The newest stored frame of its newest stream.")]
-    created_on: datetime
+    created_on: Timestamp
 
 
 class SourceCreated(Source, frozen=True):

@@ -207,7 +207,7 @@ class _Endpoint:
         self._route = route
         self._access = route.access
         self._decoder = None if route.body is None else msgspec.json.Decoder(route.body)
-        self._lists = frozenset() if route.query is None else _list_fields(route.query)
+        self._query = None if route.query is None else _QueryReader(route.query)
 
     async def answer(self, request: Request) -> Response:
         parts: Parts = request.app.state.parts
@@ -215,7 +215,7 @@ class _Endpoint:
             guard.check_origin(request, parts.settings)
         async with asyncio.timeout(HANDLER_S_MAX):
             caller = await guard.require(parts.pool, parts.session_key, request, self._access)
-        query = None if self._route.query is None else read_query(request, self._route.query, self._lists)
+        query = None if self._query is None else self._query.read(request)
         body = None if self._decoder is None else decode_body(self._decoder, await _read_body(request, self._route.body_bytes_max))
         call: Call[Any, Any] = Call(request, caller, body, query, self._route.status)
         async with asyncio.timeout(HANDLER_S_MAX):
@@ -285,30 +285,42 @@ def decode_body(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
     return body
 
 
-def read_query(request: Request, query: Any, lists: frozenset[str]) -> Any:
-    """The query as its Struct. A list comes repeated or with commas. Raises Unprocessable."""
-    values: dict[str, Any] = {}
-    for name, text in request.query_params.multi_items():
-        if "\0" in text or not _storable(text):
-            raise Unprocessable.at("query", name, msg="Text holds no NUL and no lone surrogate.")
-        if name in lists:
-            values.setdefault(name, []).extend(part for part in text.split(",") if part)
-        elif name in values:
-            raise Unprocessable.at("query", name, msg="It may be given once.")
-        else:
-            values[name] = text
-    try:
-        return msgspec.convert(values, query, strict=False)
-    except msgspec.ValidationError as error:
-        raise Unprocessable([_field_error("query", error)]) from None
+class _QueryReader:
+    """Reads a query into its Struct. A list comes repeated or with commas."""
+
+    def __init__(self, query: Any) -> None:
+        self._query = query
+        self._lists = _fields_of(query, msgspec.inspect.ListType)
+        self._times = _fields_of(query, msgspec.inspect.DateTimeType)
+
+    def read(self, request: Request) -> Any:
+        """Raises Unprocessable."""
+        values: dict[str, Any] = {}
+        for name, text in request.query_params.multi_items():
+            if "\0" in name + text or not _storable(name + text):
+                raise Unprocessable.at("query", msg="Text holds no NUL and no lone surrogate.")
+            if name in self._lists:
+                values.setdefault(name, []).extend(part for part in text.split(",") if part)
+            elif name in values:
+                raise Unprocessable.at("query", name, msg="It may be given once.")
+            elif name in self._times and "T" not in text.upper():  # a bare number would be taken for seconds since 1970
+                raise Unprocessable.at("query", name, msg="A time is written as 2026-11-23T12:00:00Z.")
+            else:
+                values[name] = text
+        try:
+            return msgspec.convert(values, self._query, strict=False)
+        except msgspec.ValidationError as error:
+            raise Unprocessable([_field_error("query", error)]) from None
 
 
-def _list_fields(query: Any) -> frozenset[str]:
-    return frozenset(
-        one.encode_name
-        for one in msgspec.structs.fields(query)
-        if any(typing.get_origin(kind) is list for kind in (one.type, *typing.get_args(one.type)))
-    )
+def _fields_of(query: Any, kind: type[msgspec.inspect.Type]) -> frozenset[str]:
+    described = typing.cast(msgspec.inspect.StructType, msgspec.inspect.type_info(query))
+    found = set()
+    for one in described.fields:
+        members = one.type.types if isinstance(one.type, msgspec.inspect.UnionType) else (one.type,)
+        if any(isinstance(member, kind) for member in members):
+            found.add(one.encode_name)
+    return frozenset(found)
 
 
 def _field_error(place: str, error: msgspec.ValidationError) -> FieldError:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from webmacs.http.guard import SAFE_METHODS
-from webmacs.http.problem import NotFound, Problem
+from webmacs.http.problem import Problem
 
 FOLDER: Final = Path(__file__).parent.parent / "static"
 ENCODINGS: Final = {".br": "br", ".gz": "gzip"}
@@ -66,7 +67,7 @@ def routes(folder: Path = FOLDER) -> list[BaseRoute]:
             return await _serve(request, file)
         first, _, _ = path.partition("/")
         if first in NO_PAGES or path.startswith(HASHED) or "." in path.rpartition("/")[2]:
-            raise NotFound("file")
+            raise HTTPException(404)
         return await _serve_page(request, files.get("index.html"))
 
     async def docs(request: Request) -> Response:
@@ -75,7 +76,7 @@ def routes(folder: Path = FOLDER) -> list[BaseRoute]:
     async def docs_file(request: Request) -> Response:
         file = files.get(f"docs/{request.path_params['file']}")
         if file is None:
-            raise NotFound("file")
+            raise HTTPException(404)
         return await _serve(request, file)
 
     methods = sorted(SAFE_METHODS)

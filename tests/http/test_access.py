@@ -1,0 +1,180 @@
+"""Who may, for every route of the running application and every kind of caller: generated, so a new route is in it by itself."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import jwt
+import pytest
+from parts.rest import ROLES, Rest
+from starlette.requests import Request
+
+from webmacs import accounts, app, clock
+from webmacs.http import access, guard
+from webmacs.http.route import Route
+
+MISSING = "01a20a7a-1b53-79ca-9623-0f2e8d54601f"
+STRANGERS = ("nobody", "expired", "revoked", "forged", "disabled", "unsigned", "wrong scheme", "unknown source")
+
+
+@pytest.fixture(scope="module")
+async def strangers(rest: Rest) -> dict[str, dict[str, str]]:
+    """Headers of everybody who must not come in."""
+    now = clock.to_datetime(clock.now_us())
+    admin, key = rest.users["admin"], rest.session_key
+    revoked = guard.issue_token(key, admin, now)
+    disabled = UUID(str(uuid4()))
+    async with rest.connection() as conn:
+        await conn.execute("INSERT INTO blacklist_tokens (jti, expires_on) VALUES ($1, $2)", revoked.jti, revoked.expires_on)
+        await conn.execute(
+            "INSERT INTO users (public_id, email, username, password_hash, role, enabled) "
+            "VALUES ($1, 'x@x.org', 'gone', '', 'admin', false)",
+            disabled,
+        )
+    claims = jwt.decode(rest.tokens["admin"], options={"verify_signature": False})
+
+    def bearer(token: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {token}"}
+
+    return {
+        "nobody": {},
+        "expired": bearer(jwt.encode(claims | {"iat": claims["iat"] - 90_000, "exp": claims["iat"] - 1}, key, "HS256")),
+        "revoked": bearer(revoked.text),
+        "forged": bearer(jwt.encode(claims, b"k" * 32, "HS256")),
+        "disabled": bearer(guard.issue_token(key, disabled, now + timedelta(minutes=1)).text),
+        "unsigned": bearer(jwt.encode(claims, None, "none")),
+        "wrong scheme": {"Authorization": f"Basic {rest.tokens['admin']}"},
+        "unknown source": bearer(accounts.new_credential()),
+    }
+
+
+def called(method: str, path: str) -> str:
+    return path.replace("{public_id}", MISSING).replace("{file}", "nothing.txt")
+
+
+def cells(callers: tuple[str, ...]) -> list[Any]:
+    return [
+        pytest.param(method, path, caller, id=f"{method} {path} {caller}")
+        for method, path in sorted(access.TABLE)
+        if method != "WS"
+        for caller in callers
+    ]
+
+
+@pytest.mark.parametrize(("method", "path", "caller"), cells((*ROLES, "source")))
+async def test_a_route_admits_exactly_the_roles_of_its_row(rest: Rest, method: str, path: str, caller: Any) -> None:
+    async with rest.client(caller) as client:
+        if path == "/api/v1/auth/logout":
+            client.headers["Authorization"] = f"Bearer {rest.tokens['source']}" if caller == "source" else await _another(rest, caller)
+        response = await client.request(method, called(method, path))
+    admitted = access.TABLE[method, path].admits(caller)
+    assert (response.status_code == 403) is not admitted
+    assert response.status_code not in (401, 500)
+
+
+@pytest.mark.parametrize(("method", "path", "caller"), cells(STRANGERS))
+async def test_a_stranger_comes_in_only_where_it_is_public(
+    rest: Rest, strangers: dict[str, dict[str, str]], method: str, path: str, caller: str
+) -> None:
+    async with rest.client() as client:
+        response = await client.request(method, called(method, path), headers=strangers[caller])
+    assert (response.status_code == 401) is not access.TABLE[method, path].public
+    assert response.status_code != 500
+    if response.status_code == 401:
+        assert response.headers["www-authenticate"] == "Bearer"
+
+
+async def _another(rest: Rest, role: str) -> str:
+    """A session of its own, for the route that ends it."""
+    return f"Bearer {guard.issue_token(rest.session_key, rest.users[role], clock.to_datetime(clock.now_us())).text}"
+
+
+@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "iat", "exp", "jti"])
+@pytest.mark.parametrize("value", [None, "", "webmac", "x", 0, -1, 1e300, [], {}, "nan"])
+async def test_a_token_with_a_wrong_or_missing_claim_is_refused(rest: Rest, claim: str, value: Any) -> None:
+    claims = jwt.decode(rest.tokens["admin"], options={"verify_signature": False})
+    claims[claim] = value
+    if value is None:
+        del claims[claim]
+    if claim in ("iss", "sub", "jti") and not isinstance(value, str):
+        claims[claim] = str(value)
+    try:
+        token = jwt.encode(claims, rest.session_key, "HS256")
+    except TypeError:
+        token = rest.tokens["admin"] + "x"
+    async with rest.client() as client:
+        response = await client.get("/api/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
+    assert response.status_code == 401
+
+
+async def test_the_role_is_the_one_in_the_database(rest: Rest) -> None:
+    async with rest.connection() as conn, rest.client("operator") as client:
+        assert (await client.post("/api/v1/events", json={})).status_code == 422
+        await conn.execute("UPDATE users SET role = 'viewer' WHERE username = 'operator'")
+        try:
+            assert (await client.post("/api/v1/events", json={})).status_code == 403
+        finally:
+            await conn.execute("UPDATE users SET role = 'operator' WHERE username = 'operator'")
+
+
+async def test_a_cookie_writes_only_with_the_header(rest: Rest) -> None:
+    async with rest.client() as client:
+        client.cookies.set(guard.COOKIE, rest.tokens["admin"])
+        assert (await client.get("/api/v1/auth/me")).status_code == 200
+        refused = await client.post("/api/v1/sources", json={"name": "by cookie"})
+        assert refused.status_code == 403
+        assert refused.json()["type"] == "/problems/write-header-missing"
+        made = await client.post("/api/v1/sources", json={"name": "by cookie"}, headers={"X-WebMACS": "1"})
+        assert made.status_code == 201
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.test", "null", "http://webmacs.test.evil.test", "http://webmacs.test:8080", "file://webmacs.test"]
+)
+async def test_a_page_of_a_foreign_origin_writes_nowhere(rest: Rest, origin: str) -> None:
+    async with rest.client("admin") as client:
+        for method, path in access.TABLE:
+            if method not in ("GET", "WS"):
+                response = await client.request(method, called(method, path), headers={"Origin": origin})
+                assert (response.status_code, response.json()["type"]) == (403, "/problems/foreign-origin"), path
+
+
+async def test_a_page_of_the_own_origin_writes(rest: Rest) -> None:
+    async with rest.client("admin") as client:
+        for origin in ("http://webmacs.test", "http://WEBMACS.test:80", "https://webmacs.test"):
+            assert (await client.post("/api/v1/events", json={}, headers={"Origin": origin})).status_code == 422
+
+
+def test_the_application_does_not_start_with_a_route_that_has_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = app.ROUTES[0]
+    extra = Route("GET", "/api/v1/forgotten", known.handler, None, None, None, 204, 0, ())
+    with pytest.raises(access.AccessError, match="routes without a row: GET /api/v1/forgotten"):
+        access.check([*access.TABLE, (extra.method, extra.path)])
+    with pytest.raises(access.AccessError, match="rows without a route: GET /api/v1/events"):
+        access.check([one for one in access.TABLE if one != ("GET", "/api/v1/events")])
+    with pytest.raises(access.AccessError, match="routes twice: GET /health"):
+        access.check([*access.TABLE, ("GET", "/health")])
+
+
+async def test_the_sweep_finds_every_session_that_has_ended_and_no_other(rest: Rest) -> None:
+    pool = rest.app.state.parts.pool
+    request = {"type": "http", "method": "GET", "path": "/"}
+
+    async def identity(token: str) -> guard.Identity:
+        header = (b"authorization", f"Bearer {token}".encode())
+        known = await guard.identify(pool, rest.session_key, Request(request | {"headers": [header]}))
+        assert known is not None
+        return known
+
+    now = clock.to_datetime(clock.now_us())
+    lasting = {await identity(rest.tokens[role]) for role in (*ROLES, "source")}
+    async with rest.connection() as conn:
+        signed_out = await identity(guard.issue_token(rest.session_key, rest.users["viewer"], now).text)
+        await conn.execute("INSERT INTO blacklist_tokens VALUES ($1, $2)", signed_out.jti, signed_out.expires_on)
+        _, credential = await accounts.create_source(conn, "to be renewed")
+        renewed = await identity(credential)
+        await accounts.renew_credential(conn, "to be renewed")
+        changed = guard.Identity("user", 1, rest.users["viewer"], "viewer", "admin", uuid4(), now + timedelta(1), now)
+        expired = guard.Identity("user", 1, rest.users["viewer"], "viewer", "viewer", uuid4(), now, now - timedelta(1))
+        assert await guard.find_ended(pool, lasting | {signed_out, renewed, changed, expired}) == {signed_out, renewed, changed, expired}
+    assert await guard.find_ended(pool, set()) == set()
