@@ -110,7 +110,8 @@ class Controller:
         try:
             while not stop.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), SEAL_S)
+                    async with asyncio.timeout(SEAL_S):
+                        await stop.wait()
                 self.seal_once()
                 self._keep_time()
                 for task in (link, spilling):
@@ -119,7 +120,8 @@ class Controller:
             await asyncio.gather(*(asyncio.to_thread(sampler.stop, 1.0) for sampler in self._samplers))
             self.seal_once()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._link.delivered(), DELIVER_AT_END_S)
+                async with asyncio.timeout(DELIVER_AT_END_S):
+                    await self._link.delivered()
         finally:
             link.cancel()
             await asyncio.gather(link, spilling, return_exceptions=True)
@@ -151,7 +153,8 @@ class Controller:
         while not stop.is_set():
             await self._spool.spill()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), SPILL_S)
+                async with asyncio.timeout(SPILL_S):
+                    await stop.wait()
 
     def _declare_absence(self) -> None:
         """What the channels would have given between the process before this one and now."""

@@ -52,9 +52,12 @@ class Loss(msgspec.Struct, array_like=True):
 
 
 class State(msgspec.Struct, array_like=True):
-    """What a stream's segments do not say: how it is called and numbered now. Kept on disk from the first loss on."""
+    """What a stream's segments do not say: how it is called and numbered now. Kept on disk from the first loss on, with what makes it
+    a stream when every segment is gone."""
 
     version: int
+    order: int
+    head: segment.Head
     id: bytes
     pieces: list[tuple[int, int]]
     """(index, seq) from which on seq rises with index, rising"""
@@ -87,7 +90,7 @@ class _Stream:
         self.home = home
         self.head = head
         self.live = live
-        self.state = State(0, home, [(1, 1)], {}, [], 1)
+        self.state = State(0, order, head, home, [(1, 1)], {}, [], 1)
         self.disk: deque[_Stored] = deque()
         self.writer: segment.Writer | None = None
         self.writer_bytes = 0  # as counted in the spool's size
@@ -248,18 +251,20 @@ class Spool:
                     disk.append((first, path))
                 else:
                     shared.append(path)
-        states = self._read_states(homes)
+        states = self._read_states()
+        for home, state in states.items():
+            homes.setdefault(home, (state.order, [], []))
         streams = [self._recover_stream(order, home, disk, shared, states.get(home)) for home, (order, disk, shared) in homes.items()]
         return sorted((stream for stream in streams if stream is not None), key=lambda stream: stream.order)
 
     def _recover_stream(
         self, order: int, home: bytes, disk: list[tuple[int, Path]], shared: list[Path], state: State | None
     ) -> _Stream | None:
-        head: segment.Head | None = None
+        head: segment.Head | None = state.head if state is not None else None
         last: Record | None = None
         stored: deque[_Stored] = deque()
         for first, path in sorted(disk, reverse=True):  # the newest tells where the stream ends; the others are read when sent
-            if head is not None and last is not None:
+            if last is not None and head is not None:
                 stored.appendleft(_Stored(path, first, path.stat().st_size))
                 continue
             contents = self._read(path)
@@ -309,7 +314,7 @@ class Spool:
             log.warning("spool_damaged", file=path.name, head_lost=contents.head is None, damaged_places=contents.damaged)
         return contents
 
-    def _read_states(self, homes: dict[bytes, tuple[int, list[tuple[int, Path]], list[Path]]]) -> dict[bytes, State]:
+    def _read_states(self) -> dict[bytes, State]:
         states: dict[bytes, State] = {}
         for directory in (self._directory, self._shared):
             for path in _listed(directory, ".stream"):
@@ -321,8 +326,6 @@ class Spool:
                     state = None
                 if state is None:
                     log.warning("spool_damaged", file=path.name)
-                elif home not in homes:
-                    self._remove(path)
                 elif home not in states or states[home].version < state.version:
                     states[home] = state
         return states

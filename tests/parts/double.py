@@ -84,8 +84,10 @@ class Backend:
             port = next(iter(server.sockets)).getsockname()[1]
             yield server, f"ws://127.0.0.1:{port}/ws/controller/telemetry"
 
-    def _judge(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def _judge(self, connection: ServerConnection, request: Request) -> Response | None:
         self.connections += 1
+        async with self.changed:
+            self.changed.notify_all()
         if self.status is not None:
             return connection.respond(HTTPStatus(self.status), "refused\n")
         if request.headers.get("Authorization") != f"Bearer {self.credential}":
