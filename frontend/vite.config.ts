@@ -1,7 +1,7 @@
 import { fileURLToPath, URL } from 'node:url'
 import vue from '@vitejs/plugin-vue'
 import { defineConfig } from 'vitest/config'
-import { apiDocs, compressed } from './build/static'
+import { apiDocs, compressed } from './build/static.ts'
 
 const backend = 'http://127.0.0.1:8000'
 

@@ -13,7 +13,7 @@ import './theme/base.css'
 restoreTheme()
 const app = createApp(App)
 app.use(createPinia())
-app.use(PrimeVue, { theme: { preset, options: { darkModeSelector: '.dark' } } })
+app.use(PrimeVue, { theme: { preset, options: { darkModeSelector: '.dark', cssLayer: { name: 'primevue', order: 'reset, primevue' } } } })
 app.directive('tooltip', Tooltip)
 app.use(createAppRouter())
 app.mount('#app')

@@ -93,11 +93,11 @@ export function extent(curves: readonly Curve[], from: number, to: number): Boun
   return min <= max ? { min, max } : null
 }
 
-/** 1, 2 or 5 times a power of ten, the first at or above `rough`. */
+/** 1, 2, 2.5 or 5 times a power of ten, the first at or above `rough`. */
 function niceStep(rough: number): number {
   const power = 10 ** Math.floor(Math.log10(rough))
   const times = rough / power
-  return (times <= 1 ? 1 : times <= 2 ? 2 : times <= 5 ? 5 : 10) * power
+  return (times <= 1 ? 1 : times <= 2 ? 2 : times <= 2.5 ? 2.5 : times <= 5 ? 5 : 10) * power
 }
 
 const STEPS = 4
@@ -113,7 +113,7 @@ export function axisBounds(seen: Bounds | null, previous: Bounds | null, declare
   if (declared && seen.min >= declared.min && seen.max <= declared.max && span >= DECLARED_FROM * (declared.max - declared.min)) return declared
   if (previous && seen.min >= previous.min && seen.max <= previous.max && span >= KEEP_FROM * (previous.max - previous.min)) return previous
   const least = Math.max(Math.abs(seen.max), Math.abs(seen.min), 1e-9) * 1e-3
-  const room = Math.max(span, least) * 0.12
+  const room = Math.max(span, least) * 0.05
   const step = niceStep((Math.max(span, least) + 2 * room) / STEPS)
   let min = Math.floor((seen.min - room) / step) * step
   let max = Math.ceil((seen.max + room) / step) * step

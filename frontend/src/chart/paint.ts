@@ -89,8 +89,16 @@ export function paintSilence(frame: Frame, stretches: readonly Stretch[], causeO
   }
 }
 
+/** What was painted of a curve: its points, the breaks in its line, the longest step between two points and the newest, ms. */
+export interface Painted {
+  points: number
+  breaks: number
+  widest: number
+  newest: number
+}
+
 /** One curve: the band from smallest to largest, the line through the last of each bucket, a break where readings are missing. */
-export function paintCurve(frame: Frame, curve: Curve, shared: boolean): void {
+export function paintCurve(frame: Frame, curve: Curve, shared: boolean): Painted {
   const { plot, paints, from, to, now } = frame
   const { ctx: context, bbox } = plot
   const { ring, channel } = curve
@@ -111,6 +119,8 @@ export function paintCurve(frame: Frame, curve: Curve, shared: boolean): void {
   const dots = new Path2D()
   let runStart = first
   let end = first
+  let breaks = 0
+  let widest = 0
   const closeRun = (until: number): void => {
     if (until <= runStart) return
     for (let i = runStart; i < until; i += 1) {
@@ -128,8 +138,11 @@ export function paintCurve(frame: Frame, curve: Curve, shared: boolean): void {
   for (let i = first; i < ring.length && ring.from(i) <= to; i += 1) {
     const px = x(ring.to(i))
     const py = y(ring.last(i))
-    const broken = i > first && ring.from(i) - ring.to(i - 1) > reach
+    const step = i > first ? ring.from(i) - ring.to(i - 1) : 0
+    const broken = step > reach
+    widest = Math.max(widest, step)
     if (broken) {
+      breaks += 1
       closeRun(i)
       runStart = i
     }
@@ -173,6 +186,7 @@ export function paintCurve(frame: Frame, curve: Curve, shared: boolean): void {
     context.strokeRect(left, y(ring.last(end - 1)) - 9 * ratio, right - left, 18 * ratio)
   }
   context.restore()
+  return { points: end - first, breaks, widest, newest: end > first ? ring.to(end - 1) : 0 }
 }
 
 /** A strip at the left edge: at least one curve here was never measured. */

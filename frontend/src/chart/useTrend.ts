@@ -27,6 +27,8 @@ export interface Trend {
   rings: ShallowRef<ReadonlyMap<string, Ring>>
   state: ShallowRef<'loading' | 'ready' | 'failed'>
   problem: ShallowRef<ApiProblem | null>
+  /** From here on (ms) the absence of readings is a fact; before it nothing was asked for yet. */
+  knownFrom: ShallowRef<number>
   /** Declared gaps: what the sources say is missing, and why. */
   gaps: ShallowRef<readonly Gap[]>
   reload: () => void
@@ -38,6 +40,7 @@ export function useTrend(channels: () => readonly Channel[], rangeMs: () => numb
   const state = shallowRef<'loading' | 'ready' | 'failed'>('loading')
   const problem = shallowRef<ApiProblem | null>(null)
   const gaps = shallowRef<readonly Gap[]>([])
+  const knownFrom = shallowRef(Number.POSITIVE_INFINITY)
   let byId = new Map<string, Channel>()
   let turn = 0
   const missing = new Map<string, Missing>()
@@ -76,6 +79,7 @@ export function useTrend(channels: () => readonly Channel[], rangeMs: () => numb
       ])
       if (mine !== turn) return
       rings.value = next
+      knownFrom.value = Math.min(from, all ? from : knownFrom.value)
       gaps.value = declared
       problem.value = null
       state.value = 'ready'
@@ -157,5 +161,5 @@ export function useTrend(channels: () => readonly Channel[], rangeMs: () => numb
     turn += 1
   })
 
-  return { rings, state, problem, gaps, reload: () => void load(true) }
+  return { rings, state, problem, knownFrom, gaps, reload: () => void load(true) }
 }

@@ -95,6 +95,7 @@ export const preset = definePreset(
     primitive: { borderRadius: { xs: '2px', sm: '3px', md: '4px', lg: '4px', xl: '6px' } },
     semantic: {
       transitionDuration: 'var(--dur-1)',
+      iconSize: '13px',
       focusRing: { width: '2px', style: 'solid', color: 'var(--focus)', offset: '2px' },
       formField: {
         paddingX: '.5625rem',

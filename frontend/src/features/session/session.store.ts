@@ -18,7 +18,10 @@ export const useSession = defineStore('session', () => {
       (found) => {
         user.value = found
       },
-      () => undefined,
+      (cause: unknown) => {
+        // No answer is no verdict: the next one who asks may get one.
+        if (asProblem(cause).status === 0) restored = null
+      },
     )
     return restored
   }

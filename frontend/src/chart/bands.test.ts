@@ -1,0 +1,72 @@
+import { describe, expect, it } from 'vitest'
+import { channel } from '@/testing/channel'
+import { axisBounds, decimation, panesOf, silence, spread, type Curve } from './bands'
+import { Ring } from './ring'
+
+function curve(times: number[], slot = 0, unit = '%', n = 1): Curve {
+  const ring = new Ring(1, 10_000)
+  for (const time of times) ring.push(time, 1, 1, 1, n)
+  return { channel: channel({ name: `c${slot}`, unit, expected_interval_ms: 1000 }), ring, slot }
+}
+
+const every = (from: number, to: number, step = 1000): number[] => Array.from({ length: Math.floor((to - from) / step) + 1 }, (_, i) => from + i * step)
+
+describe('silence', () => {
+  it('is found where no curve has a reading for three intervals', () => {
+    expect(silence([curve([...every(0, 10_000), ...every(20_000, 30_000)])], 0, 30_000)).toEqual([{ from: 10_000, to: 20_000 }])
+  })
+
+  it('is none where another curve goes on', () => {
+    expect(silence([curve([...every(0, 10_000), ...every(20_000, 30_000)]), curve(every(0, 30_000), 1)], 0, 30_000)).toEqual([])
+  })
+
+  it('does not count the moment since the last reading before the channel is stale', () => {
+    expect(silence([curve(every(0, 10_000))], 0, 12_500)).toEqual([])
+    expect(silence([curve(every(0, 10_000))], 0, 15_000)).toEqual([{ from: 10_000, to: 15_000 }])
+  })
+
+  it('covers the whole range when there is no reading at all', () => {
+    expect(silence([curve([])], 0, 60_000)).toEqual([{ from: 0, to: 60_000 }])
+  })
+})
+
+describe('the axis', () => {
+  it('stands still while the readings fit and fill it', () => {
+    const before = { min: 0, max: 10 }
+    expect(axisBounds({ min: 2, max: 8 }, before, null)).toBe(before)
+  })
+
+  it('moves when a reading leaves it', () => {
+    const next = axisBounds({ min: 2, max: 14 }, { min: 0, max: 10 }, null)
+    expect(next.max).toBeGreaterThan(14)
+  })
+
+  it('is the declared range when the readings fill enough of it', () => {
+    const declared = { min: 0, max: 100 }
+    expect(axisBounds({ min: 10, max: 60 }, null, declared)).toBe(declared)
+  })
+
+  it('never shows room outside the declared range when no reading is there', () => {
+    expect(axisBounds({ min: 0, max: 3 }, null, { min: 0, max: 100 }).min).toBe(0)
+  })
+
+  it('gives a constant its own room', () => {
+    const { min, max } = axisBounds({ min: 5, max: 5 }, null, null)
+    expect(min).toBeLessThan(5)
+    expect(max).toBeGreaterThan(5)
+  })
+})
+
+it('channels of one unit share a pane', () => {
+  const panes = panesOf([curve([], 0, '%'), curve([], 1, '°C'), curve([], 2, '%')])
+  expect(panes.map((pane) => [pane.unit, pane.curves.length])).toEqual([['%', 2], ['°C', 1]])
+})
+
+it('decimation tells the worst curve', () => {
+  expect(decimation([curve(every(0, 5000)), curve(every(0, 5000), 1, '%', 100)], 0, 5000)).toBe(100)
+})
+
+it('labels that would overlap are moved apart and stay inside', () => {
+  expect(spread([10, 12, 14], 14, 0, 100)).toEqual([10, 24, 38])
+  expect(spread([90, 95, 99], 14, 0, 100)).toEqual([72, 86, 100])
+})

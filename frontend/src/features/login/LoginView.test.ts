@@ -1,0 +1,98 @@
+import { flushPromises, mount, type VueWrapper } from '@vue/test-utils'
+import { createPinia, setActivePinia } from 'pinia'
+import PrimeVue from 'primevue/config'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { createMemoryHistory, createRouter, type Router } from 'vue-router'
+import { useSession } from '@/features/session/session.store'
+import { fakeBackend, problem } from '@/testing/backend'
+import LoginView from './LoginView.vue'
+
+const USER = { public_id: 'u', email: 'm@plant.example', username: 'M. Weber', role: 'viewer', registered_on: '2026-11-23T10:00:00Z' }
+let view: VueWrapper
+let router: Router
+
+beforeEach(() => setActivePinia(createPinia()))
+afterEach(() => {
+  view.unmount()
+  vi.unstubAllGlobals()
+})
+
+async function open(address = '/login'): Promise<void> {
+  router = createRouter({ history: createMemoryHistory(), routes: [{ path: '/:all(.*)*', component: { template: '<i />' } }] })
+  await router.push(address)
+  view = mount(LoginView, { global: { plugins: [PrimeVue, router] } })
+  await flushPromises()
+}
+
+async function signIn(): Promise<void> {
+  await view.get('#email').setValue('m@plant.example')
+  await view.get('#password').setValue('a long enough password')
+  await view.get('form').trigger('submit')
+  await flushPromises()
+}
+
+describe('the login', () => {
+  it.each([
+    [problem(401, 'Not right.'), 'Email or password is not right.'],
+    [problem(429, 'Too many tries. Next one in 30 s.'), 'Too many tries. Next one in 30 s.'],
+    [problem(503, 'The database does not answer.'), 'The database does not answer.'],
+  ])('says in one sentence why it refuses (%#)', async (answer, sentence) => {
+    fakeBackend(({ path }) => (path === '/health' ? { body: { status: 'ok' } } : answer))
+    await open()
+    await signIn()
+    expect(view.get('[role=alert]').text()).toContain(sentence)
+  })
+
+  it('asks for what is missing before it asks the backend', async () => {
+    const { asked } = fakeBackend(() => ({ body: { status: 'ok' } }))
+    await open()
+    await view.get('form').trigger('submit')
+    expect(view.get('[role=alert]').text()).toBe('Enter your email and your password.')
+    expect(asked.every(({ path }) => path === '/health')).toBe(true)
+  })
+
+  it('goes back to where one was, with the header that writes need', async () => {
+    const { asked } = fakeBackend(({ path }) => ({ body: path === '/health' ? { status: 'ok' } : { access_token: 't', token_type: 'bearer', expires_on: '', user: USER } }))
+    await open('/login?next=/%3Frange%3D1h')
+    await signIn()
+    expect(router.currentRoute.value.fullPath).toBe('/?range=1h')
+    const sent = asked.find(({ path }) => path.endsWith('/login'))!
+    expect(sent.headers.get('X-WebMACS')).toBe('1')
+  })
+
+  it('says why one is here', async () => {
+    fakeBackend(() => ({ body: { status: 'ok' } }))
+    useSession().$patch({ reason: 'Your session ended at 15:00.' })
+    await open()
+    expect(view.text()).toContain('Your session ended at 15:00.')
+  })
+
+  it.each([
+    [{ body: { status: 'ok' } }, 'Backend reachable, storing'],
+    [{ status: 503, body: { status: 'unavailable' } }, 'cannot store'],
+  ])('says how the backend is (%#)', async (answer, words) => {
+    fakeBackend(() => answer)
+    await open()
+    expect(view.get('[role=status]').text()).toContain(words)
+  })
+
+  it('says when nothing answers', async () => {
+    vi.stubGlobal('fetch', () => Promise.reject(new TypeError('network')))
+    await open()
+    expect(view.get('[role=status]').text()).toContain('does not answer')
+    await signIn()
+    expect(view.get('[role=alert]').text()).toContain('The backend does not answer.')
+  })
+
+  it('shows the password and warns of Caps Lock', async () => {
+    fakeBackend(() => ({ body: { status: 'ok' } }))
+    await open()
+    await view.findAll('button').find((button) => button.text() === 'Show')!.trigger('click')
+    expect(view.get('#password').attributes('type')).toBe('text')
+    const event = new KeyboardEvent('keydown', { key: 'A' })
+    event.getModifierState = (key) => key === 'CapsLock'
+    view.get('#password').element.dispatchEvent(event)
+    await flushPromises()
+    expect(view.text()).toContain('Caps Lock is on.')
+  })
+})
