@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 from parts import stored
-from parts.backend import Backend, make_source, make_user, sign_in
+from parts.backend import Backend, make_source, make_user
 from webmacs_controller import wire
 
 from webmacs import ingest_core
@@ -119,7 +119,6 @@ async def test_the_source_of_the_page_survives_a_killed_backend(backend: Backend
 async def test_the_watcher_of_the_page_sees_what_is_committed(backend: Backend, tmp_path: Path) -> None:
     email = "stranger@example.org"
     password = await make_user(backend.database, backend.data_dir, email, "viewer")
-    await sign_in(backend, email, password)
     credential = await make_source(backend.database, "watched")
     watcher = await start(tmp_path, "watcher", backend.url, email, password)
     printed = asyncio.create_task(output(watcher))
