@@ -145,6 +145,14 @@ async def test_a_page_of_the_own_origin_writes(rest: Rest) -> None:
             assert (await client.post("/api/v1/events", json={}, headers={"Origin": origin})).status_code == 422
 
 
+async def test_an_allowed_origin_writes_too(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = rest.app.state.parts
+    monkeypatch.setattr(parts, "settings", parts.settings.model_copy(update={"allowed_origins": ("https://plant.test",)}))
+    async with rest.client("admin") as client:
+        assert (await client.post("/api/v1/events", json={}, headers={"Origin": "https://plant.test"})).status_code == 422
+        assert (await client.post("/api/v1/events", json={}, headers={"Origin": "http://plant.test"})).status_code == 403
+
+
 def test_the_application_does_not_start_with_a_route_that_has_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     known = app.ROUTES[0]
     extra = Route("GET", "/api/v1/forgotten", known.handler, None, None, None, 204, 0, ())

@@ -9,6 +9,7 @@ from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webmacs import clock, logs
@@ -70,6 +71,8 @@ class Envelope:
         try:
             try:
                 await self._app(scope, receive, send_wrapped)
+            except ClientDisconnect:
+                log.debug("client_left", path=scope["path"])
             except Exception as error:
                 problem = problem_of(error)
                 if problem is None:

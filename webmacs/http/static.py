@@ -101,7 +101,7 @@ async def _serve(request: Request, file: File) -> Response:
         "Cache-Control": "public, max-age=31536000, immutable" if file.immutable else "no-cache",
         "Vary": "Accept-Encoding",
     }
-    if request.headers.get("if-none-match") == file.etag:
+    if file.etag in request.headers.get("if-none-match", ""):  # also in a list, or weakened by a proxy that compresses
         return Response(status_code=304, headers=headers)
     path = file.path
     accepted = _accepted(request.headers.get("accept-encoding", ""))
