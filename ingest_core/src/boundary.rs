@@ -25,9 +25,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn public_id(bytes: &[u8]) -> Result<PublicId, Fault> {
-    bytes
-        .try_into()
-        .map_err(|_| Fault::Misuse(format!("a public id has 16 bytes, not {}", bytes.len())))
+    bytes.try_into().map_err(|_| Fault::Misuse(format!("a public id has 16 bytes, not {}", bytes.len())))
 }
 
 fn code_named(name: &str) -> Result<Code, Fault> {
@@ -45,33 +43,15 @@ pub struct Refused {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Refused {
-        let Refusal {
-            code,
-            channel,
-            position,
-            detail,
-            readings,
-        } = refusal;
-        Refused {
-            code: code.name(),
-            channel,
-            position,
-            detail,
-            readings,
-        }
+        let Refusal { code, channel, position, detail, readings } = refusal;
+        Refused { code: code.name(), channel, position, detail, readings }
     }
 }
 
 #[pymethods]
 impl Refused {
     fn __repr__(&self) -> String {
-        let Refused {
-            code,
-            channel,
-            position,
-            detail,
-            ..
-        } = self;
+        let Refused { code, channel, position, detail, .. } = self;
         format!("Refused({code}, channel={channel:?}, position={position:?}: {detail})")
     }
 }
@@ -143,19 +123,11 @@ fn read(catalogue: &RwLock<Arc<Catalogue>>) -> Arc<Catalogue> {
 impl Core {
     #[new]
     fn new() -> Core {
-        Core {
-            intake: Mutex::default(),
-            draining: Mutex::default(),
-            latest: Arc::default(),
-            catalogue: Arc::default(),
-        }
+        Core { intake: Mutex::default(), draining: Mutex::default(), latest: Arc::default(), catalogue: Arc::default() }
     }
 
     fn set_events(&self, py: Python<'_>, events: Vec<(i32, PyBackedBytes)>) -> PyResult<()> {
-        let events = events
-            .iter()
-            .map(|(id, bytes)| Ok((*id, public_id(bytes)?)))
-            .collect::<Result<Vec<_>, Fault>>()?;
+        let events = events.iter().map(|(id, bytes)| Ok((*id, public_id(bytes)?))).collect::<Result<Vec<_>, Fault>>()?;
         py.detach(|| self.change_catalogue(|catalogue| catalogue.set_events(&events)));
         Ok(())
     }
@@ -164,13 +136,7 @@ impl Core {
         let experiments = experiments.into_iter().map(|(id, bytes, started_us, stopped_us, scope)| {
             let public_id = public_id(&bytes)?;
             let scope = scope.map(HashSet::from_iter);
-            Ok(Experiment {
-                id,
-                public_id,
-                started_us,
-                stopped_us,
-                scope,
-            })
+            Ok(Experiment { id, public_id, started_us, stopped_us, scope })
         });
         let experiments = experiments.collect::<Result<Vec<_>, Fault>>()?;
         py.detach(|| self.change_catalogue(|catalogue| catalogue.set_experiments(experiments)));
@@ -180,9 +146,7 @@ impl Core {
     fn set_rules(&self, py: Python<'_>, rules: Vec<(i32, i32, String, f64, Option<f64>)>) -> PyResult<()> {
         let rules = rules.into_iter().map(|(id, event, operator, threshold, upper)| {
             let misuse = || Fault::Misuse(format!("rule {id}: {operator:?} does not go with {threshold} and {upper:?}"));
-            Test::compile(&operator, threshold, upper)
-                .map(|test| (id, event, test))
-                .ok_or_else(misuse)
+            Test::compile(&operator, threshold, upper).map(|test| (id, event, test)).ok_or_else(misuse)
         });
         let rules = rules.collect::<Result<Vec<_>, Fault>>()?;
         py.detach(|| lock(&self.intake).set_rules(&rules));
@@ -251,8 +215,8 @@ impl Core {
         let segments = py.detach(|| {
             let _one_at_a_time = lock(&self.draining);
             let taken = lock(&self.intake).drain();
-            let (segments, frontiers) = drain::encode(taken, &read(&self.catalogue));
-            lock(&self.intake).settle(&frontiers);
+            let (segments, settlement) = drain::encode(taken, &read(&self.catalogue));
+            lock(&self.intake).settle(settlement);
             segments
         });
         if segments.is_empty() {
@@ -262,12 +226,7 @@ impl Core {
         let runs = segments.iter().map(|segment| segment.runs).sum();
         let segments = segments.into_iter().map(|segment| Py::new(py, Segment::new(py, segment)));
         let segments = segments.collect::<PyResult<Vec<_>>>()?;
-        Ok(Some(Drained {
-            segments,
-            readings,
-            runs,
-            committed: AtomicBool::new(false),
-        }))
+        Ok(Some(Drained { segments, readings, runs, committed: AtomicBool::new(false) }))
     }
 
     fn committed(&self, py: Python<'_>, drained: &Bound<'_, Drained>, void: Vec<usize>) -> PyResult<()> {
@@ -288,20 +247,14 @@ impl Core {
     }
 
     fn load_latest(&self, py: Python<'_>, latest: Vec<(i32, i64, f64, Option<i32>)>) {
-        let latest = latest
-            .into_iter()
-            .map(|(event, t_us, value, experiment)| (event, Last { t_us, value, experiment }));
+        let latest = latest.into_iter().map(|(event, t_us, value, experiment)| (event, Last { t_us, value, experiment }));
         py.detach(|| lock(&self.latest).load(latest));
     }
 
     fn view(&self, py: Python<'_>, events: Option<Vec<i32>>) -> View {
         let events = events.map(HashSet::from_iter);
         let view = py.detach(|| lock(&self.latest).view(events));
-        View {
-            view,
-            latest: Arc::clone(&self.latest),
-            catalogue: Arc::clone(&self.catalogue),
-        }
+        View { view, latest: Arc::clone(&self.latest), catalogue: Arc::clone(&self.catalogue) }
     }
 
     fn snapshot<'py>(&self, py: Python<'py>, events: Option<Vec<i32>>) -> Bound<'py, PyBytes> {
@@ -367,30 +320,13 @@ pub struct Segment {
 
 impl Segment {
     fn new(py: Python<'_>, segment: drain::Segment) -> Segment {
-        let drain::Segment {
-            connection,
-            records,
-            rows,
-            runs,
-            brought,
-        } = segment;
-        let latest = brought
-            .iter()
-            .map(|one| (one.event, one.last.t_us, one.last.value, one.last.experiment));
+        let drain::Segment { connection, records, rows, runs, brought } = segment;
+        let latest = brought.iter().map(|one| (one.event, one.last.t_us, one.last.value, one.last.experiment));
         let refusals = records.refusals.into_iter().map(|(seq, refusal)| {
-            let Refusal {
-                code,
-                channel,
-                position,
-                detail,
-                readings,
-            } = refusal;
+            let Refusal { code, channel, position, detail, readings } = refusal;
             (seq, code.name(), channel, position, detail, readings)
         });
-        let transitions = records
-            .transitions
-            .iter()
-            .map(|one| (one.rule, one.event, one.fired, one.t_us, one.value));
+        let transitions = records.transitions.iter().map(|one| (one.rule, one.event, one.fired, one.t_us, one.value));
         Segment {
             connection,
             writers: records.writers,
@@ -428,11 +364,7 @@ impl View {
 
     fn fork(&self, py: Python<'_>) -> View {
         let view = py.detach(|| lock(&self.latest).fork(&self.view));
-        View {
-            view,
-            latest: Arc::clone(&self.latest),
-            catalogue: Arc::clone(&self.catalogue),
-        }
+        View { view, latest: Arc::clone(&self.latest), catalogue: Arc::clone(&self.catalogue) }
     }
 }
 

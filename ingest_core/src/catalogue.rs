@@ -43,10 +43,7 @@ impl Catalogue {
 
     /// The experiments that touch [first_us, last_us].
     pub fn experiments_within(&self, first_us: i64, last_us: i64) -> Vec<&Experiment> {
-        self.experiments
-            .iter()
-            .filter(|experiment| experiment.started_us <= last_us && experiment.to_us() > first_us)
-            .collect()
+        self.experiments.iter().filter(|experiment| experiment.started_us <= last_us && experiment.to_us() > first_us).collect()
     }
 }
 
@@ -58,10 +55,6 @@ impl Experiment {
     /// None when `event` is outside of the scope.
     pub fn span(&self, event: i32) -> Option<Span> {
         let inside = self.scope.as_ref().is_none_or(|scope| scope.contains(&event));
-        inside.then(|| Span {
-            experiment: self.id,
-            from_us: self.started_us,
-            to_us: self.to_us(),
-        })
+        inside.then(|| Span { experiment: self.id, from_us: self.started_us, to_us: self.to_us() })
     }
 }

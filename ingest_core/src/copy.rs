@@ -8,21 +8,8 @@ use crate::run::{sum, Extremes, Run};
 pub const HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 pub const TRAILER: [u8; 2] = (-1i16).to_be_bytes();
 /// The columns of a row, in order.
-pub const COLUMNS: [&str; 13] = [
-    "event_id",
-    "created_on",
-    "last_on",
-    "n",
-    "min",
-    "max",
-    "sum",
-    "first",
-    "last",
-    "experiment_id",
-    "encoding",
-    "overlapping",
-    "payload",
-];
+pub const COLUMNS: [&str; 13] =
+    ["event_id", "created_on", "last_on", "n", "min", "max", "sum", "first", "last", "experiment_id", "encoding", "overlapping", "payload"];
 /// A row without its payload: field count, 13 lengths, the fixed fields.
 pub const ROW_BYTES_MAX: usize = 2 + 13 * 4 + 4 + 8 + 8 + 4 + 5 * 8 + 4 + 2 + 1;
 /// 2000-01-01, PostgreSQL's zero, in µs since 1970.
@@ -73,19 +60,13 @@ fn take<const N: usize>(left: &mut &[u8]) -> Result<[u8; N], Fault> {
 impl<'a> Rows<'a> {
     /// Reads the header.
     pub fn new(copy: &'a [u8]) -> Result<Self, Fault> {
-        let mut left = copy
-            .strip_prefix(&HEADER[..11])
-            .ok_or_else(|| Fault::Corrupt("this is no output of a binary COPY".into()))?;
+        let mut left = copy.strip_prefix(&HEADER[..11]).ok_or_else(|| Fault::Corrupt("this is no output of a binary COPY".into()))?;
         let flags = u32::from_be_bytes(take(&mut left)?);
         if flags >> 16 != 0 {
-            return Err(Fault::Corrupt(format!(
-                "a binary COPY has flags {flags:#x} that are not known here"
-            )));
+            return Err(Fault::Corrupt(format!("a binary COPY has flags {flags:#x} that are not known here")));
         }
         let extension = u32::from_be_bytes(take(&mut left)?) as usize;
-        Ok(Rows {
-            left: left.get(extension..).ok_or_else(cut_off)?,
-        })
+        Ok(Rows { left: left.get(extension..).ok_or_else(cut_off)? })
     }
 
     /// The fields of the next tuple; None after the trailer.
@@ -114,14 +95,11 @@ impl<'a> Rows<'a> {
 /// A field of fixed width that is not null.
 pub fn fixed<const N: usize>(field: Option<&[u8]>) -> Result<[u8; N], Fault> {
     let bytes = field.ok_or_else(|| Fault::Corrupt("a column of a binary COPY is null".into()))?;
-    bytes
-        .try_into()
-        .map_err(|_| Fault::Corrupt(format!("a column of a binary COPY has {} bytes, not {N}", bytes.len())))
+    bytes.try_into().map_err(|_| Fault::Corrupt(format!("a column of a binary COPY has {} bytes, not {N}", bytes.len())))
 }
 
 /// A timestamptz as µs since 1970.
 pub fn timestamp(field: Option<&[u8]>) -> Result<i64, Fault> {
     let us = i64::from_be_bytes(fixed(field)?);
-    us.checked_add(EPOCH_US)
-        .ok_or_else(|| Fault::Corrupt("a timestamp of a binary COPY is infinite".into()))
+    us.checked_add(EPOCH_US).ok_or_else(|| Fault::Corrupt("a timestamp of a binary COPY is infinite".into()))
 }

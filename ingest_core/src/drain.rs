@@ -22,6 +22,8 @@ pub struct Frontier {
 #[derive(Debug)]
 pub struct Column {
     pub event: i32,
+    /// of its connection
+    pub slot: u32,
     pub frontier: Frontier,
     pub readings: Readings,
 }
@@ -44,8 +46,16 @@ pub struct Segment {
     pub brought: Vec<Brought>,
 }
 
+/// What a drain gives back to the intake.
+#[derive(Debug)]
+pub struct Settlement {
+    pub frontiers: HashMap<i32, Frontier>,
+    /// (connection, slot, readings whose memory serves again)
+    pub spent: Vec<(i64, u32, Readings)>,
+}
+
 /// Encodes in order, so that of two connections with the same event the later one counts as written later.
-pub fn encode(mut taken: Vec<Taken>, catalogue: &Catalogue) -> (Vec<Segment>, HashMap<i32, Frontier>) {
+pub fn encode(mut taken: Vec<Taken>, catalogue: &Catalogue) -> (Vec<Segment>, Settlement) {
     let (mut first_us, mut last_us) = (i64::MAX, i64::MIN);
     for Column { readings, .. } in taken.iter_mut().flat_map(|taken| &mut taken.columns) {
         readings.settle();
@@ -53,40 +63,26 @@ pub fn encode(mut taken: Vec<Taken>, catalogue: &Catalogue) -> (Vec<Segment>, Ha
         last_us = last_us.max(readings.times[readings.times.len() - 1]);
     }
     let experiments = catalogue.experiments_within(first_us, last_us);
-    let mut frontiers = HashMap::new();
-    let segments = taken
-        .into_iter()
-        .map(|taken| encode_segment(taken, &experiments, &mut frontiers))
-        .collect();
-    (segments, frontiers)
+    let mut settlement = Settlement { frontiers: HashMap::new(), spent: Vec::new() };
+    let segments = taken.into_iter().map(|taken| encode_segment(taken, &experiments, &mut settlement)).collect();
+    (segments, settlement)
 }
 
-fn encode_segment(taken: Taken, experiments: &[&Experiment], frontiers: &mut HashMap<i32, Frontier>) -> Segment {
-    let Taken {
-        connection,
-        records,
-        columns,
-    } = taken;
-    let expected = columns
-        .iter()
-        .map(|column| ROW_BYTES_MAX + packed_bytes(column.readings.times.len()))
-        .sum();
+fn encode_segment(taken: Taken, experiments: &[&Experiment], settlement: &mut Settlement) -> Segment {
+    let Taken { connection, records, columns } = taken;
+    let expected = columns.iter().map(|column| ROW_BYTES_MAX + packed_bytes(column.readings.times.len())).sum();
     let mut rows = Vec::with_capacity(expected);
     let mut runs = 0;
     let mut brought = Vec::with_capacity(columns.len());
     let mut spans = Vec::new();
-    for Column {
-        event,
-        frontier,
-        readings: Readings { times, values, .. },
-    } in columns
-    {
+    for Column { event, slot, frontier, readings } in columns {
+        let Readings { times, values, .. } = &readings;
         spans.clear();
         spans.extend(experiments.iter().filter_map(|experiment| experiment.span(event)));
-        let frontier = frontiers.entry(event).or_insert(frontier);
+        let frontier = settlement.frontiers.entry(event).or_insert(frontier);
         let mut all = Extremes::NONE;
         let mut experiment = None;
-        cut(&times, &values, &spans, |run| {
+        cut(times, values, &spans, |run| {
             let extremes = Extremes::of(run.values);
             let overlapping = frontier.us.is_some_and(|us| run.first_us() <= us);
             frontier.us = frontier.us.max(Some(run.last_us()));
@@ -95,23 +91,9 @@ fn encode_segment(taken: Taken, experiments: &[&Experiment], frontiers: &mut Has
             experiment = run.experiment;
             runs += 1;
         });
-        let last = Last {
-            t_us: times[times.len() - 1],
-            value: values[values.len() - 1],
-            experiment,
-        };
-        brought.push(Brought {
-            event,
-            last,
-            extremes: all,
-            n: times.len() as u64,
-        });
+        let last = Last { t_us: times[times.len() - 1], value: values[values.len() - 1], experiment };
+        brought.push(Brought { event, last, extremes: all, n: times.len() as u64 });
+        settlement.spent.push((connection, slot, readings));
     }
-    Segment {
-        connection,
-        records,
-        rows,
-        runs,
-        brought,
-    }
+    Segment { connection, records, rows, runs, brought }
 }

@@ -54,13 +54,7 @@ pub struct Refusal {
 
 impl Refusal {
     pub fn new(code: Code, detail: impl AsRef<str>) -> Refusal {
-        Refusal {
-            code,
-            channel: None,
-            position: None,
-            detail: plain(detail.as_ref()),
-            readings: None,
-        }
+        Refusal { code, channel: None, position: None, detail: plain(detail.as_ref()), readings: None }
     }
 
     pub fn of_channel(mut self, channel: i64) -> Refusal {
@@ -84,11 +78,7 @@ const DETAIL_CHARS_MAX: usize = 300;
 
 /// `detail` may quote what a stranger sent: bounded, and without control characters (PostgreSQL takes no U+0000).
 pub fn plain(detail: &str) -> String {
-    detail
-        .chars()
-        .take(DETAIL_CHARS_MAX)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    detail.chars().take(DETAIL_CHARS_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -99,12 +89,7 @@ pub enum Fault {
     Corrupt(String),
 }
 
-pyo3::create_exception!(
-    ingest_core,
-    CoreError,
-    PyException,
-    "Misuse of the core: an unknown connection, a wrong length."
-);
+pyo3::create_exception!(ingest_core, CoreError, PyException, "Misuse of the core: an unknown connection, a wrong length.");
 pyo3::create_exception!(ingest_core, CorruptPayload, CoreError, "A stored payload that cannot be read back.");
 
 impl From<Fault> for PyErr {

@@ -12,15 +12,7 @@ pub const KIND_PREVIEW: i64 = 7;
 const EXACT_MAX: u64 = 1 << 53;
 
 const CAUSES: [&str; 5] = ["spool_overflow", "spool_damaged", "source_stopped", "device_error", "disabled"];
-const QUALITIES: [&str; 7] = [
-    "good",
-    "stale",
-    "out_of_range",
-    "device_error",
-    "simulated",
-    "manual",
-    "maintenance",
-];
+const QUALITIES: [&str; 7] = ["good", "stale", "out_of_range", "device_error", "simulated", "manual", "maintenance"];
 
 /// What is wrong with the bytes, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,19 +26,9 @@ struct Broken {
 
 impl From<Broken> for Refusal {
     fn from(broken: Broken) -> Refusal {
-        let Broken {
-            at,
-            what,
-            why,
-            channel,
-            position,
-        } = broken;
+        let Broken { at, what, why, channel, position } = broken;
         let position = position.map(|p| p as u64);
-        Refusal {
-            channel,
-            position,
-            ..Refusal::new(Code::Malformed, format!("byte {at}: {what} {why}"))
-        }
+        Refusal { channel, position, ..Refusal::new(Code::Malformed, format!("byte {at}: {what} {why}")) }
     }
 }
 
@@ -66,13 +48,7 @@ impl<'a> Reader<'a> {
 
     #[cold]
     fn broken(&self, what: &'static str, why: &'static str) -> Broken {
-        Broken {
-            at: self.at,
-            what,
-            why,
-            channel: None,
-            position: None,
-        }
+        Broken { at: self.at, what, why, channel: None, position: None }
     }
 
     #[inline]
@@ -124,13 +100,7 @@ impl<'a> Reader<'a> {
         let at = self.at;
         match self.array(what)? == n {
             true => Ok(()),
-            false => Err(Broken {
-                at,
-                what,
-                why,
-                channel: None,
-                position: None,
-            }),
+            false => Err(Broken { at, what, why, channel: None, position: None }),
         }
     }
 
@@ -139,20 +109,8 @@ impl<'a> Reader<'a> {
         let before = self.at;
         match self.number(what)? {
             Number::Int(value) => Ok(value),
-            Number::Large => Err(Broken {
-                at: before,
-                what,
-                why: "does not fit 63 bits",
-                channel: None,
-                position: None,
-            }),
-            Number::Float(_) => Err(Broken {
-                at: before,
-                what,
-                why: "is not an integer",
-                channel: None,
-                position: None,
-            }),
+            Number::Large => Err(Broken { at: before, what, why: "does not fit 63 bits", channel: None, position: None }),
+            Number::Float(_) => Err(Broken { at: before, what, why: "is not an integer", channel: None, position: None }),
         }
     }
 
@@ -231,24 +189,10 @@ impl<'a> Reader<'a> {
             0xd9 => usize::from(u8::from_be_bytes(self.fixed(what)?)),
             0xda => usize::from(u16::from_be_bytes(self.fixed(what)?)),
             0xdb => u32::from_be_bytes(self.fixed(what)?) as usize,
-            _ => {
-                return Err(Broken {
-                    at: before,
-                    what,
-                    why: "is not a text",
-                    channel: None,
-                    position: None,
-                })
-            }
+            _ => return Err(Broken { at: before, what, why: "is not a text", channel: None, position: None }),
         };
         let text = self.take(n, what)?;
-        let unknown = Broken {
-            at: before,
-            what,
-            why: "is none of the protocol's words",
-            channel: None,
-            position: None,
-        };
+        let unknown = Broken { at: before, what, why: "is none of the protocol's words", channel: None, position: None };
         known.iter().find(|word| word.as_bytes() == text).copied().ok_or(unknown)
     }
 
@@ -314,12 +258,12 @@ impl Values<'_> {
     }
 }
 
-#[inline]
+#[inline(always)]
 pub fn float(bytes: &[u8]) -> f64 {
     f64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
 }
 
-#[inline]
+#[inline(always)]
 pub fn offset(bytes: &[u8]) -> i32 {
     i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
@@ -346,10 +290,7 @@ impl<'a> Columns<'a> {
         let reader = &mut self.reader;
         reader.tuple(4, "a column", "does not have 4 elements")?;
         let channel = reader.int("a channel")?;
-        Self::read_rest(reader, channel).map_err(|broken| Broken {
-            channel: Some(channel),
-            ..broken
-        })
+        Self::read_rest(reader, channel).map_err(|broken| Broken { channel: Some(channel), ..broken })
     }
 
     #[inline]
@@ -372,15 +313,9 @@ impl<'a> Columns<'a> {
                 let n = reader.array("values")?;
                 let from = reader.at;
                 for position in 0..n {
-                    reader.value("a value").map_err(|broken| Broken {
-                        position: Some(position),
-                        ..broken
-                    })?;
+                    reader.value("a value").map_err(|broken| Broken { position: Some(position), ..broken })?;
                 }
-                Values::Numbers {
-                    n,
-                    elements: &reader.bytes[from..reader.at],
-                }
+                Values::Numbers { n, elements: &reader.bytes[from..reader.at] }
             }
         };
         let empty = match times {
@@ -390,12 +325,7 @@ impl<'a> Columns<'a> {
         if values.is_empty() && empty {
             return Err(before.broken("values", "holds no reading"));
         }
-        Ok(Column {
-            channel,
-            t0_us,
-            times,
-            values,
-        })
+        Ok(Column { channel, t0_us, times, values })
     }
 }
 
@@ -458,17 +388,8 @@ impl Previews<'_> {
         let reader = &mut self.reader;
         reader.tuple(3, "a preview", "does not have 3 elements")?;
         let channel = reader.int("a channel")?;
-        let mut rest = || {
-            Ok(Preview {
-                channel,
-                t_us: reader.int("t_us")?,
-                value: reader.value("a value")?,
-            })
-        };
-        rest().map_err(|broken: Broken| Broken {
-            channel: Some(channel),
-            ..broken
-        })
+        let mut rest = || Ok(Preview { channel, t_us: reader.int("t_us")?, value: reader.value("a value")? });
+        rest().map_err(|broken: Broken| Broken { channel: Some(channel), ..broken })
     }
 
     pub fn len(&self) -> usize {
@@ -537,18 +458,10 @@ pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, Refusal> {
         KIND_GAP => 7,
         KIND_QUALITY => 6,
         KIND_PREVIEW => 2,
-        _ => {
-            return Err(Refusal::new(
-                Code::Malformed,
-                format!("kind {kind} is no data, gap, quality or preview frame"),
-            ))
-        }
+        _ => return Err(Refusal::new(Code::Malformed, format!("kind {kind} is no data, gap, quality or preview frame"))),
     };
     if elements != expected {
-        return Err(Refusal::new(
-            Code::Malformed,
-            format!("a frame of kind {kind} has {expected} elements, not {elements}"),
-        ));
+        return Err(Refusal::new(Code::Malformed, format!("a frame of kind {kind} has {expected} elements, not {elements}")));
     }
     let frame = match kind {
         KIND_DATA => Frame::Data(read_data(&mut reader)?),
@@ -563,22 +476,14 @@ pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, Refusal> {
 fn read_data<'a>(reader: &mut Reader<'a>) -> Read<Data<'a>> {
     let sent_us = reader.int("sent_us")?;
     let width = reader.array("columns")?;
-    let columns = Columns {
-        reader: *reader,
-        left: width,
-    };
+    let columns = Columns { reader: *reader, left: width };
     let mut walk = columns;
     let mut readings = 0;
     for _ in 0..width {
         readings += walk.read()?.values.len();
     }
     *reader = walk.reader;
-    Ok(Data {
-        sent_us,
-        columns,
-        width,
-        readings,
-    })
+    Ok(Data { sent_us, columns, width, readings })
 }
 
 fn read_gap(reader: &mut Reader<'_>) -> Read<Gap> {
@@ -598,17 +503,9 @@ fn read_gap(reader: &mut Reader<'_>) -> Read<Gap> {
 fn read_quality(reader: &mut Reader<'_>) -> Read<Quality> {
     let channel = reader.int("channel")?;
     let mut rest = || {
-        Ok(Quality {
-            channel,
-            from_us: reader.int("from_us")?,
-            to_us: reader.maybe_int("to_us")?,
-            code: reader.word(&QUALITIES, "code")?,
-        })
+        Ok(Quality { channel, from_us: reader.int("from_us")?, to_us: reader.maybe_int("to_us")?, code: reader.word(&QUALITIES, "code")? })
     };
-    rest().map_err(|broken: Broken| Broken {
-        channel: Some(channel),
-        ..broken
-    })
+    rest().map_err(|broken: Broken| Broken { channel: Some(channel), ..broken })
 }
 
 fn read_previews<'a>(reader: &mut Reader<'a>) -> Read<Previews<'a>> {
@@ -616,10 +513,7 @@ fn read_previews<'a>(reader: &mut Reader<'a>) -> Read<Previews<'a>> {
     let previews = Previews { reader: *reader, left };
     let mut walk = previews;
     for position in 0..left {
-        walk.read().map_err(|broken| Broken {
-            position: Some(position),
-            ..broken
-        })?;
+        walk.read().map_err(|broken| Broken { position: Some(position), ..broken })?;
     }
     *reader = walk.reader;
     Ok(previews)

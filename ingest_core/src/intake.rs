@@ -5,13 +5,15 @@ use std::collections::{HashMap, HashSet};
 
 use crate::buffer::Buffer;
 use crate::catalogue::Catalogue;
-use crate::drain::{Column, Frontier, Taken};
+use crate::drain::{Column, Frontier, Settlement, Taken};
 use crate::error::{Code, Fault, Refusal};
 use crate::frame::{self, Frame, Preview};
 use crate::rule::{self, Rule, State, Test, Transition};
 use crate::text;
 use crate::validate::{self, Standing};
 
+/// 32 MiB of empty buffers are kept for the readings to come; what a drain leaves beyond it is freed.
+const SPARE_BYTES_MAX: usize = 32 * 1024 * 1024;
 const MINUTE_US: i64 = 60_000_000;
 
 /// (writer, generation)
@@ -134,6 +136,8 @@ struct Connection {
     records: Records,
     /// bytes of memory that wait for the next drain
     held: usize,
+    /// bytes of memory in its buffers that wait for readings
+    spare: usize,
     closed: bool,
 }
 
@@ -141,11 +145,7 @@ impl Connection {
     fn slot(&mut self, event: usize) -> u32 {
         let slots = &mut self.slots;
         *self.slot_of.entry(event).or_insert_with(|| {
-            slots.push(Slot {
-                event,
-                buffer: Buffer::default(),
-                met: 0,
-            });
+            slots.push(Slot { event, buffer: Buffer::default(), met: 0 });
             slots.len() as u32 - 1
         })
     }
@@ -227,14 +227,7 @@ impl Intake {
     fn event(&mut self, id: i32) -> usize {
         let events = &mut self.events;
         *self.index.entry(id).or_insert_with(|| {
-            events.push(Event {
-                id,
-                owner: None,
-                taken_over: 0,
-                frontier: None,
-                evaluated: None,
-                rules: Vec::new(),
-            });
+            events.push(Event { id, owner: None, taken_over: 0, frontier: None, evaluated: None, rules: Vec::new() });
             events.len() - 1
         })
     }
@@ -246,10 +239,7 @@ impl Intake {
             known.extend(event.rules.drain(..).map(|rule| ((rule.id, event.id), rule)));
         }
         for &(id, event, test) in rules {
-            let state = known
-                .get(&(id, event))
-                .filter(|rule| rule.test == test)
-                .map_or(State::default(), |rule| rule.state);
+            let state = known.get(&(id, event)).filter(|rule| rule.test == test).map_or(State::default(), |rule| rule.state);
             let event = self.event(event);
             self.events[event].rules.push(Rule { id, test, state });
         }
@@ -265,9 +255,7 @@ impl Intake {
             event.frontier = frontier;
             event.evaluated = frontier;
             for rule in &mut event.rules {
-                rule.state = State {
-                    fired: firing.contains(&rule.id),
-                };
+                rule.state = State { fired: firing.contains(&rule.id) };
             }
         }
     }
@@ -275,15 +263,11 @@ impl Intake {
     pub fn open(&mut self, id: i64, channels: &[(i64, i32)], refused: &[i64], grants: Option<HashSet<i32>>) -> Result<(), Fault> {
         let owned = |event: &i32| self.index.get(event).is_some_and(|&event| self.events[event].owner.is_some());
         if let Some((number, event)) = channels.iter().find(|(_, event)| !owned(event)) {
-            return Err(Fault::Misuse(format!(
-                "channel {number}: nobody owns event {event} yet, call own() before open()"
-            )));
+            return Err(Fault::Misuse(format!("channel {number}: nobody owns event {event} yet, call own() before open()")));
         }
         let mut seen = HashSet::new();
         if let Some((number, event)) = channels.iter().find(|(_, event)| !seen.insert(event)) {
-            return Err(Fault::Misuse(format!(
-                "channel {number}: event {event} has another channel in this table already"
-            )));
+            return Err(Fault::Misuse(format!("channel {number}: event {event} has another channel in this table already")));
         }
         self.opened += 1;
         let connection = self.connections.entry(id).or_insert_with(|| Connection {
@@ -296,6 +280,7 @@ impl Intake {
             grants: None,
             records: Records::default(),
             held: 0,
+            spare: 0,
             closed: false,
         });
         connection.closed = false;
@@ -351,9 +336,7 @@ impl Intake {
 
     pub fn accept_text(&mut self, id: i64, index: i64, bytes: &[u8], now_us: i64, catalogue: &Catalogue) -> Result<TextVerdict, Fault> {
         let connection = find(&mut self.connections, id)?;
-        let judged = guarded(&mut self.internal_faults, || {
-            judge_text(bytes, now_us, catalogue, connection.grants.as_ref())
-        });
+        let judged = guarded(&mut self.internal_faults, || judge_text(bytes, now_us, catalogue, connection.grants.as_ref()));
         let readings = judged.unwrap_or_else(Err);
         let _changing = Changing;
         let before = connection.held;
@@ -404,24 +387,12 @@ impl Intake {
             let mut columns: Vec<Column> = Vec::with_capacity(connection.touched.len());
             for slot in connection.touched.drain(..) {
                 let Slot { event, buffer, .. } = &mut connection.slots[slot as usize];
-                let Event {
-                    id, frontier, taken_over, ..
-                } = events[*event];
-                columns.push(Column {
-                    event: id,
-                    frontier: Frontier { us: frontier, taken_over },
-                    readings: buffer.take(),
-                });
+                let Event { id, frontier, taken_over, .. } = events[*event];
+                connection.spare -= buffer.spare_bytes();
+                columns.push(Column { event: id, slot, frontier: Frontier { us: frontier, taken_over }, readings: buffer.take() });
             }
             columns.sort_unstable_by_key(|column| column.event);
-            taken.push((
-                connection.order,
-                Taken {
-                    connection: id,
-                    records: std::mem::take(&mut connection.records),
-                    columns,
-                },
-            ));
+            taken.push((connection.order, Taken { connection: id, records: std::mem::take(&mut connection.records), columns }));
         }
         self.connections.retain(|_, connection| !connection.closed);
         self.buffered_bytes = 0;
@@ -429,14 +400,25 @@ impl Intake {
         taken.into_iter().map(|(_, taken)| taken).collect()
     }
 
-    /// The frontiers after a drain, but for the events that were taken over meanwhile.
-    pub fn settle(&mut self, frontiers: &HashMap<i32, Frontier>) {
-        for (id, frontier) in frontiers {
+    /// After a drain: the new frontiers, but not of events that were taken over meanwhile, and memory that serves again.
+    pub fn settle(&mut self, settlement: Settlement) {
+        for (id, frontier) in &settlement.frontiers {
             if let Some(&event) = self.index.get(id) {
                 let event = &mut self.events[event];
                 if event.taken_over == frontier.taken_over {
                     event.frontier = frontier.us;
                 }
+            }
+        }
+        let mut room = SPARE_BYTES_MAX.saturating_sub(self.connections.values().map(|connection| connection.spare).sum());
+        for (id, slot, readings) in settlement.spent {
+            let bytes = readings.bytes();
+            let connection = self.connections.get_mut(&id).filter(|_| bytes <= room);
+            let Some(connection) = connection else { continue };
+            if let Some(Slot { buffer, .. }) = connection.slots.get_mut(slot as usize).filter(|slot| slot.buffer.spare_bytes() == 0) {
+                buffer.give_back(readings);
+                connection.spare += bytes;
+                room -= bytes;
             }
         }
     }
@@ -453,10 +435,7 @@ fn find(connections: &mut HashMap<i64, Connection>, id: i64) -> Result<&mut Conn
 fn guarded<T>(internal_faults: &mut u64, judge: impl FnOnce() -> T) -> Result<T, Refusal> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(judge)).map_err(|_| {
         *internal_faults += 1;
-        Refusal::new(
-            Code::Malformed,
-            format!("internal fault {internal_faults} while the frame was read: please report it"),
-        )
+        Refusal::new(Code::Malformed, format!("internal fault {internal_faults} while the frame was read: please report it"))
     })
 }
 
@@ -493,18 +472,14 @@ fn judge_text(bytes: &[u8], now_us: i64, catalogue: &Catalogue, grants: Option<&
         let mut readings = Vec::with_capacity(n);
         for (position, item) in items.into_iter().enumerate() {
             let Some(&event) = catalogue.by_public_id.get(&item.event) else {
-                return Err(Refusal::new(
-                    Code::UnknownChannel,
-                    format!("reading {position} names an event that does not exist"),
-                )
-                .at(position));
+                return Err(
+                    Refusal::new(Code::UnknownChannel, format!("reading {position} names an event that does not exist")).at(position)
+                );
             };
             if grants.is_some_and(|grants| !grants.contains(&event)) {
-                return Err(Refusal::new(
-                    Code::NotGranted,
-                    format!("reading {position} is of an event that you may not write"),
-                )
-                .at(position));
+                return Err(
+                    Refusal::new(Code::NotGranted, format!("reading {position} is of an event that you may not write")).at(position)
+                );
             }
             let t_us = item.t_us.unwrap_or_else(|| {
                 let repeat = repeats.entry(event).or_insert(-1);
@@ -520,9 +495,7 @@ fn judge_text(bytes: &[u8], now_us: i64, catalogue: &Catalogue, grants: Option<&
 }
 
 fn shown(connection: &Connection, events: &[Event], previews: frame::Previews<'_>) -> Vec<Shown> {
-    previews
-        .map(|Preview { channel, t_us, value }| (connection.event_of(channel, events), t_us, value))
-        .collect()
+    previews.map(|Preview { channel, t_us, value }| (connection.event_of(channel, events), t_us, value)).collect()
 }
 
 /// Takes a judged data, gap or quality frame and gives back how many readings it held.
@@ -534,24 +507,13 @@ fn take(connection: &mut Connection, events: &mut [Event], seq: Option<i64>, fra
             data.columns.for_each(|column| take_column(connection, events, &column));
             readings = data.readings as u64;
         }
-        Frame::Gap(frame::Gap {
-            channel,
-            from_us,
-            to_us,
-            n,
-            cause,
-        }) => {
+        Frame::Gap(frame::Gap { channel, from_us, to_us, n, cause }) => {
             let event = channel.map(|channel| connection.event_of(channel, events));
             connection.write_as_table(events);
             connection.held += size_of::<GapRow>();
             connection.records.gaps.push((seq, event, from_us, to_us, n, cause));
         }
-        Frame::Quality(frame::Quality {
-            channel,
-            from_us,
-            to_us,
-            code,
-        }) => {
+        Frame::Quality(frame::Quality { channel, from_us, to_us, code }) => {
             let event = connection.event_of(channel, events);
             connection.write_as_table(events);
             connection.held += size_of::<QualityRow>();
@@ -614,11 +576,7 @@ mod tests {
         for count in 1..3 {
             let refusal = guarded(&mut faults, || -> u8 { panic!("a bug") }).unwrap_err();
             assert_eq!(refusal.code, Code::Malformed);
-            assert!(
-                refusal.detail.starts_with(&format!("internal fault {count} ")),
-                "{}",
-                refusal.detail
-            );
+            assert!(refusal.detail.starts_with(&format!("internal fault {count} ")), "{}", refusal.detail);
         }
         assert_eq!(guarded(&mut faults, || 1), Ok(1));
     }

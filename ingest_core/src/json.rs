@@ -22,11 +22,7 @@ pub fn read_public_id(text: &str) -> Option<PublicId> {
     if text.len() != 36 || [8, 13, 18, 23].iter().any(|&k| text[k] != b'-') {
         return None;
     }
-    let mut digits = text
-        .iter()
-        .enumerate()
-        .filter(|(k, _)| !matches!(k, 8 | 13 | 18 | 23))
-        .map(|(_, c)| (*c as char).to_digit(16));
+    let mut digits = text.iter().enumerate().filter(|(k, _)| !matches!(k, 8 | 13 | 18 | 23)).map(|(_, c)| (*c as char).to_digit(16));
     let mut id = [0; 16];
     for byte in &mut id {
         *byte = (digits.next()?? << 4 | digits.next()??) as u8;
@@ -95,9 +91,7 @@ pub fn read_time(text: &str) -> Option<i64> {
     let text = text.as_bytes();
     let number = |from: usize, to: usize| -> Option<i64> {
         let digits = text.get(from..to)?;
-        digits.iter().try_fold(0, |so_far, digit| {
-            digit.is_ascii_digit().then(|| so_far * 10 + i64::from(digit - b'0'))
-        })
+        digits.iter().try_fold(0, |so_far, digit| digit.is_ascii_digit().then(|| so_far * 10 + i64::from(digit - b'0')))
     };
     let stands = |at: usize, one_of: &[u8]| text.get(at).is_some_and(|c| one_of.contains(c));
     if !(stands(4, b"-") && stands(7, b"-") && stands(10, b"Tt ") && stands(13, b":") && stands(16, b":")) {

@@ -58,9 +58,7 @@ impl View {
         committed.sort_unstable_by_key(|(event, _)| *event);
         let mut out = Vec::with_capacity(64 + 256 * committed.len() + 128 * previews.len());
         out.extend_from_slice(b"{\"type\":\"datapoints_batch\",\"datapoints\":[");
-        let entries = committed
-            .iter()
-            .map(|&(event, (last, extremes, n))| Brought { event, last, extremes, n });
+        let entries = committed.iter().map(|&(event, (last, extremes, n))| Brought { event, last, extremes, n });
         push_datapoints(&mut out, entries, catalogue);
         out.push(b']');
         if !previews.is_empty() {
@@ -95,10 +93,7 @@ impl Latest {
     }
 
     fn register(&mut self, filter: Filter, waiting: Waiting) -> Arc<View> {
-        let view = Arc::new(View {
-            filter,
-            waiting: Mutex::new(waiting),
-        });
+        let view = Arc::new(View { filter, waiting: Mutex::new(waiting) });
         self.views.retain(|view| view.strong_count() > 0);
         self.views.push(Arc::downgrade(&view));
         view
@@ -142,16 +137,8 @@ impl Latest {
         let mut out = Vec::with_capacity(64 + 256 * last.len());
         out.extend_from_slice(b"{\"type\":\"snapshot\",\"datapoints\":[");
         let entries = last.into_iter().map(|(&event, &last)| {
-            let extremes = Extremes {
-                min: last.value,
-                max: last.value,
-            };
-            Brought {
-                event,
-                last,
-                extremes,
-                n: 1,
-            }
+            let extremes = Extremes { min: last.value, max: last.value };
+            Brought { event, last, extremes, n: 1 }
         });
         push_datapoints(&mut out, entries, catalogue);
         out.extend_from_slice(b"]}");

@@ -34,10 +34,7 @@ pub fn unpack(created_us: i64, encoding: i16, payload: &[u8], times: &mut Vec<i6
 fn unpack_raw(created_us: i64, readings: &[u8], times: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), Fault> {
     let n = readings.len() / RAW_READING_BYTES;
     if n == 0 || readings.len() % RAW_READING_BYTES != 0 {
-        return Err(Fault::Corrupt(format!(
-            "{} bytes of payload do not hold whole readings",
-            readings.len()
-        )));
+        return Err(Fault::Corrupt(format!("{} bytes of payload do not hold whole readings", readings.len())));
     }
     let (offsets, floats) = readings.split_at(n * 4);
     if offset(offsets) != 0 || created_us.checked_add(DAY_US).is_none() {

@@ -87,13 +87,7 @@ pub fn step(rules: &mut [Rule], event: i32, t_us: i64, value: f64, out: &mut Vec
         let holds = rule.test.holds(value);
         if holds != rule.state.fired {
             rule.state.fired = holds;
-            out.push(Transition {
-                rule: rule.id,
-                event,
-                fired: holds,
-                t_us,
-                value,
-            });
+            out.push(Transition { rule: rule.id, event, fired: holds, t_us, value });
         }
     }
 }
@@ -108,10 +102,7 @@ pub fn scan(rules: &mut [Rule], event: i32, times: &[i64], values: &[f64], out: 
         return;
     }
     let begun = out.len();
-    for rule in rules
-        .iter_mut()
-        .filter(|rule| rule.test.settled(extremes) != Some(rule.state.fired))
-    {
+    for rule in rules.iter_mut().filter(|rule| rule.test.settled(extremes) != Some(rule.state.fired)) {
         for (&t_us, &value) in times.iter().zip(values) {
             step(std::slice::from_mut(rule), event, t_us, value, out);
         }

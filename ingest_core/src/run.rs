@@ -15,10 +15,7 @@ pub struct Extremes {
 }
 
 impl Extremes {
-    pub const NONE: Extremes = Extremes {
-        min: f64::INFINITY,
-        max: f64::NEG_INFINITY,
-    };
+    pub const NONE: Extremes = Extremes { min: f64::INFINITY, max: f64::NEG_INFINITY };
 
     /// Of finite values. Four lanes, so that the compiler can make SIMD of it.
     pub fn of(values: &[f64]) -> Extremes {
@@ -91,11 +88,7 @@ pub fn cut<'a>(times: &'a [i64], values: &'a [f64], spans: &[Span], mut each: im
             true => most,
             false => times[..most].partition_point(|&t_us| t_us < end),
         };
-        each(Run {
-            times: &times[..n],
-            values: &values[..n],
-            experiment,
-        });
+        each(Run { times: &times[..n], values: &values[..n], experiment });
         (times, values) = (&times[n..], &values[n..]);
     }
 }

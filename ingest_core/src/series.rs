@@ -70,14 +70,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    const EMPTY: Bucket = Bucket {
-        t0: i64::MAX,
-        t1: i64::MIN,
-        extremes: Extremes::NONE,
-        sum: 0.0,
-        last: 0.0,
-        n: 0,
-    };
+    const EMPTY: Bucket = Bucket { t0: i64::MAX, t1: i64::MIN, extremes: Extremes::NONE, sum: 0.0, last: 0.0, n: 0 };
 
     fn join(&mut self, other: &Bucket) {
         if other.t1 >= self.t1 {
@@ -102,18 +95,12 @@ impl Window {
     /// `stats`: a binary COPY of (created_on, id, last_on, n, min, max, sum, first, last, encoding, overlapping).
     pub fn new(stats: &[u8], from_us: i64, to_us: i64, max_points: i64, grid: bool) -> Result<Window, Fault> {
         if from_us >= to_us || max_points < 1 {
-            return Err(Fault::Misuse(format!(
-                "a window from {from_us} to {to_us} does not make {max_points} buckets"
-            )));
+            return Err(Fault::Misuse(format!("a window from {from_us} to {to_us} does not make {max_points} buckets")));
         }
         let mut runs = read_stats(stats)?;
         runs.retain(|run| run.created_us < to_us && run.last_us >= from_us);
         runs.sort_unstable_by_key(|run| (run.created_us, run.id));
-        let division = Grid {
-            from_us,
-            to_us,
-            count: max_points,
-        };
+        let division = Grid { from_us, to_us, count: max_points };
         let mut pieces = Vec::new();
         let mut begun = 0;
         while begun < runs.len() {
@@ -126,20 +113,13 @@ impl Window {
             push_piece(&runs, begun..ended, division, grid, &mut pieces);
             begun = ended;
         }
-        Ok(Window {
-            grid: division,
-            runs,
-            pieces,
-        })
+        Ok(Window { grid: division, runs, pieces })
     }
 
     /// (created_us, id) of the runs whose payload is needed.
     pub fn wanted(&self) -> Vec<(i64, i64)> {
         let decoded = self.pieces.iter().filter(|piece| piece.decoded);
-        decoded
-            .flat_map(|piece| &self.runs[piece.runs.clone()])
-            .map(|run| (run.created_us, run.id))
-            .collect()
+        decoded.flat_map(|piece| &self.runs[piece.runs.clone()]).map(|run| (run.created_us, run.id)).collect()
     }
 
     /// `payloads`: a binary COPY of (created_on, id, encoding, payload) of the wanted runs, or nothing.
@@ -152,26 +132,8 @@ impl Window {
             let runs = &self.runs[piece.runs.clone()];
             if !piece.decoded {
                 for run in runs {
-                    let &Stored {
-                        created_us: t0,
-                        last_us: t1,
-                        n,
-                        extremes,
-                        sum,
-                        last,
-                        ..
-                    } = run;
-                    add(
-                        self.grid.bucket(t0),
-                        &Bucket {
-                            t0,
-                            t1,
-                            extremes,
-                            sum,
-                            last,
-                            n,
-                        },
-                    );
+                    let &Stored { created_us: t0, last_us: t1, n, extremes, sum, last, .. } = run;
+                    add(self.grid.bucket(t0), &Bucket { t0, t1, extremes, sum, last, n });
                 }
                 continue;
             }
@@ -193,17 +155,7 @@ impl Window {
             let end_us = self.grid.end_us(bucket);
             let n = times.partition_point(|&t_us| t_us < end_us);
             let (own, extremes) = (&values[..n], Extremes::of(&values[..n]));
-            add(
-                bucket,
-                &Bucket {
-                    t0,
-                    t1: times[n - 1],
-                    extremes,
-                    sum: sum(own),
-                    last: own[n - 1],
-                    n: n as i64,
-                },
-            );
+            add(bucket, &Bucket { t0, t1: times[n - 1], extremes, sum: sum(own), last: own[n - 1], n: n as i64 });
             (times, values) = (&times[n..], &values[n..]);
         }
     }
@@ -213,19 +165,13 @@ impl Window {
 fn push_piece(runs: &[Stored], range: std::ops::Range<usize>, grid: Grid, exact_edges: bool, pieces: &mut Vec<Piece>) {
     let members = &runs[range.clone()];
     if members.len() > 1 && members.iter().any(|run| run.overlapping) {
-        pieces.push(Piece {
-            runs: range,
-            decoded: true,
-        });
+        pieces.push(Piece { runs: range, decoded: true });
         return;
     }
     for (k, run) in range.zip(members) {
         let inside = run.created_us >= grid.from_us && run.last_us < grid.to_us;
         let crosses = || exact_edges && grid.bucket(run.created_us) != grid.bucket(run.last_us);
-        pieces.push(Piece {
-            runs: k..k + 1,
-            decoded: !inside || grid.is_longer_than_bucket(run) || crosses(),
-        });
+        pieces.push(Piece { runs: k..k + 1, decoded: !inside || grid.is_longer_than_bucket(run) || crosses() });
     }
 }
 
@@ -251,12 +197,8 @@ fn decode(runs: &[Stored], payloads: &Payloads<'_>, times: &mut Vec<i64>, values
 }
 
 fn merge(writers: &[i64], times: &mut Vec<i64>, values: &mut Vec<f64>) {
-    let mut readings: Vec<(i64, i64, f64)> = writers
-        .iter()
-        .zip(&*times)
-        .zip(&*values)
-        .map(|((&id, &t_us), &value)| (t_us, id, value))
-        .collect();
+    let mut readings: Vec<(i64, i64, f64)> =
+        writers.iter().zip(&*times).zip(&*values).map(|((&id, &t_us), &value)| (t_us, id, value)).collect();
     readings.sort_unstable_by_key(|&(t_us, id, _)| (t_us, id));
     times.clear();
     values.clear();
@@ -277,10 +219,7 @@ fn read_stats(copy: &[u8]) -> Result<Vec<Stored>, Fault> {
             created_us: timestamp(created_on)?,
             last_us: timestamp(last_on)?,
             n: i32::from_be_bytes(fixed(n)?).into(),
-            extremes: Extremes {
-                min: f64::from_be_bytes(fixed(min)?),
-                max: f64::from_be_bytes(fixed(max)?),
-            },
+            extremes: Extremes { min: f64::from_be_bytes(fixed(min)?), max: f64::from_be_bytes(fixed(max)?) },
             sum: f64::from_be_bytes(fixed(sum)?),
             last: f64::from_be_bytes(fixed(last)?),
             overlapping: fixed::<1>(overlapping)? != [0],

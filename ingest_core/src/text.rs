@@ -23,9 +23,7 @@ pub struct Item {
 pub fn decode(bytes: &[u8]) -> Result<Vec<Item>, Refusal> {
     let position = Cell::new(None);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let read = Items { position: &position }
-        .read(&mut reader)
-        .and_then(|items| reader.end().map(|()| items));
+    let read = Items { position: &position }.read(&mut reader).and_then(|items| reader.end().map(|()| items));
     read.map_err(|wrong| {
         let refusal = Refusal::new(Code::Malformed, wrong.to_string());
         match position.get() {
@@ -140,11 +138,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
         }
         let event = event.ok_or_else(|| A::Error::missing_field("event_public_id"))?;
         let value = value.ok_or_else(|| A::Error::missing_field("value"))?;
-        Ok(Item {
-            event,
-            value,
-            t_us: t_us.flatten(),
-        })
+        Ok(Item { event, value, t_us: t_us.flatten() })
     }
 }
 

@@ -27,10 +27,7 @@ pub enum Standing {
 
 pub fn check_size(bytes: &[u8]) -> Result<(), Refusal> {
     if bytes.len() > FRAME_BYTES_MAX {
-        let detail = format!(
-            "the frame has {} bytes, {FRAME_BYTES_MAX} are allowed: send less in one",
-            bytes.len()
-        );
+        let detail = format!("the frame has {} bytes, {FRAME_BYTES_MAX} are allowed: send less in one", bytes.len());
         return Err(Refusal::new(Code::TooLarge, detail));
     }
     Ok(())
@@ -48,10 +45,7 @@ fn check_channel(channel: i64, standing: Standing) -> Result<(), Refusal> {
     let (code, detail) = match standing {
         Standing::Granted => return Ok(()),
         Standing::Repeated => (Code::Malformed, format!("channel {channel} has two columns in one frame")),
-        Standing::Refused => (
-            Code::NotGranted,
-            format!("channel {channel} was refused when the connection was opened"),
-        ),
+        Standing::Refused => (Code::NotGranted, format!("channel {channel} was refused when the connection was opened")),
         Standing::Unknown => (Code::UnknownChannel, format!("channel {channel} is not in the channel table")),
     };
     Err(Refusal::new(code, detail).of_channel(channel))
@@ -79,18 +73,13 @@ fn check_column(column: &Column<'_>, now_us: i64) -> Result<(), Refusal> {
     let last_us = match column.times {
         Times::Offsets(bytes) => {
             if bytes.len() / 4 != n {
-                return Err(Refusal::new(
-                    Code::LengthsDiffer,
-                    format!("{} times stand beside {n} values", bytes.len() / 4),
-                ));
+                return Err(Refusal::new(Code::LengthsDiffer, format!("{} times stand beside {n} values", bytes.len() / 4)));
             }
             if !rising(bytes) {
-                let position = 1 + pairs(bytes).position(|(a, b)| a >= b).unwrap_or(0);
-                return Err(Refusal::new(
-                    Code::NotIncreasing,
-                    format!("reading {position} is not later than the one before it"),
-                )
-                .at(position));
+                let position = 1 + pairs(bytes).position(|(a, b)| offset(a) >= offset(b)).unwrap_or(0);
+                return Err(
+                    Refusal::new(Code::NotIncreasing, format!("reading {position} is not later than the one before it")).at(position)
+                );
             }
             column.t0_us.saturating_add(offset(&bytes[bytes.len() - 4..]).into())
         }
@@ -107,18 +96,11 @@ fn check_column(column: &Column<'_>, now_us: i64) -> Result<(), Refusal> {
     if last_us > newest {
         let (position, t_us) = match column.times {
             Times::Offsets(bytes) => {
-                let mut times = bytes
-                    .chunks_exact(4)
-                    .map(|o| column.t0_us.saturating_add(offset(o).into()))
-                    .enumerate();
+                let mut times = bytes.chunks_exact(4).map(|o| column.t0_us.saturating_add(offset(o).into())).enumerate();
                 times.find(|(_, t)| *t > newest).unwrap_or((n - 1, last_us))
             }
             Times::Step(step) => {
-                let position = if column.t0_us > newest {
-                    0
-                } else {
-                    (newest.saturating_sub(column.t0_us) / step + 1) as usize
-                };
+                let position = if column.t0_us > newest { 0 } else { (newest.saturating_sub(column.t0_us) / step + 1) as usize };
                 (position, stepped(column.t0_us, step, position))
             }
         };
@@ -142,25 +124,20 @@ fn bounds(now_us: i64) -> (i64, i64) {
 fn out_of_bounds(t_us: i64, now_us: i64, position: usize) -> Refusal {
     let seconds = (i128::from(t_us) - i128::from(now_us)) / 1_000_000;
     let detail = match seconds < 0 {
-        true => format!(
-            "reading {position} is {} s older than the server's time, 30 days are allowed: set the source's clock",
-            -seconds
-        ),
+        true => format!("reading {position} is {} s older than the server's time, 30 days are allowed: set the source's clock", -seconds),
         false => format!("reading {position} is {seconds} s ahead of the server's time, 24 hours are allowed: set the source's clock"),
     };
     Refusal::new(Code::OutOfBounds, detail).at(position)
 }
 
-fn pairs(bytes: &[u8]) -> impl Iterator<Item = (i32, i32)> + '_ {
-    bytes
-        .chunks_exact(4)
-        .zip(bytes[bytes.len().min(4)..].chunks_exact(4))
-        .map(|(a, b)| (offset(a), offset(b)))
+/// Each offset beside the one after it.
+fn pairs(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    bytes.chunks_exact(4).zip(bytes[bytes.len().min(4)..].chunks_exact(4))
 }
 
 /// A fold without an early end: the compiler makes SIMD of it.
 fn rising(bytes: &[u8]) -> bool {
-    pairs(bytes).fold(true, |so_far, (a, b)| so_far & (a < b))
+    pairs(bytes).fold(true, |so_far, (a, b)| so_far & (offset(a) < offset(b)))
 }
 
 /// The first value that is no finite number.
@@ -222,10 +199,7 @@ pub fn check_gap(gap: &Gap, now_us: i64, standing: impl FnOnce(i64) -> Standing)
         }
         Ok(())
     };
-    check().map_err(|refusal| Refusal {
-        channel: gap.channel,
-        ..refusal
-    })
+    check().map_err(|refusal| Refusal { channel: gap.channel, ..refusal })
 }
 
 pub fn check_quality(quality: &Quality, now_us: i64, standing: impl FnOnce(i64) -> Standing) -> Result<(), Refusal> {

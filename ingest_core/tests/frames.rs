@@ -8,10 +8,7 @@ use parts::{data_frame, drain, intake, rows, stored, Column, Spelling, NOW_US};
 use proptest::prelude::*;
 
 fn value() -> impl Strategy<Value = f64> {
-    prop_oneof![
-        proptest::num::f64::NORMAL | proptest::num::f64::ZERO | proptest::num::f64::SUBNORMAL,
-        (-1000i32..1000).prop_map(f64::from)
-    ]
+    prop_oneof![proptest::num::f64::NORMAL | proptest::num::f64::ZERO | proptest::num::f64::SUBNORMAL, (-1000i32..1000).prop_map(f64::from)]
 }
 
 fn column(channel: i64) -> impl Strategy<Value = Column> {

@@ -29,12 +29,7 @@ fn stats(rows: &[Row]) -> Vec<u8> {
     copy(rows.iter().enumerate().map(|(id, row)| {
         let time = |t_us: i64| (t_us - EPOCH_US).to_be_bytes().to_vec();
         let float = |value: f64| value.to_be_bytes().to_vec();
-        let mut fields = vec![
-            time(row.created_us),
-            (id as i64).to_be_bytes().to_vec(),
-            time(row.last_us),
-            row.n.to_be_bytes().to_vec(),
-        ];
+        let mut fields = vec![time(row.created_us), (id as i64).to_be_bytes().to_vec(), time(row.last_us), row.n.to_be_bytes().to_vec()];
         fields.extend([row.min, row.max, row.sum, row.first, row.last].map(float));
         fields.extend([0i16.to_be_bytes().to_vec(), vec![u8::from(row.overlapping)]]);
         fields
@@ -45,12 +40,7 @@ fn payloads(rows: &[Row], wanted: &[(i64, i64)]) -> Vec<u8> {
     copy(wanted.iter().map(|&(created_us, id)| {
         let row = &rows[id as usize];
         assert_eq!(row.created_us, created_us);
-        vec![
-            (created_us - EPOCH_US).to_be_bytes().to_vec(),
-            id.to_be_bytes().to_vec(),
-            0i16.to_be_bytes().to_vec(),
-            row.payload.clone(),
-        ]
+        vec![(created_us - EPOCH_US).to_be_bytes().to_vec(), id.to_be_bytes().to_vec(), 0i16.to_be_bytes().to_vec(), row.payload.clone()]
     }))
 }
 
@@ -60,26 +50,8 @@ fn written(frames: &[(i64, i32, Vec<i32>)], drains: &HashSet<usize>) -> Vec<Row>
     let mut written = Vec::new();
     for (k, (ahead, step, values)) in frames.iter().enumerate() {
         let offsets = (0..values.len() as i32).map(|k| k * step).collect();
-        let column = Column {
-            channel: 1,
-            t0_us: NOW_US + ahead,
-            offsets,
-            values: values.iter().map(|&v| v.into()).collect(),
-        };
-        core.accept(
-            1,
-            &data_frame(
-                k as i64 + 1,
-                &[column],
-                Spelling {
-                    wide: false,
-                    numbers: false,
-                },
-            ),
-            NOW_US,
-        )
-        .unwrap()
-        .unwrap();
+        let column = Column { channel: 1, t0_us: NOW_US + ahead, offsets, values: values.iter().map(|&v| v.into()).collect() };
+        core.accept(1, &data_frame(k as i64 + 1, &[column], Spelling { wide: false, numbers: false }), NOW_US).unwrap().unwrap();
         if drains.contains(&k) || k + 1 == frames.len() {
             written.extend(drain(&mut core, &Catalogue::default()).iter().flat_map(rows));
         }

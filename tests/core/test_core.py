@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 import pytest
-from core.copying import read_rows
+from parts.copying import read_rows
 from webmacs_controller import wire
 
 from webmacs import ingest_core

@@ -6,10 +6,10 @@ import struct
 from typing import Any
 
 import pytest
-from core.copying import read_rows
-from core.model import No, Yes, judge
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parts.copying import read_rows
+from parts.frame_model import No, Yes, judge
 from webmacs_controller import wire
 
 from webmacs import ingest_core

@@ -5,9 +5,9 @@ import struct
 from fractions import Fraction
 
 import pytest
-from core.copying import Row, read_rows, write_payloads, write_stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parts.copying import Row, read_rows, write_payloads, write_stats
 from webmacs_controller import wire
 
 from webmacs import ingest_core

@@ -79,27 +79,13 @@ pub fn data_frame(seq: i64, columns: &[Column], spelling: Spelling) -> Vec<u8> {
     put_int(&mut out, seq, wide);
     put_int(&mut out, NOW_US, wide);
     put_array(&mut out, columns.len(), wide);
-    for Column {
-        channel,
-        t0_us,
-        offsets,
-        values,
-    } in columns
-    {
+    for Column { channel, t0_us, offsets, values } in columns {
         put_array(&mut out, 4, wide);
         put_int(&mut out, *channel, wide);
         put_int(&mut out, *t0_us, wide);
-        put_bin(
-            &mut out,
-            &offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect::<Vec<_>>(),
-            wide,
-        );
+        put_bin(&mut out, &offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect::<Vec<_>>(), wide);
         if !numbers {
-            put_bin(
-                &mut out,
-                &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>(),
-                wide,
-            );
+            put_bin(&mut out, &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>(), wide);
             continue;
         }
         put_array(&mut out, values.len(), wide);
@@ -119,15 +105,13 @@ pub fn data_frame(seq: i64, columns: &[Column], spelling: Spelling) -> Vec<u8> {
 pub fn intake(n: i32) -> Intake {
     let mut intake = Intake::default();
     intake.own((1, 1), &(1..=n).map(|event| (event, None)).collect::<Vec<_>>(), &[]);
-    intake
-        .open(1, &(1..=n).map(|event| (event.into(), event)).collect::<Vec<_>>(), &[], None)
-        .unwrap();
+    intake.open(1, &(1..=n).map(|event| (event.into(), event)).collect::<Vec<_>>(), &[], None).unwrap();
     intake
 }
 
 pub fn drain(intake: &mut Intake, catalogue: &Catalogue) -> Vec<Segment> {
-    let (segments, frontiers) = encode(intake.drain(), catalogue);
-    intake.settle(&frontiers);
+    let (segments, settlement) = encode(intake.drain(), catalogue);
+    intake.settle(settlement);
     segments
 }
 
@@ -158,14 +142,7 @@ pub fn rows(segment: &Segment) -> Vec<Row> {
     {
         let created_us = timestamp(created_on).unwrap();
         let (mut times, mut values) = (Vec::new(), Vec::new());
-        unpack(
-            created_us,
-            i16::from_be_bytes(fixed(encoding).unwrap()),
-            payload.unwrap(),
-            &mut times,
-            &mut values,
-        )
-        .unwrap();
+        unpack(created_us, i16::from_be_bytes(fixed(encoding).unwrap()), payload.unwrap(), &mut times, &mut values).unwrap();
         out.push(Row {
             event: i32::from_be_bytes(fixed(event).unwrap()),
             created_us,
