@@ -92,7 +92,7 @@ class Delivery:
         self._waiting: bytes | None = None  # the next frame, while credit is too short for it
         self._refused: frozenset[int] = frozenset()
         self._greeted_us = 0
-        self._last_sent_us = 0
+        self._pinged_us = 0
         self._pong: wire.Pong | None = None
         self._best_round_trip_us = 0
         self.live_refused: frozenset[int] = frozenset()
@@ -117,7 +117,7 @@ class Delivery:
     def connected(self, now: Now) -> None:
         self._forget_connection()
         self._phase = Phase.DESCRIBE
-        self._last_sent_us = now.monotonic_us
+        self._pinged_us = now.monotonic_us
 
     def disconnected(self) -> None:
         self._forget_connection()
@@ -134,12 +134,6 @@ class Delivery:
 
     def next_message(self, now: Now) -> bytes | None:
         """The next message for the socket, which is then sent; None when there is nothing to send at present."""
-        message = self._next(now)
-        if message is not None:
-            self._last_sent_us = now.monotonic_us
-        return message
-
-    def _next(self, now: Now) -> bytes | None:
         if self._phase is Phase.OFFLINE:
             return None
         if self._phase is Phase.STREAM and not self._unacknowledged:
@@ -157,7 +151,8 @@ class Delivery:
             return wire.encode(pong)
         if self._phase is Phase.STREAM and not self._offers_again(now) and (message := self._next_frame()) is not None:
             return message
-        if now.monotonic_us - self._last_sent_us >= PING_US:
+        if now.monotonic_us - self._pinged_us >= PING_US:  # also while frames go out: a backend that cannot store says nothing else
+            self._pinged_us = now.monotonic_us
             return wire.encode(wire.Ping(now.wall_us, now.monotonic_us))
         return None
 
@@ -264,6 +259,8 @@ class Delivery:
         self.nacks[nack.code] += 1
         if nack.code == "version":
             raise ProtocolError(f"The backend does not speak version {wire.PROTOCOL_VERSION} of the protocol: {nack.detail}")
+        if self._phase is Phase.WELCOME:  # nothing else is under way
+            raise ProtocolError(f"The backend refused the greeting ({nack.code}): {nack.detail}")
         if nack.code == "seq_gap":  # the two ends disagree about where they are: a new welcome settles it
             raise ProtocolError(f"The backend misses frames before {nack.seq}: {nack.detail}")
         return Refusal(nack)

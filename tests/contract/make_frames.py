@@ -139,11 +139,12 @@ def frames() -> list[dict[str, Any]]:
             "repeat": 8 * count,
         }
     )
-    for name, message, code, meaning in (
+    by_socket: list[tuple[str, msgspec.Struct, wire.RefusalCode, str]] = [
         ("version", wire.Hello(2, 3, "future 1.0", STREAM, 1, CHANNELS, NOW_US, 0), "version", "speaks versions 2 and 3 only"),
         ("seq_gap", data(ONE, seq=3), "seq_gap", "comes when frame 2 is expected"),
-    ):
-        made.append({"name": name, "from": "source", "meaning": meaning, "judge": "socket", "outcome": code} | _bytes(message))
+    ]
+    for name, unfit, code, meaning in by_socket:
+        made.append({"name": name, "from": "source", "meaning": meaning, "judge": "socket", "outcome": code} | _bytes(unfit))
     return made
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -47,7 +47,7 @@ def test_every_message_kind_and_every_refusal_code_has_a_golden_frame() -> None:
     kinds = {frame["decoded"][0] for frame in FRAMES if "decoded" in frame}
     assert kinds == set(range(1, 13))
     codes = {frame["outcome"] for frame in FRAMES} - {"accepted"}
-    assert codes == set(wire.RefusalCode.__args__)
+    assert codes == set(get_args(wire.RefusalCode))
 
 
 def test_the_file_is_what_its_generator_writes() -> None:

@@ -162,7 +162,12 @@ async def test_nobody_there_is_one_clear_sentence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = asyncio.Event()
-    monkeypatch.setattr(link.Pause, "draw_s", lambda _: said.set() or 0.01)
+
+    def drawn(_: Pause) -> float:
+        said.set()
+        return 0.01
+
+    monkeypatch.setattr(link.Pause, "draw_s", drawn)
     async with Source(tmp_path, "ws://127.0.0.1:1/ws").running(), asyncio.timeout(10):
         await said.wait()
         await asyncio.sleep(0)

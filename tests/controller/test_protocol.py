@@ -1,5 +1,6 @@
 """The source's delivery state machine against a model of the backend: whatever is cut, lost or killed, each frame arrives once."""
 
+import struct
 from collections import deque
 from collections.abc import Sequence
 
@@ -121,8 +122,8 @@ def test_every_frame_arrives_exactly_once_in_order_whatever_is_cut(old: list[int
         for name in ("send", "arrive", "answer", "answer"):
             step(name)
     assert source.delivered
-    values = [column[3] for frames in backend.stored.values() for _, _, _, columns in frames for column in columns]  # type: ignore[attr-defined,misc]
-    assert values == [frame.array("d", [float(i)]).tobytes() for i in range(count)]
+    values = [column[3] for frames in backend.stored.values() for _, _, _, columns in frames for column in columns]  # type: ignore[attr-defined]
+    assert values == [struct.pack("<d", float(i)) for i in range(count)]
 
 
 def test_the_order_is_describe_hello_frames_and_nothing_is_sent_before_the_welcome() -> None:
@@ -201,7 +202,7 @@ def test_a_refused_channel_is_left_out_of_frames_and_offered_again_after_ten_sec
     assert exchange(source, backend, now(4.9)) == []
     backend.refuse_channels = {}
     live.append(a_frame(3.0, (1, 2)))
-    assert kinds(exchange(source, backend, now(10))) == [3, 1, 4]
+    assert kinds(exchange(source, backend, now(10))) == [3, 1, 4, 11]
     assert source.live_refused == frozenset()
 
 
@@ -230,6 +231,27 @@ def test_an_idle_connection_is_pinged_every_five_seconds_and_pings_are_answered(
     answer = source.next_message(now(6))
     assert answer is not None
     assert wire.decode_from_source(answer) == wire.Pong(now(6).wall_us, now(6).monotonic_us, 1, 2)
+
+
+def test_pings_go_out_while_frames_do_so_that_a_backend_that_cannot_store_is_not_taken_for_dead() -> None:
+    live: list[bytes] = []
+    source, backend = delivery(Shelf(live)), Backend()
+    backend.acknowledging = False
+    source.connected(now())
+    sent = []
+    for second in range(12):
+        live.append(a_frame(float(second)))
+        sent += kinds(exchange(source, backend, now(second)))
+    assert sent.count(11) == 2
+
+
+def test_a_refused_greeting_ends_the_connection() -> None:
+    source = delivery(Shelf([]))
+    source.connected(now())
+    while source.next_message(now()) is not None:
+        pass
+    with pytest.raises(ProtocolError, match="refused the greeting"):
+        source.received(wire.encode(wire.Nack(None, 1, "malformed", None, None, "what?")), now())
 
 
 @pytest.mark.parametrize(
