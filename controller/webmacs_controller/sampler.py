@@ -152,7 +152,9 @@ class Sampler:
         with self._lock:
             for key, column in readings.items():
                 account = self._accounts[key]
-                into = self._columns.setdefault(account.number, frame.Readings())
+                into = self._columns.get(account.number)
+                if into is None:
+                    into = self._columns[account.number] = frame.Readings()
                 if self._accept_column(account, column, stamp_us, into):
                     account.came = True
         if self._reopen_wait_us != REOPEN_US[0]:
