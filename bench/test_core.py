@@ -3,6 +3,7 @@
 `make bench SUITE=core` prints them under the name in extra_info: `readings` there by the time of a round, or its ms.
 """
 
+import itertools
 import random
 import struct
 from typing import Any
@@ -69,10 +70,12 @@ def test_decode_with_1000_rules(benchmark: Bench, level: float, name: str) -> No
     benchmark.extra_info["name"] = name
     frames = make_frames(4, 200, level)
     core = make_core(1000)
+    generations = itertools.count(2)
 
     def fresh() -> tuple[tuple[Core, list[bytes]], dict[str, Any]]:
         core.drain()
-        core.own(1, 1, [(event, None) for event in range(1, CHANNELS + 1)], [])
+        # a new tenure, or the same times would be late and no rule would look at them
+        core.own(1, next(generations), [(event, None) for event in range(1, CHANNELS + 1)], [])
         return (core, frames), {}
 
     benchmark.extra_info["readings"] = len(frames) * CHANNELS * 200

@@ -84,11 +84,13 @@ class Core:
     # who writes
     def own(self, writer: int, generation: int, events: list[tuple[int, int | None]], firing: list[int]) -> None:
         """This process now writes these events under (writer, generation). Each comes with its frontier: the time of the
-        last reading stored, or None. `firing` are the rules over them that the last commit left fired."""
+        last reading stored, or None. `firing` are the rules over them that the last commit left fired. An event that is
+        already owned under the same (writer, generation) keeps its rules' state, and its frontier unless this one is later."""
 
     def open(self, connection: int, channels: list[tuple[int, int]], refused: list[int], grants: list[int] | None) -> None:
         """A connection with its channel table (number, event id), the numbers known but not granted, and the event ids that
-        its text frames may write (None: every event)."""
+        its text frames may write (None: every event). The events are owned already; a number and an event stand in the table
+        once. An open connection may be opened again with a new table: what it buffered stays."""
 
     def close(self, connection: int, discard: bool) -> None:
         """The connection ends. With `discard` what it buffered is forgotten (it was fenced, and its source sends it again),

@@ -245,11 +245,16 @@ impl Intake {
         }
     }
 
+    /// Takes events over. An event whose tenure goes on, same writer and generation, keeps its state and at least its frontier.
     pub fn own(&mut self, writer: Writer, events: &[(i32, Option<i64>)], firing: &[i32]) {
         self.takeovers += 1;
         for &(id, frontier) in events {
             let event = self.event(id);
             let event = &mut self.events[event];
+            if event.owner == Some(writer) {
+                event.frontier = event.frontier.max(frontier); // what is not committed yet counts too
+                continue;
+            }
             event.owner = Some(writer);
             event.taken_over = self.takeovers;
             event.frontier = frontier;
@@ -265,9 +270,9 @@ impl Intake {
         if let Some((number, event)) = channels.iter().find(|(_, event)| !owned(event)) {
             return Err(Fault::Misuse(format!("channel {number}: nobody owns event {event} yet, call own() before open()")));
         }
-        let mut seen = HashSet::new();
-        if let Some((number, event)) = channels.iter().find(|(_, event)| !seen.insert(event)) {
-            return Err(Fault::Misuse(format!("channel {number}: event {event} has another channel in this table already")));
+        let (mut numbers, mut events) = (HashSet::new(), HashSet::new());
+        if let Some((number, event)) = channels.iter().find(|(number, event)| !numbers.insert(number) || !events.insert(event)) {
+            return Err(Fault::Misuse(format!("channel {number} or its event {event} stands twice in the channel table")));
         }
         self.opened += 1;
         let connection = self.connections.entry(id).or_insert_with(|| Connection {
@@ -406,7 +411,7 @@ impl Intake {
             if let Some(&event) = self.index.get(id) {
                 let event = &mut self.events[event];
                 if event.taken_over == frontier.taken_over {
-                    event.frontier = frontier.us;
+                    event.frontier = event.frontier.max(frontier.us);
                 }
             }
         }

@@ -41,7 +41,7 @@ proptest! {
             (id, event, Test::compile(operator, low, upper).unwrap())
         }).collect();
         core.set_rules(&compiled);
-        core.own((1, 1), &[(1, Some(NOW_US)), (2, None)], &fired.iter().copied().collect::<Vec<_>>());
+        core.own((1, 2), &[(1, Some(NOW_US)), (2, None)], &fired.iter().copied().collect::<Vec<_>>());
 
         let mut state: HashMap<i32, bool> = rules.iter().map(|rule| (rule.0, fired.contains(&rule.0))).collect();
         let mut evaluated = HashMap::from([(1, NOW_US), (2, i64::MIN)]);

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import threading
 import uuid
 from typing import Any
 
@@ -87,6 +88,24 @@ def test_a_run_is_marked_unless_it_lies_after_everything_stored() -> None:
     assert marks == [True, False, False, True, True, False]
 
 
+def test_owning_again_in_the_same_tenure_forgets_nothing_that_is_not_committed_yet() -> None:
+    core = make_core(frontier=NOW)
+    core.set_rules([(1, 1, "gt", 0.0, None)])
+    send(core, 1, 1, (10, 1.0))
+    assert len(drain_one(core).transitions) == 1
+    core.own(1, 1, [(1, NOW)], [])
+    send(core, 2, 1, (5, 1.0), (11, 1.0))
+    segment = drain_one(core)
+    assert [row.overlapping for row in read_rows(segment.rows)] == [True]
+    assert segment.transitions == []
+
+    core.own(1, 2, [(1, NOW)], [])
+    send(core, 3, 1, (5, 1.0))
+    segment = drain_one(core)
+    assert [row.overlapping for row in read_rows(segment.rows)] == [False]
+    assert len(segment.transitions) == 1
+
+
 def test_of_equal_instants_in_one_drain_the_newest_written_is_stored() -> None:
     core = make_core()
     send(core, 1, 1, (0, 1.0), (5, 2.0), (9, 3.0))
@@ -134,7 +153,7 @@ def test_receipts_count_frames_by_the_minute_of_their_arrival() -> None:
 def test_rules_see_every_reading_and_late_ones_are_stored_without_them() -> None:
     core = make_core(frontier=NOW)
     core.set_rules([(1, 1, "gt", 10.0, None), (2, 1, "between", 0.0, 10.0), (3, 2, "eq", 4.0, None)])
-    core.own(1, 1, [(event, NOW) for event in EVENTS], [2])
+    core.own(1, 2, [(event, NOW) for event in EVENTS], [2])
     send(core, 1, 1, (0, 99.0), (1, 5.0), (2, 11.0), (3, 10.0))
     send(core, 2, 1, (2, 99.0))
     send(core, 3, 2, (1, 4.0))
@@ -380,9 +399,51 @@ def test_misuse_is_an_error_and_no_refusal() -> None:
     with pytest.raises(CoreError):
         core.open(1, [(1, 1)], [], None)
     with pytest.raises(CoreError):
+        make_core().open(2, [(1, 1), (1, 2)], [], None)
+    with pytest.raises(CoreError):
+        make_core().open(2, [(1, 1), (2, 1)], [], None)
+    with pytest.raises(CoreError):
         core.set_events([(1, b"short")])
     with pytest.raises(CoreError):
         make_core().refuse(1, 1, "nonsense", "", NOW)  # type: ignore[arg-type]
+
+
+def test_threads_share_a_core_and_no_reading_is_lost_or_doubled() -> None:
+    core = make_core()
+    core.own(2, 1, [(3, None)], [])
+    core.open(2, [(3, 3)], [], None)
+    done = threading.Event()
+    segments: list[Segment] = []
+
+    def drain_until_done() -> None:
+        while True:
+            last = done.is_set()
+            drained = core.drain()
+            if drained is not None:
+                segments.extend(drained.segments)
+                core.committed(drained, [])
+            elif last:
+                return
+
+    def source(connection: int, event: int) -> None:
+        for seq in range(1, 401):
+            send(core, seq, event, *((seq * 5 + k, float(seq)) for k in range(5)), connection=connection)
+
+    view = core.view(None)
+    drainer = threading.Thread(target=drain_until_done)
+    sources = [threading.Thread(target=source, args=pair) for pair in ((1, 1), (2, 3))]
+    for thread in (drainer, *sources):
+        thread.start()
+    for thread in sources:
+        thread.join()
+    done.set()
+    drainer.join()
+    rows = [row for segment in segments for row in read_rows(segment.rows)]
+    for event in (1, 3):
+        readings = [reading for row in rows if row.event_id == event for reading in row.readings()]
+        assert readings == [(NOW + seq * 5 + k, float(seq)) for seq in range(1, 401) for k in range(5)]
+    assert not any(row.overlapping for row in rows)
+    assert {event: entry["n"] for event, entry in taken(view).items()} == {1: 2000, 3: 2000}
 
 
 def test_refusals_without_end_are_seen_in_the_buffered_bytes() -> None:
