@@ -23,6 +23,7 @@ VENV = ROOT / ".venv"
 NODE = ROOT / ".node"
 STAMPS = VENV / "stamps"
 LOG = VENV / "build.log"
+RUST = VENV / "rust.json"  # the environment of a downloaded toolchain; tools/suites.py reads it too
 PYTHON_MIN = (3, 11)
 CARGO_MIN = (1, 83)
 NODE_MIN = "20.19"
@@ -47,6 +48,8 @@ def main():
     native = [ROOT / "pyproject.toml", *files("ingest_core", "*.rs", "*.toml", "*.lock", skip=("target",))]
     built = any(ROOT.glob("webmacs/ingest_core*.so"))
     step("Native part (Rust; minutes the first time)", native, build_native, present=built)
+    if what == "test":
+        add_rust_tools()
     make_pages()
     if what == "wheels":
         make_wheels()
@@ -70,9 +73,15 @@ def install(title, name):
 def build_native():
     if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
         stop("There is no C compiler, which Rust needs to link: install one (on Debian: apt install build-essential).")
+    environment = native_environment()
+    pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT), environment=environment)
+
+
+def native_environment():
+    """The environment in which pip finds maturin and maturin finds cargo."""
     environment = dict(os.environ, **rust())
     environment["PATH"] = str(VENV / "bin") + os.pathsep + environment["PATH"]
-    pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT), environment=environment)
+    return environment
 
 
 def rust():
@@ -80,15 +89,24 @@ def rust():
     found = version_of(["cargo", "--version"])
     if found and found >= CARGO_MIN:
         return {}
-    needed, present = ".".join(map(str, CARGO_MIN)), "cargo %d.%d" % found[:2] if found else "no cargo"
-    say("  Rust %s is needed, there is %s here: downloading a toolchain, once ..." % (needed, present))
-    code = "import json; from puccinialin import setup_rust; print(json.dumps(setup_rust()))"
-    result = subprocess.run([str(VENV / "bin/python"), "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if result.returncode:
-        stop(
-            "Rust %s or newer is needed, there is %s here, and downloading it failed: install it (rustup), then again." % (needed, present)
-        )
-    return json.loads(result.stdout.decode().strip().splitlines()[-1])
+    if not RUST.exists():
+        needed, present = ".".join(map(str, CARGO_MIN)), "cargo %d.%d" % found[:2] if found else "no cargo"
+        say("  Rust %s is needed, there is %s here: downloading a toolchain, once ..." % (needed, present))
+        code = "import json; from puccinialin import setup_rust; print(json.dumps(setup_rust()))"
+        result = subprocess.run([str(VENV / "bin/python"), "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if result.returncode:
+            stop("Rust %s is needed, there is %s here, and downloading it failed: install Rust, then run this again." % (needed, present))
+        RUST.write_text(result.stdout.decode().strip().splitlines()[-1])
+    homes = json.loads(RUST.read_text())
+    return dict(homes, PATH=os.path.join(homes["CARGO_HOME"], "bin") + os.pathsep + os.environ["PATH"])
+
+
+def add_rust_tools():
+    """rustfmt and clippy, for a toolchain that was downloaded: it came without them."""
+    if RUST.exists():
+        rustup = os.path.join(json.loads(RUST.read_text())["CARGO_HOME"], "bin", "rustup")
+        command = [rustup, "component", "add", "rustfmt", "clippy"]
+        step("Formatter and linter of Rust", [RUST], lambda: call(command, dict(os.environ, **rust())))
 
 
 def make_pages():
@@ -124,8 +142,7 @@ def find_npm():
 
 
 def make_wheels():
-    environment = dict(os.environ, **rust())
-    environment["PATH"] = str(VENV / "bin") + os.pathsep + environment["PATH"]
+    environment = native_environment()
     for folder in (ROOT / "controller", ROOT):
         pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(ROOT / "dist"), str(folder), environment=environment)
     for wheel in sorted((ROOT / "dist").glob("*.whl")):

