@@ -55,12 +55,12 @@ export async function socketTicket(path: string): Promise<string> {
 }
 
 /** The state of the backend. 503 is an answer, not a failure: it says that nothing can be stored. */
-export async function health(): Promise<Health> {
+export async function health(): Promise<Health['status']> {
   const { data, error, response } = await http.GET('/health').catch((cause: unknown) => {
     throw asProblem(cause)
   })
-  if (response.ok && data) return data
-  if (response.status === 503) return { status: 'unavailable' }
+  if (response.ok && data) return data.status
+  if (response.status === 503) return 'unavailable'
   throw problemOf(response, error)
 }
 
@@ -90,7 +90,7 @@ const rfc3339 = (us: number): string => new Date(us / 1000).toISOString()
 
 /** Readings of up to 20 channels as buckets with their extremes; a bucket of one reading is that reading. */
 export async function series(ids: readonly string[], span: Span, maxPoints: number): Promise<Series[]> {
-  const body = { event_public_ids: [...ids], from: rfc3339(span.fromUs), to: rfc3339(span.toUs), max_points: maxPoints }
+  const body = { event_public_ids: [...ids], from: rfc3339(span.fromUs), to: rfc3339(span.toUs), max_points: maxPoints, grid: false }
   return (await authorized(http.POST('/api/v1/datapoints/series', { body }))).series
 }
 

@@ -3,10 +3,10 @@ import { channel } from '@/testing/channel'
 import { axisBounds, decimation, panesOf, silence, spread, type Curve } from './bands'
 import { Ring } from './ring'
 
-function curve(times: number[], slot = 0, unit = '%', n = 1): Curve {
+function curve(times: number[], slot = 0, unit = '%', n = 1, created = 0): Curve {
   const ring = new Ring(1, 10_000)
   for (const time of times) ring.push(time, 1, 1, 1, n)
-  return { channel: channel({ name: `c${slot}`, unit, expected_interval_ms: 1000 }), ring, slot }
+  return { channel: channel({ name: `c${slot}`, unit, expected_interval_ms: 1000, created_on: new Date(created).toISOString() }), ring, slot }
 }
 
 const every = (from: number, to: number, step = 1000): number[] => Array.from({ length: Math.floor((to - from) / step) + 1 }, (_, i) => from + i * step)
@@ -23,6 +23,11 @@ describe('silence', () => {
   it('does not count the moment since the last reading before the channel is stale', () => {
     expect(silence([curve(every(0, 10_000))], 0, 12_500)).toEqual([])
     expect(silence([curve(every(0, 10_000))], 0, 15_000)).toEqual([{ from: 10_000, to: 15_000 }])
+  })
+
+  it('is none before the channel exists', () => {
+    expect(silence([curve(every(20_000, 30_000), 0, '%', 1, 19_000)], 0, 30_000)).toEqual([])
+    expect(silence([curve([], 0, '%', 1, 40_000)], 0, 30_000)).toEqual([])
   })
 
   it('covers the whole range when there is no reading at all', () => {
@@ -44,6 +49,12 @@ describe('the axis', () => {
   it('is the declared range when the readings fill enough of it', () => {
     const declared = { min: 0, max: 100 }
     expect(axisBounds({ min: 10, max: 60 }, null, declared)).toBe(declared)
+  })
+
+  it('shows a percentage against its whole, however little it moves', () => {
+    const declared = { min: 0, max: 100 }
+    expect(axisBounds({ min: 98, max: 99 }, null, declared, '%')).toBe(declared)
+    expect(axisBounds({ min: 98, max: 99 }, null, declared, '°C')).not.toBe(declared)
   })
 
   it('never shows room outside the declared range when no reading is there', () => {

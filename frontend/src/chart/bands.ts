@@ -48,8 +48,10 @@ export function panesOf(curves: readonly Curve[]): Pane[] {
 /** From which distance between two readings the curve is interrupted, ms. */
 export const gapAfterMs = (channel: Channel): number => staleAfterMs(channel.expected_interval_ms)
 
-/** Stretches inside [from, to] in which none of the curves has a reading. */
-export function silence(curves: readonly Curve[], from: number, to: number): Stretch[] {
+/** Stretches inside [from, to] in which none of the curves has a reading. Before a channel exists, nothing of it is missing. */
+export function silence(curves: readonly Curve[], start: number, to: number): Stretch[] {
+  const from = Math.max(start, Math.min(...curves.map((curve) => Date.parse(curve.channel.created_on))))
+  if (from >= to) return []
   const covered: Stretch[] = []
   for (const { channel, ring } of curves) {
     const reach = gapAfterMs(channel)
@@ -105,12 +107,15 @@ const STEPS = 4
 const KEEP_FROM = 0.3
 /** The declared range of the channels is the axis when the readings fill at least this part of it. */
 const DECLARED_FROM = 0.25
+/** A share of a whole is read against the whole: one percent of load must not fill the picture. */
+const WHOLE = '%'
 
 /** The axis for readings within `seen`: the declared range where that is readable, else whole steps around them, and no move without need. */
-export function axisBounds(seen: Bounds | null, previous: Bounds | null, declared: Bounds | null): Bounds {
+export function axisBounds(seen: Bounds | null, previous: Bounds | null, declared: Bounds | null, unit = ''): Bounds {
   if (!seen) return previous ?? declared ?? { min: 0, max: 1 }
   const span = seen.max - seen.min
-  if (declared && seen.min >= declared.min && seen.max <= declared.max && span >= DECLARED_FROM * (declared.max - declared.min)) return declared
+  const fills = declared && (unit === WHOLE || span >= DECLARED_FROM * (declared.max - declared.min))
+  if (fills && seen.min >= declared.min && seen.max <= declared.max) return declared
   if (previous && seen.min >= previous.min && seen.max <= previous.max && span >= KEEP_FROM * (previous.max - previous.min)) return previous
   const least = Math.max(Math.abs(seen.max), Math.abs(seen.min), 1e-9) * 1e-3
   const room = Math.max(span, least) * 0.05
