@@ -126,6 +126,15 @@ describe('a trend', () => {
     expect(seconds(trend)).toEqual(run(-120, 20))
   })
 
+  it('does so after a short silence too, when it hides a single reading', async () => {
+    backend()
+    const { trend } = await trendOf()
+    await pass(2)
+    say(2, { min: 1, n: 2 })
+    await vi.advanceTimersByTimeAsync(900)
+    expect(seconds(trend)).toEqual(run(-120, 2))
+  })
+
   it('keeps the extremes of a tick', async () => {
     backend()
     const { trend } = await trendOf()

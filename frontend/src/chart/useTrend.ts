@@ -2,12 +2,11 @@
  * The readings behind a live chart: for each chosen channel its history from the API, continued by the stream. What the stream missed (a lost
  * connection, a hidden page, a source that sends its backlog) is fetched and laid into its place, so that the curve goes on without a hole.
  */
-import { onScopeDispose, shallowRef, watch, type ShallowRef } from 'vue'
+import { onScopeDispose, shallowRef, triggerRef, watch, type ShallowRef } from 'vue'
 import { gaps as fetchGaps, series as fetchSeries } from '@/api/client'
 import { asProblem, type ApiProblem } from '@/api/problem'
 import type { Channel, Gap } from '@/api/types'
 import { onBack, onBatch, serverNow, useLive } from '@/live/live.store'
-import { gapAfterMs } from './bands'
 import { Ring } from './ring'
 
 /** Buckets over the range: about one per pixel of a wide chart. */
@@ -17,11 +16,9 @@ const CAPACITY = BUCKETS * 3
 const POINTS_MIN = 10
 /** A source that catches up brings much at once: its missing stretches are fetched together after this pause. */
 const REFILL_AFTER_MS = 800
-
-interface Missing {
-  from: number
-  to: number
-}
+/** A tick that stands for several readings over a longer time than this is a backlog; below it is what a busy machine does in passing. */
+const BACKLOG_FROM_MS = 1_000
+const BACKLOG_FROM_INTERVALS = 1.5
 
 export interface Trend {
   rings: ShallowRef<ReadonlyMap<string, Ring>>
@@ -43,7 +40,8 @@ export function useTrend(channels: () => readonly Channel[], rangeMs: () => numb
   const knownFrom = shallowRef(Number.POSITIVE_INFINITY)
   let byId = new Map<string, Channel>()
   let turn = 0
-  const missing = new Map<string, Missing>()
+  /** From when on (ms) a ring is to be read anew. */
+  const missing = new Map<string, number>()
   let refillTimer: ReturnType<typeof setTimeout> | undefined
 
   async function history(ids: readonly string[], target: ReadonlyMap<string, Ring>, from: number, to: number, points: number): Promise<void> {
@@ -79,6 +77,8 @@ export function useTrend(channels: () => readonly Channel[], rangeMs: () => numb
       ])
       if (mine !== turn) return
       rings.value = next
+      // The rings may be the ones shown already, now with their history in them.
+      triggerRef(rings)
       knownFrom.value = Math.min(from, all ? from : knownFrom.value)
       gaps.value = declared
       problem.value = null
@@ -108,28 +108,32 @@ export function useTrend(channels: () => readonly Channel[], rangeMs: () => numb
       const incoming = arriving?.get(id)
       if (incoming !== current) incoming?.push(time, point.value, point.min ?? point.value, point.max ?? point.value, count)
       // Many readings in one tick after a silence are a backlog: one point would draw them as a hole. Late ones belong further back.
-      if (!taken) miss(id, time - rangeMs() / BUCKETS, newest)
-      else if (count > 1 && time - newest > gapAfterMs(channel)) miss(id, newest, time)
+      const backlogFrom = Math.max(BACKLOG_FROM_MS, BACKLOG_FROM_INTERVALS * (channel.expected_interval_ms ?? 0), rangeMs() / BUCKETS)
+      if (!taken) miss(id, time - rangeMs() / BUCKETS)
+      else if (count > 1 && time - newest > backlogFrom) miss(id, newest)
     }
   })
 
-  function miss(id: string, from: number, to: number): void {
-    const known = missing.get(id)
-    missing.set(id, known ? { from: Math.min(known.from, from), to: Math.max(known.to, to) } : { from, to })
+  function noteMissing(id: string, from: number): void {
+    missing.set(id, Math.min(missing.get(id) ?? from, from))
+  }
+
+  function miss(id: string, from: number): void {
+    noteMissing(id, from)
     refillTimer ??= setTimeout(() => {
       refillTimer = undefined
       void live.fillingWhile(refill())
     }, REFILL_AFTER_MS)
   }
 
-  /** Fetches every missing stretch with the resolution of the chart. A failure is no failure of the chart: the next return tries again. */
+  /** Fetches what is missing, up to now, with the resolution of the chart. A failure is no failure of the chart: the next return tries again. */
   async function refill(): Promise<void> {
     const spans = [...missing]
     missing.clear()
     if (spans.length === 0) return
     const ids = spans.map(([id]) => id).filter((id) => rings.value.has(id))
-    const from = Math.max(Math.min(...spans.map(([, span]) => span.from)), serverNow() - rangeMs())
-    const to = Math.max(...spans.map(([, span]) => span.to))
+    const to = serverNow()
+    const from = Math.max(Math.min(...spans.map(([, since]) => since)), to - rangeMs())
     if (ids.length === 0 || to <= from) return
     const width = rangeMs() / BUCKETS
     const points = Math.min(BUCKETS, Math.max(POINTS_MIN, Math.ceil((to - from) / width)))
@@ -137,17 +141,12 @@ export function useTrend(channels: () => readonly Channel[], rangeMs: () => numb
       await history(ids, rings.value, from, to, points)
       gaps.value = await fetchGaps({ fromUs: Math.floor((serverNow() - rangeMs()) * 1000), toUs: Math.ceil(serverNow() * 1000) })
     } catch {
-      for (const [id, span] of spans) missing.set(id, span)
+      for (const [id, since] of spans) noteMissing(id, since)
     }
   }
 
   const forgetBack = onBack((lastHeardAt) => {
-    const now = serverNow()
-    for (const [id, ring] of rings.value) {
-      const from = Number.isNaN(ring.newest) ? lastHeardAt : Math.min(ring.newest, lastHeardAt)
-      const known = missing.get(id)
-      missing.set(id, { from: Math.min(known?.from ?? from, from), to: now })
-    }
+    for (const [id, ring] of rings.value) noteMissing(id, Number.isNaN(ring.newest) ? lastHeardAt : Math.min(ring.newest, lastHeardAt))
     if (state.value === 'failed') void load(true)
     else void live.fillingWhile(refill())
   })
