@@ -92,6 +92,18 @@ def parser() -> argparse.ArgumentParser:
     settings.add_argument("--markdown", action="store_true", help="print the page docs/settings.md")
     commands.add_parser("openapi", help="print the OpenAPI document of the REST interface")
 
+    loadtest = commands.add_parser("loadtest", help="send readings as fast as an installation stores them", description=(
+        "Sends readings as fast as an installation takes them, and says how many were stored and how long it took. They are stored like"
+        " any others: use an installation that may hold them."))  # fmt: skip
+    loadtest.add_argument("--url", default="ws://127.0.0.1:8000", metavar="URL", help="where the backend is (default %(default)s)")
+    loadtest.add_argument(
+        "--credential-file", type=Path, required=True, metavar="FILE", help="credentials of sources, one a line: a connection for each"
+    )
+    loadtest.add_argument("--channels", type=int, default=500, metavar="N", help="channels in a frame (default %(default)s)")
+    loadtest.add_argument("--readings", type=int, default=200, metavar="N", help="of each channel in a frame (default %(default)s)")
+    loadtest.add_argument("--seconds", type=float, default=10.0, metavar="S", help="how long to send (default %(default)s)")
+    loadtest.add_argument("--frames-per-s", type=float, metavar="N", help="of each connection, a second (default: as fast as it goes)")
+
     for command in (up, serve, migrate, create, reset, add, status):
         command.add_argument("--data", dest="data_dir", type=Path, metavar="DIR", help="data directory (default ./data)")
     return top

@@ -1,8 +1,5 @@
 """The one place where parts meet: routes, middleware, and what lives as long as the process."""
 
-import ctypes
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -14,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as Page
 
-from webmacs import accounts, keys, live, logs, settings
+from webmacs import accounts, keys, live
 from webmacs.api import auth, datapoints, events, experiments, gaps, health, sources
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
@@ -27,18 +24,9 @@ from webmacs.storage import pool as database
 from webmacs.storage.vitals import Pulse, Vitals
 from webmacs.telemetry.socket import telemetry_socket
 
-PR_SET_PDEATHSIG: Final = 1
-
 ROUTES: Final = [*auth.routes, *events.routes, *experiments.routes, *datapoints.routes, *sources.routes, *gaps.routes, *health.routes]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]
-
-
-def from_environment() -> Starlette:
-    """What Granian loads: `webmacs.app:from_environment` with factory=True."""
-    given = settings.load(os.environ)
-    logs.set_up(given.log_level)
-    return create_app(given)
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -54,7 +42,6 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # Granian's worker would outlive its killed parent
         signing_key = keys.load_or_make_signing_key(settings.data_dir)
         dsn = settings.database_url or ""
         pool = await database.open_pool(dsn, settings.database_pool_size)

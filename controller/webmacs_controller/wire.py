@@ -5,9 +5,11 @@ packed columns are little-endian. The backend imports this module too: a wire sh
 Data, gap, quality and preview frames are read by the native core (webmacs.ingest_core); the rest is decoded here.
 """
 
-from typing import Final, Literal
+import math
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 PROTOCOL_VERSION: Final = 1
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -15,6 +17,12 @@ FRAME_READINGS_MAX: Final = 262_144
 CHANNELS_MAX: Final = 100_000
 SILENCE_S_MAX: Final = 30.0
 """Either end closes a connection on which nothing arrived for this long."""
+
+_NO_NUL: Final = "^[^\\x00]*$"
+Text = Annotated[str, Meta(max_length=100, pattern=_NO_NUL)]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=_NO_NUL)]
+Unit = Annotated[str, Meta(max_length=50, pattern=_NO_NUL)]
+ChannelNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 ChannelType = Literal["sensor", "actuator", "range", "cmd_button", "cmd_opened", "cmd_closed"]
 GapCause = Literal["spool_overflow", "spool_damaged", "source_stopped", "device_error", "disabled"]
@@ -36,11 +44,11 @@ RefusalCode = Literal[
 class HelloChannel(msgspec.Struct, array_like=True, frozen=True):
     """One channel as the source numbers it. `event` is the event's public id, or None to find it by (source, key)."""
 
-    number: int
-    key: str
-    event: str | None
-    name: str
-    unit: str
+    number: ChannelNumber
+    key: Name
+    event: Text | None
+    name: Name
+    unit: Unit
     type: ChannelType
 
 
@@ -49,11 +57,11 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
     version_min: int
     version_max: int
-    software: str
-    stream: bytes
-    next_seq: int
+    software: Text
+    stream: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    next_seq: Annotated[int, Meta(ge=1)]
     """The number that the source will give to the next frame it makes: everything it still knows lies below."""
-    channels: list[HelloChannel]
+    channels: Annotated[list[HelloChannel], Meta(max_length=CHANNELS_MAX)]
     wall_us: int
     monotonic_us: int
 
@@ -85,31 +93,36 @@ class Welcome(msgspec.Struct, array_like=True, frozen=True, tag=2):
 
 
 class DescribedChannel(msgspec.Struct, array_like=True, frozen=True):
-    key: str
-    name: str
-    unit: str
+    key: Name
+    name: Name
+    unit: Unit
     type: ChannelType
     min_value: float | None
     max_value: float | None
-    decimals: int | None
-    expected_interval_ms: int | None
+    decimals: Annotated[int, Meta(ge=0, le=12)] | None
+    expected_interval_ms: Annotated[int, Meta(gt=0, le=2**31 - 1)] | None
+
+    def __post_init__(self) -> None:
+        bounds = [bound for bound in (self.min_value, self.max_value) if bound is not None]
+        if not all(map(math.isfinite, bounds)) or bounds != sorted(bounds):
+            raise ValueError(f"channel {self.key}: min_value and max_value are finite and in this order")
 
 
 class Instance(msgspec.Struct, array_like=True, frozen=True):
     """One device of the source: a plugin with its settings."""
 
-    name: str
-    plugin: str
+    name: Name
+    plugin: Text
     create_events: bool
     """Make an event for each channel that has none; otherwise they wait for a person."""
     settings_schema: dict[str, object]
-    channels: list[DescribedChannel]
+    channels: Annotated[list[DescribedChannel], Meta(max_length=CHANNELS_MAX)]
 
 
 class Describe(msgspec.Struct, array_like=True, frozen=True, tag=3):
     """What the source has. It may come at any time, also before hello; then the hello finds the events it made."""
 
-    instances: list[Instance]
+    instances: Annotated[list[Instance], Meta(max_length=1_000)]
 
 
 class Column(msgspec.Struct, array_like=True, frozen=True):

@@ -70,7 +70,7 @@ CREATE TABLE receipts (                                      -- what arrived in 
 CREATE TABLE events (
     id int4 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     public_id uuid NOT NULL UNIQUE,
-    name text NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 200),
+    name text NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 400), -- a channel's, made unique by its source's and its key
     type text NOT NULL CHECK (type IN ('sensor', 'actuator', 'range', 'cmd_button', 'cmd_opened', 'cmd_closed')),
     unit text NOT NULL CHECK (length(unit) <= 50),
     min_value float8,

@@ -274,3 +274,57 @@ async def test_without_a_credential_the_socket_is_not_opened(backend: Backend) -
         with pytest.raises(InvalidStatus) as refusal:
             await Source(backend.sockets, credential).__aenter__()
         assert refusal.value.response.status_code == status
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        {"name": ""},
+        {"name": "n" * 101},
+        {"unit": "\0"},
+        {"min_value": 2.0, "max_value": 1.0},
+        {"decimals": 13},
+        {"expected_interval_ms": 2**31},
+    ],
+    ids=lambda channel: ",".join(channel),
+)
+async def test_a_device_described_wrongly_is_refused_with_the_place(backend: Backend, channel: dict[str, Any]) -> None:
+    described = {"key": "k", "name": "n", "unit": "", "type": "sensor", "min_value": None, "max_value": None, "decimals": None}
+    fields = list((described | {"expected_interval_ms": None} | channel).values())
+    async with Source(backend.sockets, await make_source(backend.database, f"wrong {channel}"[:60])) as source:
+        await source.send(wire.encode([3, [["bench", "test", True, {}, [fields]]]]))
+        nack = await source.expect(wire.Nack)
+        assert (nack.index, nack.code) == (0, "malformed")
+        assert "$[1][0][4][0]" in nack.detail
+
+
+async def test_two_channels_cannot_be_one_event(backend: Backend) -> None:
+    async with Source(backend.sockets, await make_source(backend.database, "double")) as source:
+        await source.send(wire.encode(wire.Describe([wire.Instance("bench", "test", True, {}, [_channel("double")])])))
+        channels = [wire.HelloChannel(number, "double", None, "double", "", "sensor") for number in (0, 1)]
+        await source.send(wire.encode(wire.Hello(1, 1, "test", source.stream, 1, channels, 0, 0)))
+        welcome = await source.expect(wire.Welcome)
+        assert [number for number, _ in welcome.accepted] == [0]
+        assert [number for number, _ in welcome.refused] == [1]
+
+
+async def test_a_refused_text_frame_is_answered_once(backend: Backend) -> None:
+    async with Source(backend.sockets, await make_source(backend.database, "answered")) as source:
+        await source.hello(["answered"])
+        await source.send("[]")
+        assert json.loads(await source.expect(str))["code"] == "malformed"
+        await source.send(data(1, {0: ([now_us()], [1.0])}))
+        message = await source.expect(wire.Ack)
+        assert message.committed_seq == 1
+        assert source.nacks == []
+
+
+async def test_a_bad_preview_is_refused_and_a_good_one_is_not_answered(backend: Backend) -> None:
+    async with Source(backend.sockets, await make_source(backend.database, "previewing")) as source:
+        await source.hello(["previewed"])
+        await source.send(wire.encode(wire.Preview([(99, now_us(), 1.0)])))
+        assert (await source.expect(wire.Nack)).code == "unknown_channel"
+        await source.send(wire.encode(wire.Preview([(0, now_us(), 1.0)])))
+        await source.send(data(1, {0: ([now_us()], [1.0])}))
+        await source.acknowledged(1)
+        assert len(source.nacks) == 1

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from webmacs_controller.wire import SILENCE_S_MAX
 
 from webmacs import clock, logs
 from webmacs.http import guard
@@ -36,8 +37,6 @@ CLOSE_UNSTORABLE: Final = 4500
 SEND_S_MAX: Final = 5.0
 """A send that takes longer means a stuck client."""
 CLOSE_S_MAX: Final = 1.0
-SILENCE_S_MAX: Final = 30.0
-"""Both sides send something more often than this; whoever is silent longer is gone."""
 USER_SOCKETS_MAX: Final = 20
 SOURCE_SOCKETS_MAX: Final = 4
 SWEEP_S: Final = 3.0
@@ -53,6 +52,7 @@ class SupervisedSocket(ABC):
         self.identity = identity
         self.name = identity.name
         self._heard = clock.monotonic()
+        self._hearing = False
         self._close: tuple[int, str] | None = None
         self._closing = asyncio.Event()
 
@@ -89,7 +89,8 @@ class SupervisedSocket(ABC):
         if self._close is None or self._ws.client_state is WebSocketState.DISCONNECTED:
             return
         try:
-            await asyncio.wait_for(self._ws.close(*self._close), CLOSE_S_MAX)
+            async with asyncio.timeout(CLOSE_S_MAX):
+                await self._ws.close(*self._close)
         except (TimeoutError, RuntimeError):
             log.debug("close_given_up", name=self.name)
 
@@ -98,24 +99,27 @@ class SupervisedSocket(ABC):
             message = await self._ws.receive()
             if message["type"] == "websocket.disconnect":
                 return
-            self._heard = clock.monotonic()
             data = message.get("bytes")
+            self._hearing = True  # what comes meanwhile waits unread: that is no silence
             await self.hear(message["text"] if data is None else data)
+            self._hearing, self._heard = False, clock.monotonic()
 
     async def _transmit(self) -> None:
         while True:
             message = await self.say()
             try:
-                send = self._ws.send_text(message) if isinstance(message, str) else self._ws.send_bytes(message)
-                await asyncio.wait_for(send, SEND_S_MAX)
+                async with asyncio.timeout(SEND_S_MAX):
+                    await (self._ws.send_text(message) if isinstance(message, str) else self._ws.send_bytes(message))
             except TimeoutError:
                 log.warning("socket_stuck", name=self.name)
                 self.end(CLOSE_SLOW, "the client does not read; reconnect")
                 return
 
     async def _listen(self) -> None:
-        while (rest := self._heard + SILENCE_S_MAX - clock.monotonic()) > 0:
+        rest = SILENCE_S_MAX
+        while rest > 0:
             await asyncio.sleep(rest)
+            rest = SILENCE_S_MAX if self._hearing else self._heard + SILENCE_S_MAX - clock.monotonic()
         self.end(CLOSE_SILENT, f"nothing heard for {SILENCE_S_MAX:.0f} s")
 
 
@@ -159,4 +163,5 @@ class OpenSockets:
         for socket in self._open:
             socket.end(code, reason)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._none.wait(), CLOSE_ALL_S_MAX)
+            async with asyncio.timeout(CLOSE_ALL_S_MAX):
+                await self._none.wait()

@@ -1,11 +1,10 @@
 """The days of `datapoints`: one partition a day UTC, from 31 days ago to 8 days ahead. Called at start and every hour."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
-
-import asyncpg
+from typing import Final
 
 from webmacs import clock
+from webmacs.storage.pool import Connection
 
 DAYS_BEFORE: Final = 31
 """A live reading may be 30 days old; one more, because the server's clock and the source's differ."""
@@ -22,7 +21,7 @@ VACUUM: Final = ", ".join(
 """Compaction leaves a steady stream of dead rows: at these settings the dead space settles at about 100 MB and stays there."""
 
 
-async def ensure_partitions(conn: "asyncpg.Connection[Any]", now_us: int) -> int:
+async def ensure_partitions(conn: Connection, now_us: int) -> int:
     """Makes the days that are missing and returns how many. Quick when none is, and safe for several processes at once."""
     if not await _missing(conn, now_us):
         return 0
@@ -47,7 +46,7 @@ def name(day: datetime) -> str:
     return f"datapoints_{day:%Y%m%d}"
 
 
-async def _missing(conn: "asyncpg.Connection[Any]", now_us: int) -> list[datetime]:
+async def _missing(conn: Connection, now_us: int) -> list[datetime]:
     """Beginnings of the days that have no partition yet, oldest first."""
     rows = await conn.fetch(
         "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'datapoints'::regclass"

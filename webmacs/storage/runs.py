@@ -5,14 +5,11 @@ payloads; here bytes only pass through.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from webmacs import ingest_core
 from webmacs.clock import from_datetime, to_datetime
 from webmacs.storage.pool import Connection
-
-LIVE_DAYS = 32
-"""Live readings are at most 30 days old and no run crosses midnight: nothing older can touch what is written now."""
 
 
 async def copy_runs(conn: Connection, rows: Sequence[bytes]) -> None:
@@ -25,25 +22,6 @@ async def copy_runs(conn: Connection, rows: Sequence[bytes]) -> None:
         yield ingest_core.COPY_TRAILER
 
     await conn.copy_to_table("datapoints", source=stream(), columns=ingest_core.COPY_COLUMNS, format="binary")
-
-
-async def read_frontiers(conn: Connection, writer_id: int) -> list[tuple[int, int | None]]:
-    """(event id, time of its last reading stored or None) of a writer's events: the largest last_on of the newest unmarked run
-    and of the marked ones (unmarked runs follow each other, so the newest of them ends last)."""
-    rows = await conn.fetch(
-        """
-        SELECT e.id, greatest(
-            (SELECT d.last_on FROM datapoints d
-              WHERE d.event_id = e.id AND NOT d.overlapping AND d.created_on >= now() - $2::interval
-              ORDER BY d.created_on DESC LIMIT 1),
-            (SELECT max(d.last_on) FROM datapoints d
-              WHERE d.event_id = e.id AND d.overlapping AND d.created_on >= now() - $2::interval))
-          FROM events e WHERE e.writer_id = $1 ORDER BY e.id
-        """,
-        writer_id,
-        timedelta(days=LIVE_DAYS),
-    )
-    return [(row[0], None if row[1] is None else from_datetime(row[1])) for row in rows]
 
 
 async def read_series(conn: Connection, event_id: int, start: datetime, end: datetime, max_points: int, grid: bool) -> bytes:

@@ -24,6 +24,8 @@ from webmacs.storage.pool import Connection, Pool
 log = logs.get(__name__)
 
 RETRY_S: Final = 1.0
+GATHER_S: Final = 0.05
+"""Changes that follow each other this closely are loaded together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,9 @@ class Catalogue:
         self._changed = changed
         self._public: dict[UUID, int] = {}
         self._writers: dict[int, int] = {}
+        self._loading = asyncio.Lock()
+        self._asked = 0
+        self._loaded = 0
         self.version = 0
         """Grows with every change that was loaded."""
 
@@ -58,7 +63,15 @@ class Catalogue:
         return [event for event, writer in self._writers.items() if writer == writer_id]
 
     async def load(self) -> None:
-        """Reads everything once. Quick enough to repeat at each change: 10,000 events take some 30 ms."""
+        """Reads everything that is there now. Whoever asks while a load is under way shares the next one."""
+        self._asked = asked = self._asked + 1
+        async with self._loading:
+            if self._loaded < asked:
+                covered = self._asked
+                await self._load()
+                self._loaded = covered
+
+    async def _load(self) -> None:
         async with self._pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
             events = await conn.fetch("SELECT id, public_id, writer_id FROM events")
             experiments = await conn.fetch(
@@ -104,6 +117,7 @@ class Catalogue:
                 await conn.add_listener(CHANNEL, lambda _c, _p, _n, what, queue=changes: queue.put_nowait(str(what)))
                 await self.load()  # what changed while nobody listened
                 while (what := await changes.get()) is not None:
+                    await asyncio.sleep(GATHER_S)
                     seen = {what}
                     while not changes.empty() and (more := changes.get_nowait()) is not None:
                         seen.add(more)
@@ -121,9 +135,13 @@ class Catalogue:
         by_key = {row["channel_key"]: row for row in rows if row["channel_key"] is not None}
         by_public = {row["public_id"]: row for row in rows}
         table = ChannelTable([], [], [])
+        taken: set[int] = set()
         for channel in channels:
             row = by_key.get(channel.key) if channel.event is None else by_public.get(channel.event.lower())
-            if row is not None:
+            if row is not None and row["id"] in taken:
+                table.refused.append((channel.number, f"another channel is event {row['public_id']} already"))
+            elif row is not None:
+                taken.add(row["id"])
                 table.channels.append((channel.number, row["id"]))
                 table.accepted.append((channel.number, row["public_id"]))
             elif channel.event is None:
@@ -142,36 +160,33 @@ async def describe(pool: Pool, writer_id: int, source: str, described: Describe)
         return 0
     async with pool.acquire() as conn, conn.transaction():
         known = await conn.fetch("SELECT channel_key FROM events WHERE writer_id = $1 AND channel_key IS NOT NULL", writer_id)
-        missing = wanted.keys() - {row["channel_key"] for row in known}
-        made = 0
-        for key in (key for key in wanted if key in missing):
-            instance, channel = wanted[key]
-            for name in (channel.name, f"{channel.name} ({source})", f"{channel.name} ({source}, {key})"):
-                if await _make_event(conn, writer_id, instance, channel, name):
-                    made += 1
-                    break
-            else:
-                log.warning("event_name_taken", source=source, channel=key, name=channel.name)
+        missing = list(wanted.keys() - {row["channel_key"] for row in known})
+        made: set[str] = set()
+        for name in ("{name}", "{name} ({source})", "{name} ({source}, {key})"):  # names are unique, whoever else has this one
+            left = [key for key in missing if key not in made]
+            if left:
+                named = [(name.format(name=wanted[key][1].name, source=source, key=key), *wanted[key]) for key in left]
+                made |= await _make_events(conn, writer_id, named)
         if made:
             await announce(conn, "events")
-    return made
+    for key in set(missing) - made:
+        log.warning("event_name_taken", source=source, channel=key, name=wanted[key][1].name)
+    return len(made)
 
 
-async def _make_event(conn: Connection, writer_id: int, instance: str, channel: DescribedChannel, name: str) -> bool:
-    made = await conn.fetchval(
-        """INSERT INTO events (public_id, name, type, unit, min_value, max_value, decimals, expected_interval_ms,
-                               writer_id, instance, channel_key)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING id""",
-        uuid7(),
-        name,
-        channel.type,
-        channel.unit,
-        channel.min_value,
-        channel.max_value,
-        channel.decimals,
-        channel.expected_interval_ms,
+async def _make_events(conn: Connection, writer_id: int, named: Sequence[tuple[str, str, DescribedChannel]]) -> set[str]:
+    """Makes events of (name, instance, channel), but not where the name is taken. Answers the keys of those made."""
+    rows = [
+        (uuid7(), name, c.type, c.unit, c.min_value, c.max_value, c.decimals, c.expected_interval_ms, instance, c.key)
+        for name, instance, c in named
+    ]
+    made = await conn.fetch(
+        """INSERT INTO events (writer_id, public_id, name, type, unit, min_value, max_value, decimals, expected_interval_ms,
+                               instance, channel_key)
+           SELECT $1, * FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::float8[], $8::int2[], $9::int4[],
+                                    $10::text[], $11::text[])
+           ON CONFLICT DO NOTHING RETURNING channel_key""",
         writer_id,
-        instance,
-        channel.key,
+        *([row[column] for row in rows] for column in range(10)),
     )
-    return made is not None
+    return {row["channel_key"] for row in made}

@@ -20,6 +20,8 @@ from webmacs.telemetry.flush import Flusher, Sender
 
 log = logs.get(__name__)
 
+ENTER_S_MAX: Final = 10.0
+"""A hello that cannot be settled by then, because a commit hangs, is told to come again."""
 OWN_TRIES_MAX: Final = 3
 """Events may be made or change hands while a text frame waits for them; after so many tries they are not to be had."""
 
@@ -81,7 +83,7 @@ class Intake:
 
         Raises LookupError when the source is gone, and the database's faults.
         """
-        async with self._entering[source_id]:
+        async with asyncio.timeout(ENTER_S_MAX), self._entering[source_id]:
             if source_id in self.live:
                 older, holder = self.live[source_id]
                 self.leave(older)
@@ -91,7 +93,7 @@ class Intake:
             table = await self._known.resolve(writer_id, hello.channels)
             owned = await sources.take_over(self._pool, self._core, self._owner, writer_id)
             committed_seq = await sources.committed_seq(self._pool, source_id, hello.stream)
-            await sources.seen(self._pool, [(source_id, hello.software[:200], hello.wall_us - clock.now_us())])
+            await sources.seen(self._pool, [(source_id, hello.software, hello.wall_us - clock.now_us())])
             connection = next(self._numbers)
             channels = [known for known in table.channels if known[1] in owned]
             self._core.open(connection, channels, [number for number, _ in table.refused], sorted(owned))

@@ -49,7 +49,8 @@ class TelemetrySocket(SupervisedSocket):
         if self._delivery is not None and segment.last_seq is not None:
             self._delivery.commit(segment.last_seq)
         for seq, code, channel, position, detail, _ in segment.refusals:
-            self._send(wire.Nack(seq, None, code, channel, position, detail))
+            if seq is not None:  # what has no number was answered when it came
+                self._send(wire.Nack(seq, None, code, channel, position, detail))
         if segment.last_seq is not None:
             self._acknowledge()
         if segment.last_index is not None:
@@ -95,8 +96,7 @@ class TelemetrySocket(SupervisedSocket):
         elif header[0] in wire.NUMBERED_KINDS:
             await self._hear_numbered(message, header[1])
         elif header[0] == wire.KIND_PREVIEW:
-            if self.connection is not None:
-                self._intake.preview(self.connection, message)
+            self._hear_preview(message)
         else:
             await self._hear_control(message)
 
@@ -117,6 +117,15 @@ class TelemetrySocket(SupervisedSocket):
             case Verdict.HOLE:
                 self._intake.count_refusal()
                 self._send(self._delivery.hole(seq))
+
+    def _hear_preview(self, frame: bytes) -> None:
+        if self.connection is None or self._delivery is None:
+            self._refuse_unread("malformed", "a hello must come before the first frame")
+            return
+        verdict = self._intake.preview(self.connection, frame)
+        if isinstance(verdict, Refused):
+            self._intake.count_refusal()
+            self._send(wire.Nack(None, self._index, verdict.code, verdict.channel, verdict.position, verdict.detail))
 
     async def _hear_control(self, message: bytes) -> None:
         try:
@@ -154,11 +163,11 @@ class TelemetrySocket(SupervisedSocket):
         if not hello.version_min <= wire.PROTOCOL_VERSION <= hello.version_max:
             self._refuse_unread("version", f"this backend speaks version {wire.PROTOCOL_VERSION}")
             return
-        if len(hello.stream) != 16 or hello.next_seq < 1 or len({channel.number for channel in hello.channels}) != len(hello.channels):
-            self._refuse_unread("malformed", "a hello has a stream of 16 bytes, a next seq from 1 and each channel number once")
+        if len({channel.number for channel in hello.channels}) != len(hello.channels):
+            self._refuse_unread("malformed", "a hello has each channel number once")
             return
         self._leave()
-        self.software, self.clock_offset_us = hello.software[:200], hello.wall_us - clock.now_us()
+        self.software, self.clock_offset_us = hello.software, hello.wall_us - clock.now_us()
         try:
             opened = await self._intake.enter(self, self.source_id, hello)
         except FAULTS as fault:
@@ -205,6 +214,7 @@ class TelemetrySocket(SupervisedSocket):
         if isinstance(verdict, Refused):
             nack = {"type": "nack", "index": index, "code": verdict.code, "position": verdict.position, "detail": verdict.detail}
             self._outbox.put_nowait(json.dumps(nack))
+        await self._intake.room()
 
     def _refuse_unread(self, code: wire.RefusalCode, detail: str) -> None:
         """A message without a number of its own: counted and answered, but there is nothing to consume."""

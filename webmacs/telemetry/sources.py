@@ -9,9 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from webmacs.clock import to_datetime
+from webmacs.clock import from_datetime, to_datetime
 from webmacs.ingest_core import Core, Segment
-from webmacs.storage import runs
 from webmacs.storage.pool import Connection, Pool
 
 
@@ -45,11 +44,15 @@ async def join(pool: Pool, core: Core, owner: UUID, writer_id: int, events: Coll
 
 
 async def _frontiers_and_fired(conn: Connection, writer_id: int) -> tuple[list[tuple[int, int | None]], list[int]]:
-    frontiers = await runs.read_frontiers(conn, writer_id)
+    """(event id, frontier) of a writer's events, and the ids of their fired rules. The frontier, the time of the last reading stored,
+    is what `latest` holds: it moves with each commit and never back."""
+    events = await conn.fetch(
+        "SELECT e.id, l.created_on FROM events e LEFT JOIN latest l ON l.event_id = e.id WHERE e.writer_id = $1", writer_id
+    )
     fired = await conn.fetch(
         "SELECT r.id FROM rules r JOIN events e ON e.id = r.event_id WHERE e.writer_id = $1 AND r.enabled AND r.fired", writer_id
     )
-    return frontiers, [row["id"] for row in fired]
+    return [(row[0], None if row[1] is None else from_datetime(row[1])) for row in events], [row["id"] for row in fired]
 
 
 async def committed_seq(pool: Pool, source_id: int, stream: bytes) -> int:
@@ -118,7 +121,8 @@ async def advance(conn: Connection, delivered: Sequence[Delivered]) -> None:
                 frames = r.frames + excluded.frames, readings = r.readings + excluded.readings
         )
         INSERT INTO latest AS l (event_id, created_on, value, experiment_id)
-        SELECT * FROM unnest($11::int4[], $12::timestamptz[], $13::float8[], $14::int4[]) AS t (id) ORDER BY id
+        SELECT t.* FROM unnest($11::int4[], $12::timestamptz[], $13::float8[], $14::int4[]) AS t (id)
+          JOIN events e USING (id) ORDER BY id                        -- an event deleted meanwhile has no latest
         ON CONFLICT (event_id) DO UPDATE SET
             created_on = excluded.created_on, value = excluded.value, experiment_id = excluded.experiment_id
             WHERE l.created_on <= excluded.created_on

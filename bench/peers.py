@@ -1,0 +1,157 @@
+"""The databases we are compared with, started from the operating system's packages on loopback, and left out when they are not there."""
+
+import random
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from bench.figures import Figures
+from tests.parts.backend import free_port
+
+CONNECTIONS = 2
+READY_S = 20.0
+STEP_MS = 1
+
+
+def ingest(figures: Figures, channels: int, readings: int) -> dict[str, float]:
+    """{peer: readings/s} of writing frames of channels x readings with each peer's own bulk form, bodies made beforehand."""
+    rates = {}
+    for name, program, start, readings_in_all, body in (
+        ("victoriametrics", "victoria-metrics", _victoriametrics, 12_000_000, _import_lines),
+        ("influxdb", "influxd", _influxdb, 2_000_000, _line_protocol),
+    ):
+        if shutil.which(program) is None:
+            figures.say(f"{name} is not installed (apt install {program if program != 'influxd' else 'influxdb'}): left out")
+            continue
+        frames = max(4, readings_in_all // (channels * readings))
+        bodies = [body(channels, readings, frame) for frame in range(frames)]
+        with start() as (port, path):
+            rates[name] = frames * channels * readings / _post(port, path, bodies)
+    return rates
+
+
+def _values(channels: int, readings: int, frame: int) -> list[list[float]]:
+    chance = random.Random(frame)
+    pool = [round(chance.gauss(20.0, 5.0), 2) for _ in range(4_096)]
+    return [[pool[(channel * 37 + i) % 4_096] for i in range(readings)] for channel in range(channels)]
+
+
+def _times_ms(readings: int, frame: int) -> list[int]:
+    start = int(time.time() * 1000) - 3_600_000 + frame * readings * STEP_MS
+    return [start + i * STEP_MS for i in range(readings)]
+
+
+def _import_lines(channels: int, readings: int, frame: int) -> bytes:
+    """VictoriaMetrics' /api/v1/import: a line of arrays for each channel."""
+    times = ",".join(map(str, _times_ms(readings, frame)))
+    lines = [
+        f'{{"metric":{{"__name__":"c{channel}"}},"values":[{",".join(map(str, values))}],"timestamps":[{times}]}}'
+        for channel, values in enumerate(_values(channels, readings, frame))
+    ]
+    return "\n".join(lines).encode()
+
+
+def _line_protocol(channels: int, readings: int, frame: int) -> bytes:
+    """InfluxDB's /write: a line for each reading."""
+    times = _times_ms(readings, frame)
+    lines = [
+        f"c{channel} v={value} {t}"
+        for channel, values in enumerate(_values(channels, readings, frame))
+        for value, t in zip(values, times, strict=True)
+    ]
+    return "\n".join(lines).encode()
+
+
+def _post(port: int, path: str, bodies: list[bytes]) -> float:
+    """Seconds until every body is answered, over CONNECTIONS connections."""
+    waiting: SimpleQueue[bytes] = SimpleQueue()
+    for body in bodies:
+        waiting.put(body)
+    failures: list[str] = []
+
+    def work() -> None:
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        while not failures:
+            try:
+                body = waiting.get_nowait()
+            except Empty:
+                break
+            connection.request("POST", path, body)
+            answer = connection.getresponse()
+            text = answer.read()
+            if answer.status >= 300:
+                failures.append(f"{answer.status} {text[:200]!r}")
+        connection.close()
+
+    threads = [threading.Thread(target=work) for _ in range(CONNECTIONS)]
+    begun = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise SystemExit(f"the peer on port {port} refused a write: {failures[0]}")
+    return time.monotonic() - begun
+
+
+@contextmanager
+def _victoriametrics() -> Iterator[tuple[int, str]]:
+    with _running(lambda port, folder: ["victoria-metrics", f"-storageDataPath={folder}", f"-httpListenAddr=127.0.0.1:{port}"]) as port:
+        yield port, "/api/v1/import"
+
+
+@contextmanager
+def _influxdb() -> Iterator[tuple[int, str]]:
+    def command(port: int, folder: Path) -> list[str]:
+        configuration = folder / "influxdb.conf"
+        configuration.write_text(
+            f'reporting-disabled = true\nbind-address = "127.0.0.1:{free_port()}"\n'
+            f'[meta]\n dir = "{folder}/meta"\n[data]\n dir = "{folder}/data"\n wal-dir = "{folder}/wal"\n'
+            f'[http]\n bind-address = "127.0.0.1:{port}"\n log-enabled = false\n'
+        )
+        return ["influxd", "-config", str(configuration)]
+
+    with _running(command) as port:
+        connection = HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("POST", "/query?q=CREATE%20DATABASE%20bench")
+        connection.getresponse().read()
+        connection.close()
+        yield port, "/write?db=bench&precision=ms"
+
+
+@contextmanager
+def _running(command: Callable[[int, Path], list[str]]) -> Iterator[int]:
+    """A server with a folder of its own, ended and removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="webmacs-peer-"))
+    port = free_port()
+    process = subprocess.Popen(command(port, folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait(process, port)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline and process.poll() is None:
+        connection = HTTPConnection("127.0.0.1", port, timeout=1)
+        try:
+            connection.request("GET", "/ping")
+            connection.getresponse().read()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+        finally:
+            connection.close()
+    raise SystemExit(f"{process.args!r} did not start within {READY_S:.0f} s")
