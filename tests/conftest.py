@@ -15,8 +15,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import uvloop
-
 from parts.backend import Backend
+
 from webmacs.postgres import Server
 
 ROOT = Path(__file__).parents[1]
