@@ -2,9 +2,10 @@
 
 import asyncio
 
+from parts.system import run_system
+
 from bench import peers
 from bench.figures import Figures
-from bench.installation import installation
 from webmacs.commands.loadtest import Load, Result, send_all
 
 SECONDS = 10.0
@@ -31,7 +32,7 @@ async def measure(figures: Figures) -> None:
 
 async def _durable(figures: Figures, name: str, load: Load, sources: int) -> Result:
     """Sends in a fresh installation, and checks that what was acknowledged is what is stored."""
-    async with installation() as system:
+    async with run_system() as system:
         credentials = await system.make_sources(sources)
         result = await send_all(f"{system.backend.sockets}/ws/controller/telemetry", credentials, load)
         stored = await system.stored()

@@ -12,8 +12,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from parts.backend import free_port
+
 from bench.figures import Figures
-from tests.parts.backend import free_port
 
 CONNECTIONS = 2
 READY_S = 20.0

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import httpx
 import websockets
+from parts.system import ROOT
 
 from bench.figures import Figures
-from bench.installation import ROOT
 
 STARTS = 3
 

@@ -62,7 +62,7 @@ async def connect(dsn: str, *, command_timeout: float = COMMAND_S_MAX) -> "async
 def _server_settings(statement_s: float) -> dict[str, str]:
     return {
         "application_name": "webmacs",
-        "timezone": "UTC",
+        "timezone": "GMT",
         "statement_timeout": str(int(statement_s * 1_000)),
         "idle_in_transaction_session_timeout": str(int(IDLE_IN_TRANSACTION_S_MAX * 1_000)),
     }

@@ -12,14 +12,14 @@ from pathlib import Path
 import asyncpg
 import psutil
 
-from tests.parts.backend import Backend
+from parts.backend import Backend
 from webmacs import accounts
 from webmacs.postgres import Server
 
 ROOT = Path(__file__).parents[1]
 
 
-class Installation:
+class System:
     """`backend` serves, `database` is the address of its PostgreSQL, which runs as production does (fsync on)."""
 
     def __init__(self, server: Server, backend: Backend) -> None:
@@ -49,7 +49,7 @@ class Installation:
 
 
 @asynccontextmanager
-async def installation() -> AsyncIterator[Installation]:
+async def run_system() -> AsyncIterator[System]:
     folder = Path(tempfile.mkdtemp(prefix="webmacs-bench-"))
     folder.chmod(0o755)  # the server's user must come in when root measures
     server = Server(folder)
@@ -63,7 +63,7 @@ async def installation() -> AsyncIterator[Installation]:
         backend = Backend(server.url, folder)
         await backend.start()
         try:
-            yield Installation(server, backend)
+            yield System(server, backend)
         finally:
             await backend.stop()
     finally:
