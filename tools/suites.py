@@ -46,6 +46,7 @@ def lint(suite: str) -> dict[str, list[str]]:
         "rust: fmt": ["cargo", "fmt", "--check", *MANIFEST],
         "rust: clippy": ["cargo", "clippy", "--quiet", "--all-targets", *MANIFEST, "--", "-D", "warnings"],
         "frontend: eslint": [*npm(), "run", "lint"],
+        "frontend: API types": [*npm(), "run", "types:check"],
         "frontend: vue-tsc": [*npm(), "exec", "--", "vue-tsc", "--noEmit"],
     }
     return chosen(commands, suite) if suite else commands
