@@ -99,7 +99,6 @@ class Delivery:
         """Numbers of the live stream's channels that the backend does not take at present: they are not put into frames."""
         self.clock_offset_us: int | None = None
         """The backend's clock less ours, from the quickest ping of this connection."""
-        self.frames_acknowledged = 0
         self.nacks: Counter[str] = Counter()
         self.readings_withheld = 0
         """Readings that were spooled before their channel was refused, and not sent for that reason."""
@@ -251,7 +250,6 @@ class Delivery:
             raise ProtocolError(f"The backend acknowledged frame {committed_seq}, but the last one sent is {self._next_seq - 1}.")
         while self._unacknowledged and self._unacknowledged[0][0] <= committed_seq:
             self._unacknowledged_bytes -= self._unacknowledged.popleft()[1]
-        self.frames_acknowledged += committed_seq - self._committed_seq
         self._committed_seq = committed_seq
         self._backlog.committed(committed_seq)
 

@@ -6,6 +6,7 @@ is dropped by its socket. Nothing here waits for a client, and ingest waits for 
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -42,8 +43,6 @@ class Client:
         self._some = asyncio.Event()
         self.behind: View | None = None
         """What it misses while it is conflated."""
-        self.conflated = 0
-        """Ticks that it did not get on their own."""
 
     @property
     def full(self) -> bool:
@@ -79,21 +78,21 @@ class Hub:
         self._groups: dict[Subscription, _Group] = {}
         self._subscriptions: dict[Client, Subscription] = {}
         self._clients: set[Client] = set()
+        self._standing: str | None = None
         self._busy = asyncio.Event()
-
-    @property
-    def clients(self) -> int:
-        return len(self._clients)
+        self._changed = asyncio.Event()
 
     def join(self, client: Client) -> None:
         self._clients.add(client)
+        if self._standing is not None:
+            client.notify(self._standing)
 
     def leave(self, client: Client) -> None:
         self._clients.discard(client)
         self._unsubscribe(client)
 
     def subscribe(self, client: Client, subscription: Subscription) -> None:
-        """Replaces what the client had. The snapshot of now is the first thing it gets; then whatever is committed after it."""
+        """Replaces what the client had. The snapshot of now comes first, then every tick; the first may repeat what the snapshot holds."""
         self._unsubscribe(client)
         group = self._groups.get(subscription)
         if group is None:
@@ -103,6 +102,7 @@ class Hub:
         self._subscriptions[client] = subscription
         client.offer(self._core.snapshot(subscription.ids()).decode())
         self._busy.set()
+        self._changed.set()
 
     def _unsubscribe(self, client: Client) -> None:
         subscription = self._subscriptions.pop(client, None)
@@ -116,9 +116,11 @@ class Hub:
             if not self._groups:
                 self._busy.clear()
 
-    def broadcast(self, message: bytes) -> None:
-        """A status or configuration message to everybody."""
+    def broadcast(self, message: bytes, standing: bool = False) -> None:
+        """A status or configuration message to everybody. A standing one is also told to whoever comes later."""
         text = message.decode()
+        if standing:
+            self._standing = text
         for client in self._clients:
             client.notify(text)
 
@@ -126,22 +128,20 @@ class Hub:
         while True:
             await self._busy.wait()
             now = clock.monotonic()
-            soonest = min(group.due for group in self._groups.values())
-            if soonest > now:
-                await asyncio.sleep(soonest - now)  # a subscription made meanwhile waits for one tick at most
-                continue
             for subscription, group in self._groups.items():
                 if group.due <= now:
                     group.due = max(group.due + subscription.interval_ms / 1000, now)
                     tick(group)
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(group.due for group in self._groups.values()) - clock.monotonic()):
+                    await self._changed.wait()  # a new subscription may be due sooner
 
 
 def tick(group: _Group) -> None:
     """One encoding for the group; clients that are behind gather it, or get all they missed at once."""
-    lagging = [client for client in group.clients if client.full or client.behind is not None]
-    for client in lagging:
-        client.conflated += 1
-        if client.behind is None:
+    for client in group.clients:
+        if client.full and client.behind is None:
             client.behind = group.view.fork()
     taken = group.view.take()
     message = None if taken is None else taken.decode()

@@ -37,7 +37,6 @@ from webmacs.storage.pool import Pool
 from webmacs.storage.vitals import Pulse, Vitals
 
 BODY_BYTES_MAX: Final = 1024 * 1024
-BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
 BODY_GRACE_S: Final = 10.0
 BODY_BYTES_PER_S_MIN: Final = 1_000
 """After the grace a body must keep this pace; the web server itself would wait for ever."""
@@ -118,7 +117,6 @@ class Route:
     query: Any
     returns: Any
     status: int
-    body_bytes_max: int
     problems: tuple[int, ...]
     """Those that only this route knows, as 409; the common ones follow from the rest."""
 
@@ -131,9 +129,7 @@ class Route:
         return access.TABLE[self.method, self.path]
 
 
-def route(
-    method: Method, path: str, *, status: int | None = None, problems: tuple[int, ...] = (), body_bytes_max: int = BODY_BYTES_MAX
-) -> Callable[[Handler], Route]:
+def route(method: Method, path: str, *, status: int | None = None, problems: tuple[int, ...] = ()) -> Callable[[Handler], Route]:
     """Makes a Route of an async handler `(call: Call[Body, Query]) -> Answer`; both default to None, an answer None is a 204.
 
     Path parameters are `{public_id}` and UUIDs. A 201 gets its Location from the answer's public_id.
@@ -147,7 +143,7 @@ def route(
         body, query = (None if kind is types.NoneType else kind for kind in asked[:2])
         returns = None if hints["return"] is types.NoneType else hints["return"]
         answer_status = status or (200 if returns is not None else 204)
-        return Route(method, path, handler, body, query, returns, answer_status, body_bytes_max, problems)
+        return Route(method, path, handler, body, query, returns, answer_status, problems)
 
     return make
 
@@ -216,7 +212,7 @@ class _Endpoint:
         async with asyncio.timeout(HANDLER_S_MAX):
             caller = await guard.require(parts.pool, parts.session_key, request, self._access)
         query = None if self._query is None else self._query.read(request)
-        body = None if self._decoder is None else decode_body(self._decoder, await _read_body(request, self._route.body_bytes_max))
+        body = None if self._decoder is None else decode_body(self._decoder, await _read_body(request, BODY_BYTES_MAX))
         call: Call[Any, Any] = Call(request, caller, body, query, self._route.status)
         async with asyncio.timeout(HANDLER_S_MAX):
             result = await self._route.handler(call)

@@ -38,7 +38,7 @@ async def tell(pool: Pool, hub: Hub, intake: Intake, vitals: Vitals) -> None:
             except FAULTS as fault:
                 log.debug("status_without_database", reason=str(fault))
         period += 1
-        hub.broadcast(orjson.dumps(_status(known, intake, vitals), option=orjson.OPT_UTC_Z))
+        hub.broadcast(orjson.dumps(_status(known, intake, vitals), option=orjson.OPT_UTC_Z), standing=True)
 
 
 def _status(known: list[tuple[int, UUID, str, bool]], intake: Intake, vitals: Vitals) -> dict[str, object]:
