@@ -20,7 +20,7 @@ async def test_ids_times_and_objects_come_back_as_they_went(module_database: str
     assert list(row) == [public_id, [public_id], moment, {"a": [1, None, "ä"]}]
     assert type(row[0]) is UUID
     assert type(row[1][0]) is UUID
-    assert await opened.fetchval("SHOW timezone") == "UTC"
+    assert await opened.fetchval("SHOW timezone") == "GMT"
     await opened.close()
 
 
