@@ -211,3 +211,12 @@ async def test_gaps_of_an_event_include_those_of_all_channels_of_its_source(rest
             "event_public_id": None, "source": "source", "from": "2026-11-23T13:00:00Z", "to": "2026-11-23T13:01:00Z",
             "n": 5, "cause": "spool_overflow", "detail": None,
         }  # fmt: skip
+
+
+async def test_a_chart_of_no_time_at_all_is_refused_with_the_reason(rest: Rest) -> None:
+    async with rest.client("admin") as client:
+        event = await make_event(client)
+        moment = "2026-11-23T12:00:00Z"
+        body = {"event_public_ids": [event["public_id"]], "from": moment, "to": moment}
+        refused = await client.post("/api/v1/datapoints/series", json=body)
+    assert (refused.status_code, refused.json()["errors"][0]["msg"]) == (422, "A range ends after it begins.")

@@ -66,6 +66,8 @@ async def series(call: Call[SeriesIn]) -> SeriesOut:
     """Read charts of up to 20 events over any range of 40 days: at most max_points buckets each, and no bucket hides a spike."""
     asked = call.body
     start, end = asked.start.astimezone(UTC), asked.end.astimezone(UTC)
+    if start == end:
+        raise Unprocessable.at("body", "to", msg="A range ends after it begins.")
     if end - start > RANGE_MAX:
         raise Unprocessable.at("body", "to", msg=f"A range has at most {RANGE_MAX.days} days.")
     answer = []
