@@ -47,7 +47,7 @@ def lint(suite: str) -> dict[str, list[str]]:
         "rust: clippy": ["cargo", "clippy", "--quiet", "--all-targets", *MANIFEST, "--", "-D", "warnings"],
         "frontend: eslint": [*npm(), "run", "lint"],
         "frontend: API types": [*npm(), "run", "types:check"],
-        "frontend: vue-tsc": [*npm(), "exec", "--", "vue-tsc", "--noEmit"],
+        "frontend: vue-tsc": [*npm(), "run", "check"],
     }
     return chosen(commands, suite) if suite else commands
 

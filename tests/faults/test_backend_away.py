@@ -4,11 +4,11 @@ import asyncio
 import os
 import sys
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-
 from parts import stored
 from parts.backend import Backend, make_source
 
@@ -46,7 +46,7 @@ async def test_stopping_the_backend_loses_nothing(module_database: str, conn: "a
     for key in keys:
         times = [t for t, _ in await stored.readings(conn, NAME, key)]
         assert times == sorted(set(times))
-        for first, second in zip(times, times[1:], strict=False):
+        for first, second in pairwise(times):
             steps[round((second - first) / STEP_US)] += 1
     assert set(steps) == {1}, f"readings are missing or doubled: {dict(steps)}"
     assert await stored.rows(conn, "SELECT cause FROM gaps") == []
