@@ -24,12 +24,8 @@ FOCUS_RING: Final = """(element => [element, element.parentElement, ...element.p
 }))(document.activeElement)"""
 
 
-@pytest.fixture(scope="module")
-def screenshots(installation: Installation) -> Path | None:
-    """Where the README's pictures go, or None. Waits until the charts they show are full."""
-    folder = os.environ.get("WEBMACS_TEST_SCREENSHOTS")
-    if folder is None:
-        return None
+def wait_for_history(installation: Installation) -> None:
+    """Until the charts are full. The README's pictures alone need it."""
     channel = installation.channels()["system.cpu_total"]["public_id"]
 
     def oldest() -> list[int]:
@@ -39,24 +35,28 @@ def screenshots(installation: Installation) -> Path | None:
 
     while not oldest():
         time.sleep(1)
-    return Path(folder)
 
 
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("size", SIZES)
-def test_the_dashboard_fits_its_screen(look: Callable[..., Page], screenshots: Path | None, size: str, theme: str) -> None:
+def test_the_dashboard_fits_its_screen(look: Callable[..., Page], installation: Installation, size: str, theme: str) -> None:
     page = look(size, theme)
     page.goto("/")
     page.wait_for_chart(points=5)
+    folder = os.environ.get("WEBMACS_TEST_SCREENSHOTS")
+    if folder:
+        wait_for_history(installation)
     assert page.evaluate("document.documentElement.className") == theme
     assert page.evaluate(NO_SIDEWAYS)
     phone = size == "390"
     assert page.evaluate("getComputedStyle(document.querySelector('nav.tabs')).display !== 'none'") == phone
     assert (page.count(".tile") > 0) == phone
+    if not phone:
+        page.wait_for("footer >> text=Drawn")
     OUT.mkdir(exist_ok=True)
     page.screenshot(OUT / f"dashboard-{size}-{theme}.png")
-    if screenshots and (size, theme) in PICTURES:
-        page.screenshot(screenshots / PICTURES[size, theme])
+    if folder and (size, theme) in PICTURES:
+        page.screenshot(Path(folder) / PICTURES[size, theme])
     assert page.axe() == []
 
 

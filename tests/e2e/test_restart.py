@@ -12,7 +12,9 @@ from e2e.conftest import Installation
 from parts.installation import eventually
 
 INTERVALS_MAX = 3
-"""A step between two readings that is longer than this many sampling intervals is a hole."""
+"""A step between two readings that is longer than this many sampling intervals is a hole, if it is also longer than STALL_MS."""
+STALL_MS = 1_000
+"""For so long a busy machine may keep the sampler from its beat. The backend is away for longer: what its kill had lost would be seen."""
 UNREACHABLE = r"ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE|ERR_SOCKET_NOT_CONNECTED|WebSocket"
 """What the browser itself writes to the console while nobody answers."""
 
@@ -53,7 +55,7 @@ def test_after_two_kills_of_the_backend_the_chart_goes_on_without_a_hole(
     page.wait_for("footer b:text-is('Live')")
 
     back_ms = page.evaluate("Date.now()")
-    widest = [INTERVALS_MAX * channel["expected_interval_ms"] for channel in channels]
+    widest = [max(STALL_MS, INTERVALS_MAX * channel["expected_interval_ms"]) for channel in channels]
     panes = "[...document.querySelectorAll('.pane__plot')].map(one => one.dataset)"
     page.until(f"{panes}.length === 2 && {panes}.every((one, i) => one.newestMs > {back_ms + 1_000} && one.widestMs <= {widest}[i])")
     assert [pane["breaks"] for pane in page.chart()] == [0, 0]
@@ -63,5 +65,4 @@ def test_after_two_kills_of_the_backend_the_chart_goes_on_without_a_hole(
         end_us = newest_us(installation, channel["public_id"])
         assert end_us > back_ms * 1_000
         times = reading_times(installation, channel["public_id"], begin_us, end_us)
-        assert len(times) >= (end_us - begin_us) / (INTERVALS_MAX * channel["expected_interval_ms"] * 1_000)
         assert max(b - a for a, b in pairwise(times)) <= widest_ms * 1_000, channel["name"]
