@@ -3,6 +3,7 @@ they encoded beforehand. It speaks the same protocol as the link, without reconn
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from webmacs_controller import clock, wire
 
 INSTANCE: Final = "loadtest"
+PING_S: Final = wire.SILENCE_S_MAX / 3
 
 
 class SenderError(Exception):
@@ -28,7 +30,7 @@ class FastSender:
         self._url = url
         self._credential = credential
         self._socket: ClientConnection | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._under_way: deque[tuple[int, int, float]] = deque()  # (seq, bytes, sent at)
         self._under_way_bytes = 0
         self._credit_bytes = 0
@@ -65,7 +67,7 @@ class FastSender:
         if message.refused:
             raise SenderError(f"The backend refused {len(message.refused)} channels, the first one because: {message.refused[0][1]}")
         self._credit_bytes = message.credit_bytes
-        self._reading = asyncio.create_task(self._read())
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._beat())]
         return message
 
     async def send(self, frame: bytes) -> None:
@@ -89,8 +91,9 @@ class FastSender:
             await self._wait()
 
     async def close(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._socket is not None:
             await self._socket.close()
 
@@ -129,6 +132,14 @@ class FastSender:
         except (SenderError, ConnectionClosed) as error:
             self._failure = str(error)
             self._moved.set()
+
+    async def _beat(self) -> None:
+        """A sign of life while no frames go."""
+        with contextlib.suppress(ConnectionClosed):
+            while self._socket is not None:
+                await asyncio.sleep(PING_S)
+                now = clock.now()
+                await self._socket.send(wire.encode(wire.Ping(now.wall_us, now.monotonic_us)))
 
     def _take(self, committed_seq: int) -> None:
         now = time.monotonic()
