@@ -74,6 +74,9 @@ class Core:
     def set_events(self, events: list[tuple[int, bytes]]) -> None:
         """(event id, public id): every event, for text frames in and ticks out."""
 
+    def add_events(self, events: list[tuple[int, bytes]]) -> None:
+        """(event id, public id) of events made since; the others stay."""
+
     def set_experiments(self, experiments: list[tuple[int, bytes, int, int | None, list[int] | None]]) -> None:
         """(id, public id, started_us, stopped_us or None, frozen scope of event ids or None for all): a run never spans two."""
 

@@ -132,6 +132,12 @@ impl Core {
         Ok(())
     }
 
+    fn add_events(&self, py: Python<'_>, events: Vec<(i32, PyBackedBytes)>) -> PyResult<()> {
+        let events = events.iter().map(|(id, bytes)| Ok((*id, public_id(bytes)?))).collect::<Result<Vec<_>, Fault>>()?;
+        py.detach(|| self.change_catalogue(|catalogue| catalogue.add_events(&events)));
+        Ok(())
+    }
+
     fn set_experiments(&self, py: Python<'_>, experiments: Vec<ExperimentRow>) -> PyResult<()> {
         let experiments = experiments.into_iter().map(|(id, bytes, started_us, stopped_us, scope)| {
             let public_id = public_id(&bytes)?;

@@ -32,8 +32,14 @@ pub struct Catalogue {
 
 impl Catalogue {
     pub fn set_events(&mut self, events: &[(i32, PublicId)]) {
-        self.events = events.iter().copied().collect();
-        self.by_public_id = events.iter().map(|&(id, public_id)| (public_id, id)).collect();
+        self.events.clear();
+        self.by_public_id.clear();
+        self.add_events(events);
+    }
+
+    pub fn add_events(&mut self, events: &[(i32, PublicId)]) {
+        self.events.extend(events.iter().copied());
+        self.by_public_id.extend(events.iter().map(|&(id, public_id)| (public_id, id)));
     }
 
     pub fn set_experiments(&mut self, experiments: Vec<Experiment>) {

@@ -73,15 +73,13 @@ class Catalogue:
 
     async def _load(self) -> None:
         async with self._pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
-            # as bytes: 50,000 UUID objects would cost a quarter of a second
-            events = await conn.fetch("SELECT id, uuid_send(public_id), writer_id FROM events")
+            await self._load_events(conn)
             experiments = await conn.fetch(
                 """SELECT e.id, e.public_id, e.started_on, e.stopped_on,
                           CASE WHEN e.scoped THEN array(SELECT event_id FROM experiment_events s WHERE s.experiment_id = e.id) END AS scope
                      FROM experiments e WHERE e.stopped_on IS NULL OR e.stopped_on > now() - interval '31 days'"""
             )
             rules = await conn.fetch("SELECT id, event_id, operator, threshold, threshold_high FROM rules WHERE enabled")
-        self._core.set_events([(event_id, public_id) for event_id, public_id, _ in events])
         self._core.set_experiments(
             [
                 (
@@ -95,9 +93,22 @@ class Catalogue:
             ]
         )
         self._core.set_rules([(row["id"], row["event_id"], row["operator"], row["threshold"], row["threshold_high"]) for row in rules])
-        self._public = {public_id: event_id for event_id, public_id, _ in events}
-        self._writers = {event_id: writer_id for event_id, _, writer_id in events}
         self.version += 1
+
+    async def _load_events(self, conn: Connection) -> None:
+        """Those made since are added, which is what a thousand controllers that come for the first time need. When events went, or
+        changed their writer with a source that went, all are read: 50,000 in some 100 ms."""
+        query = "SELECT id, uuid_send(public_id), writer_id FROM events"  # as bytes: UUID objects would cost as much again
+        events = await conn.fetch(f"{query} WHERE id > $1", max(self._writers, default=0))
+        count, writers = await conn.fetchrow("SELECT count(*), (SELECT array_agg(id) FROM writers) FROM events") or (0, [])
+        added = count == len(self._writers) + len(events) and set(self._writers.values()).issubset(writers)
+        if not added:
+            events = await conn.fetch(query)
+            self._public.clear()
+            self._writers.clear()
+        self._public.update((public_id, event_id) for event_id, public_id, _ in events)
+        self._writers.update((event_id, writer_id) for event_id, _, writer_id in events)
+        (self._core.add_events if added else self._core.set_events)([(event_id, public_id) for event_id, public_id, _ in events])
 
     async def load_latest(self) -> None:
         """At start: the last committed reading of each event, for snapshots."""
