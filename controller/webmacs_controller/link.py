@@ -16,7 +16,7 @@ from webmacs_controller.protocol import Delivery, Phase, ProtocolError, Refusal,
 
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 """A welcome that names 100,000 channels is about 6 MiB."""
-PAUSE_S: Final = (0.2, 10.0)
+PAUSE_S: Final = (0.2, 3.0)
 REFUSED_PAUSE_S: Final = (5.0, 60.0)
 """After a refused credential: somebody has to mend it."""
 

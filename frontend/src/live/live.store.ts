@@ -14,6 +14,8 @@ const INTERVAL_MS = 100
 const HISTORY_S = 60
 /** The clock's offset is the best of this many seconds: a slow message can only make the backend look late, never early. */
 const OFFSET_SAMPLES = 60
+/** Before there are so many, messages held up while the page was loading would make every delay look like none. */
+const OFFSET_SAMPLES_MIN = 3
 const LATENCY_SAMPLES = 600
 const LATENCY_PER_BATCH = 16
 
@@ -108,6 +110,7 @@ export const useLive = defineStore('live', () => {
   /** Runs in the frame that draws a batch: the difference to the sampling time is what the person at the screen lives with. */
   function measure(): void {
     frame = 0
+    if (offsets.length < OFFSET_SAMPLES_MIN) undrawn = []
     const now = serverNow()
     for (const time of undrawn) {
       latencies[latencyCount % LATENCY_SAMPLES] = Math.max(0, now - time)
@@ -127,6 +130,8 @@ export const useLive = defineStore('live', () => {
     switch (message.type) {
       case 'connected': {
         offsets = []
+        latencyCount = 0
+        drawn.value = null
         noteServerTime(message.server_time, receivedAt)
         plant.value = message.plant ?? null
         if (lastHeardAt) announceBack(lastHeardAt, receivedAt)
