@@ -14,11 +14,15 @@ HERE = Path(__file__).parent
 def run(figures: Figures) -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        subprocess.run(
+        ran = subprocess.run(
             [sys.executable, "-m", "pytest", str(HERE / "test_core.py"), "-q", "--benchmark-only", f"--benchmark-json={report}"],
             cwd=HERE.parent,
-            check=True,
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        if ran.returncode:
+            raise SystemExit(ran.stdout + ran.stderr)
         for benchmark in json.loads(report.read_text())["benchmarks"]:
             readings = benchmark["extra_info"].get("readings")
             name = benchmark["extra_info"].get("name", benchmark["name"])
