@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-
 from parts import stored
 from parts.backend import Backend, make_source
 from parts.proxy import Proxy
