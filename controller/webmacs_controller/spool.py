@@ -14,7 +14,6 @@ import hashlib
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,6 +22,7 @@ import msgspec
 from webmacs_controller import clock, frame, logs, segment, wire
 from webmacs_controller.protocol import Stream
 from webmacs_controller.segment import Record
+from webmacs_controller.spooled_stream import Loss, Settled, SpooledStream, State, Stored
 
 SPILL_AGE_US: Final = 1_000_000
 """Frames that are acknowledged younger than this never touch the disk: 64 channels at 1 kHz would wear flash with 66 GB a day."""
@@ -38,111 +38,6 @@ log = logs.get(__name__)
 
 class SpoolError(Exception):
     """The spool cannot be used by this process. One sentence."""
-
-
-class Loss(msgspec.Struct, array_like=True):
-    """Frames first...last that are gone."""
-
-    first: int
-    last: int
-    n: int
-    from_us: int
-    to_us: int
-    cause: wire.GapCause
-
-
-class State(msgspec.Struct, array_like=True):
-    """What a stream's segments do not say: how it is called and numbered now. Kept on disk from the first loss on, with what makes it
-    a stream when every segment is gone."""
-
-    version: int
-    order: int
-    head: segment.Head
-    id: bytes
-    pieces: list[tuple[int, int]]
-    """(index, seq) from which on seq rises with index, rising"""
-    gaps: dict[int, bytes]
-    """seq -> gap frame, for seqs that stand for a loss; the piece behind it begins with the next seq"""
-    losses: list[Loss]
-    """Losses that have no gap frame yet, rising"""
-    next_index: int
-
-
-class _Stored(NamedTuple):
-    path: Path
-    first: int
-    bytes: int
-
-
-class _Settled(msgspec.Struct, frozen=True):
-    """What is known at the end of a frame: readings up to it and its last time."""
-
-    index: int
-    readings: int
-    to_us: int
-
-
-class _Stream:
-    """One stream's frames and numbers. `home` is the id in its file names, `state.id` the one on the wire."""
-
-    def __init__(self, order: int, home: bytes, head: segment.Head, live: bool) -> None:
-        self.order = order
-        self.home = home
-        self.head = head
-        self.live = live
-        self.state = State(0, order, head, home, [(1, 1)], {}, [], 1)
-        self.disk: deque[_Stored] = deque()
-        self.writer: segment.Writer | None = None
-        self.writer_bytes = 0  # as counted in the spool's size
-        self.memory: dict[int, tuple[Record, int]] = {}  # index -> (record, made at), rising, not on disk
-        self.next_index = 1
-        self.readings = 0
-        self.committed_index = 0
-        self.sent_index = 0  # from committed to here it may be stored at the other end: not to be dropped
-        self.certain = live  # False for what a dead process left until the backend has said how far it came
-        self.handed: dict[int, _Settled] = {}  # frames under way
-        self.settled = _Settled(0, 0, head.started_us)
-
-    def seq_of(self, index: int) -> int:
-        for first, seq in reversed(self.state.pieces):
-            if index >= first:
-                return seq + index - first
-        return 0
-
-    def index_of(self, seq: int) -> int:
-        """The last index that is settled when this seq is."""
-        pieces = self.state.pieces
-        for position in range(len(pieces) - 1, -1, -1):
-            first, first_seq = pieces[position]
-            if seq >= first_seq:
-                if seq in self.state.gaps and position + 1 < len(pieces):
-                    return pieces[position + 1][0] - 1
-                return first + seq - first_seq
-        first, first_seq = pieces[0]
-        return max(0, first + seq - first_seq)
-
-    def expects(self, index: int) -> bool:
-        """The frame is neither dropped nor covered by a gap frame; shared memory may hold one that is."""
-        for (first, seq), (next_first, next_seq) in pairwise(self.state.pieces):
-            if first + next_seq - 1 - seq <= index < next_first:
-                return False
-        return not any(loss.first <= index <= loss.last for loss in self.state.losses)
-
-    def renumber_behind(self, seq: int, end: int, gap: bytes) -> None:
-        """`gap` takes `seq` and the frame `end` the next one. Gaps that were declared behind it are losses again, to be declared anew."""
-        state = self.state
-        losses = [loss for loss in state.losses if loss.first >= end]
-        for (before, before_seq), (first, first_seq) in pairwise(state.pieces):
-            if first > end and (declared := state.gaps.get(first_seq - 1)) is not None:
-                lost = msgspec.msgpack.decode(declared, type=wire.Gap)
-                losses.append(Loss(before + first_seq - 1 - before_seq, first - 1, lost.n, lost.from_us, lost.to_us, lost.cause))
-        state.losses = sorted(losses, key=lambda loss: loss.first)
-        state.pieces = [*(piece for piece in state.pieces if piece[1] <= seq), (end, seq + 1)]
-        state.gaps = {**{earlier: kept for earlier, kept in state.gaps.items() if earlier < seq}, seq: gap}
-
-    @property
-    def finished(self) -> bool:
-        return not self.live and self.committed_index >= self.next_index - 1
 
 
 class Spool:
@@ -187,7 +82,7 @@ class Spool:
         self._streams = deque(self._recover())
         order = max((stream.order for stream in self._streams), default=0) + 1
         home = self._new_id()
-        self._live = _Stream(order, home, segment.Head(home, list(channels), now().wall_us), live=True)
+        self._live = SpooledStream(order, home, segment.Head(home, list(channels), now().wall_us), live=True)
         self._streams.append(self._live)
         self._drop_until_bounded()
 
@@ -237,7 +132,7 @@ class Spool:
             self._shared_failure(error)
         return shared
 
-    def _recover(self) -> list[_Stream]:
+    def _recover(self) -> list[SpooledStream]:
         """The streams of dead processes, oldest first."""
         homes: dict[bytes, tuple[int, list[tuple[int, Path]], list[Path]]] = {}
         for directory, on_disk in ((self._directory, True), (self._shared, False)):
@@ -259,19 +154,19 @@ class Spool:
 
     def _recover_stream(
         self, order: int, home: bytes, disk: list[tuple[int, Path]], shared: list[Path], state: State | None
-    ) -> _Stream | None:
+    ) -> SpooledStream | None:
         head: segment.Head | None = state.head if state is not None else None
         last: Record | None = None
-        stored: deque[_Stored] = deque()
+        stored: deque[Stored] = deque()
         for first, path in sorted(disk, reverse=True):  # the newest tells where the stream ends; the others are read when sent
             if last is not None and head is not None:
-                stored.appendleft(_Stored(path, first, path.stat().st_size))
+                stored.appendleft(Stored(path, first, path.stat().st_size))
                 continue
             contents = self._read(path)
             head = head or contents.head
             if contents.records:
                 last = last or contents.records[-1]
-                stored.appendleft(_Stored(path, first, path.stat().st_size))
+                stored.appendleft(Stored(path, first, path.stat().st_size))
             else:
                 self._remove(path)
         records: dict[int, Record] = {}
@@ -287,7 +182,7 @@ class Spool:
             if stored or records:
                 log.error("spool_unreadable", stream=home.hex(), reason="no segment says which channels the frames belong to")
             return None
-        stream = _Stream(order, home, head, live=False)
+        stream = SpooledStream(order, home, head, live=False)
         stream.disk = stored
         if newest is not None:
             stream.next_index = newest.index + 1
@@ -423,7 +318,7 @@ class Spool:
     def _disk_pauses(self) -> bool:
         return self._disk_failed_us is not None and self._now().monotonic_us - self._disk_failed_us < DISK_RETRY_US
 
-    def _due(self, age_us: int) -> list[tuple[_Stream, segment.Writer | None, list[Record]]]:
+    def _due(self, age_us: int) -> list[tuple[SpooledStream, segment.Writer | None, list[Record]]]:
         latest_us = self._now().monotonic_us - (age_us if self._memory_bytes < MEMORY_BYTES // 4 else 0)
         due = []
         for stream in self._streams:
@@ -432,11 +327,11 @@ class Spool:
                 due.append((stream, stream.writer, records))
         return due
 
-    def _write(self, due: list[tuple[_Stream, segment.Writer | None, list[Record]]]) -> list["_Written"]:
+    def _write(self, due: list[tuple[SpooledStream, segment.Writer | None, list[Record]]]) -> list["_Written"]:
         """In a worker thread: touches nothing but the writers."""
         return [self._write_stream(*item) for item in due]
 
-    def _write_stream(self, stream: _Stream, writer: segment.Writer | None, records: list[Record]) -> "_Written":
+    def _write_stream(self, stream: SpooledStream, writer: segment.Writer | None, records: list[Record]) -> "_Written":
         ended: list[segment.Writer] = []
         safe = 0
         try:
@@ -463,7 +358,7 @@ class Spool:
             for writer in written.ended:
                 writer.close()
                 if writer.synced:
-                    stream.disk.append(_Stored(writer.path, writer.first, writer.bytes))
+                    stream.disk.append(Stored(writer.path, writer.first, writer.bytes))
                     self._bytes += writer.bytes
                 else:
                     self._remove(writer.path)
@@ -495,10 +390,10 @@ class Spool:
             )
         self._disk_failed_us = self._now().monotonic_us
 
-    def _end_segment(self, stream: _Stream) -> None:
+    def _end_segment(self, stream: SpooledStream) -> None:
         if stream.writer is not None:
             stream.writer.close()
-            stream.disk.append(_Stored(stream.writer.path, stream.writer.first, stream.writer_bytes))
+            stream.disk.append(Stored(stream.writer.path, stream.writer.first, stream.writer_bytes))
             stream.writer, stream.writer_bytes = None, 0
 
     # delivery's side
@@ -518,7 +413,7 @@ class Spool:
         if record is None:
             return self._declare(stream, seq, index)
         stream.sent_index = max(stream.sent_index, index)
-        stream.handed[index] = _Settled(index, record.before + record.n, record.to_us)
+        stream.handed[index] = Settled(index, record.before + record.n, record.to_us)
         return frame.numbered(record.frame, seq)
 
     def welcomed(self, committed_seq: int) -> None:
@@ -527,9 +422,9 @@ class Spool:
         stream.handed = {}
         index = stream.index_of(committed_seq)
         if index < stream.committed_index:  # a backend restored from an older state forgot what it had
-            stream.committed_index, stream.settled = index, _Settled(0, 0, stream.head.started_us)
+            stream.committed_index, stream.settled = index, Settled(0, 0, stream.head.started_us)
         elif index > stream.settled.index and (record := self._find(stream, index)) is not None:
-            stream.handed[index] = _Settled(index, record.before + record.n, record.to_us)
+            stream.handed[index] = Settled(index, record.before + record.n, record.to_us)
         self.committed(committed_seq)
         if self._streams[0] is stream:
             stream.sent_index = stream.committed_index
@@ -572,7 +467,7 @@ class Spool:
         stream.handed = {}
         self._save(stream)
 
-    def _find(self, stream: _Stream, index: int) -> Record | None:
+    def _find(self, stream: SpooledStream, index: int) -> Record | None:
         if index in stream.memory:
             return stream.memory[index][0]
         path = None
@@ -590,7 +485,7 @@ class Spool:
             self._loaded = (path, {record.index: record for record in self._read(path).records})
         return self._loaded[1]
 
-    def _declare(self, stream: _Stream, seq: int, index: int) -> bytes:
+    def _declare(self, stream: SpooledStream, seq: int, index: int) -> bytes:
         """Frames from `index` on are gone: one gap frame takes this seq, and what follows moves down behind it."""
         following = self._following(stream, index)
         end = following.index if following is not None else stream.next_index
@@ -613,11 +508,11 @@ class Spool:
         log.error("readings_lost", cause=cause, readings=n, from_us=from_us, to_us=to_us)
         stream.renumber_behind(seq, end, gap)
         stream.sent_index = max(stream.sent_index, end - 1)
-        stream.handed[end - 1] = _Settled(end - 1, following.before if following is not None else before.readings + n, to_us)
+        stream.handed[end - 1] = Settled(end - 1, following.before if following is not None else before.readings + n, to_us)
         self._save(stream)
         return gap
 
-    def _following(self, stream: _Stream, index: int) -> Record | None:
+    def _following(self, stream: SpooledStream, index: int) -> Record | None:
         """The first frame behind `index` that is still there."""
         paths = [stored.path for position, stored in enumerate(stream.disk) if self._end(stream, position) >= index]
         if stream.writer is not None:
@@ -638,7 +533,7 @@ class Spool:
             if not any(self._drop_oldest(stream, over_all) for stream in self._streams):
                 return
 
-    def _drop_oldest(self, stream: _Stream, from_disk: bool) -> bool:
+    def _drop_oldest(self, stream: SpooledStream, from_disk: bool) -> bool:
         """Drops the oldest segment, or else the oldest frame in memory, that was never sent."""
         sendable = stream.sent_index + 1 if stream.certain else stream.committed_index + 1
         if from_disk:
@@ -656,7 +551,7 @@ class Spool:
         self._forget(stream, found)
         return True
 
-    def _lose(self, stream: _Stream, records: list[Record]) -> None:
+    def _lose(self, stream: SpooledStream, records: list[Record]) -> None:
         if self.dropped_frames == 0:
             log.error(
                 "spool_full",
@@ -676,7 +571,7 @@ class Spool:
 
     # files
 
-    def _end(self, stream: _Stream, position: int) -> int:
+    def _end(self, stream: SpooledStream, position: int) -> int:
         """The last index that this segment can hold."""
         if position + 1 < len(stream.disk):
             return stream.disk[position + 1].first - 1
@@ -684,19 +579,19 @@ class Spool:
             return stream.writer.first - 1
         return next(iter(stream.memory), stream.next_index) - 1
 
-    def _forget(self, stream: _Stream, index: int) -> None:
+    def _forget(self, stream: SpooledStream, index: int) -> None:
         """Takes a frame out of memory; it may have gone already."""
         held = stream.memory.pop(index, None)
         if held is not None:
             self._memory_bytes -= _size(held[0])
             self._bytes -= _size(held[0])
 
-    def _remove_stored(self, stream: _Stream, position: int) -> None:
+    def _remove_stored(self, stream: SpooledStream, position: int) -> None:
         self._bytes -= stream.disk[position].bytes
         self._remove(stream.disk[position].path)
         del stream.disk[position]
 
-    def _remove_stream(self, stream: _Stream) -> None:
+    def _remove_stream(self, stream: SpooledStream) -> None:
         for index in list(stream.memory):
             self._forget(stream, index)
         if not self._writing:
@@ -718,7 +613,7 @@ class Spool:
         except OSError as error:
             self._disk_failed(error)
 
-    def _save(self, stream: _Stream) -> None:
+    def _save(self, stream: SpooledStream) -> None:
         """Makes the stream's state durable; in shared memory when the disk does not take it."""
         stream.state.version += 1
         stream.state.next_index = stream.next_index
@@ -736,7 +631,7 @@ class Spool:
 
 
 class _Written(NamedTuple):
-    stream: _Stream
+    stream: SpooledStream
     ended: list[segment.Writer]
     writer: segment.Writer | None
     safe: list[Record]
