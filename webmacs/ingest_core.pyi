@@ -95,9 +95,8 @@ class Core:
         its text frames may write (None: every event). The events are owned already; a number and an event stand in the table
         once. An open connection may be opened again with a new table: what it buffered stays."""
 
-    def close(self, connection: int, discard: bool) -> None:
-        """The connection ends. With `discard` what it buffered is forgotten (it was fenced, and its source sends it again),
-        else the next drain still hands it over."""
+    def close(self, connection: int) -> None:
+        """The connection ends; what it buffered is handed over by the next drain."""
 
     # readings in
     def accept(self, connection: int, frame: bytes, now_us: int) -> Accepted | Refused:
@@ -107,9 +106,6 @@ class Core:
     def accept_text(self, connection: int, index: int, frame: bytes, now_us: int) -> Accepted | Refused | Unowned:
         """{"datapoints": [{"event_public_id", "value", "timestamp"?}]}: the same way in. `index` is the message's number on
         the connection. Without a timestamp: now_us, plus 1 µs for each repeat of an event."""
-
-    def refuse(self, connection: int, seq: int, code: Code, detail: str, now_us: int) -> None:
-        """Records a refusal that the caller decided, so that it is committed like one of the core's own."""
 
     @property
     def buffered_bytes(self) -> int:
@@ -204,7 +200,7 @@ class Window:
     def series(self, payloads: bytes) -> bytes:
         """`payloads`: a binary COPY of (created_on, id, encoding, payload) of the wanted runs, or b"".
         JSON of at most max_points buckets: {"t0": [µs], "t1": [µs], "min": [], "max": [], "avg": [], "last": [], "n": []};
-        t0 and t1 are the first and last reading's time in the bucket, for which it is exact.
+        t0 and t1 are the first and last reading's time in the bucket, for which it is exact. An avg is null where the sum overflows.
         Raises CorruptPayload with the run's place when a payload cannot be read."""
 
 def decode_run(created_us: int, encoding: int, payload: bytes) -> tuple[bytes, bytes]:

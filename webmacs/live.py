@@ -38,9 +38,10 @@ async def run(app: Starlette, pool: Pool, dsn: str, vitals: Vitals) -> AsyncIter
     """Starts everything and hangs what sockets need on `app.state`: core, hub, catalogue, intake, sockets."""
     core = Core()
     hub = Hub(core)
-    flusher = Flusher(core, dsn, vitals)
+    owner = uuid4()
+    flusher = Flusher(core, dsn, vitals, owner)
     catalogue = Catalogue(pool, core, lambda what: hub.broadcast(orjson.dumps({"type": "config", "what": what})))
-    intake = Intake(pool, core, flusher, catalogue, vitals, owner=uuid4())
+    intake = Intake(pool, core, flusher, catalogue, vitals, owner)
     sockets = OpenSockets()
     app.state.hub, app.state.catalogue, app.state.intake, app.state.sockets = hub, catalogue, intake, sockets
     async with pool.acquire() as conn:

@@ -664,13 +664,12 @@ def _listed(directory: Path, suffix: str) -> list[Path]:
 
 
 def _replace(path: Path, data: bytes) -> None:
+    """The whole file or the old one: what is written short raises, and is not renamed."""
     temporary = path.with_suffix(".new")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(handle, data)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.rename(path)
     segment.sync_directory(path.parent)
 

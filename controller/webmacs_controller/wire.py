@@ -24,6 +24,11 @@ Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=_NO_NUL)]
 Unit = Annotated[str, Meta(max_length=50, pattern=_NO_NUL)]
 ChannelNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
+Micros = Annotated[int, Meta(ge=0, le=2**62)]
+"""A clock: µs since 1970 UTC, or of a monotonic clock since whenever."""
+CONTROL_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Of a hello or describe: enough for 100,000 channels with names of a usual length."""
+
 ChannelType = Literal["sensor", "actuator", "range", "cmd_button", "cmd_opened", "cmd_closed"]
 GapCause = Literal["spool_overflow", "spool_damaged", "source_stopped", "device_error", "disabled"]
 QualityCode = Literal["good", "stale", "out_of_range", "device_error", "simulated", "manual", "maintenance"]
@@ -62,8 +67,8 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
     next_seq: Annotated[int, Meta(ge=1)]
     """The number that the source will give to the next frame it makes: everything it still knows lies below."""
     channels: Annotated[list[HelloChannel], Meta(max_length=CHANNELS_MAX)]
-    wall_us: int
-    monotonic_us: int
+    wall_us: Micros
+    monotonic_us: Micros
 
 
 class Limits(msgspec.Struct, array_like=True, frozen=True):
@@ -194,15 +199,15 @@ class Credit(msgspec.Struct, array_like=True, frozen=True, tag=10):
 
 
 class Ping(msgspec.Struct, array_like=True, frozen=True, tag=11):
-    wall_us: int
-    monotonic_us: int
+    wall_us: Micros
+    monotonic_us: Micros
 
 
 class Pong(msgspec.Struct, array_like=True, frozen=True, tag=12):
-    wall_us: int
-    monotonic_us: int
-    echoed_wall_us: int
-    echoed_monotonic_us: int
+    wall_us: Micros
+    monotonic_us: Micros
+    echoed_wall_us: Micros
+    echoed_monotonic_us: Micros
 
 
 FromSource = Hello | Describe | Ping | Pong

@@ -11,7 +11,7 @@ use pyo3::types::PyBytes;
 
 use crate::catalogue::{Catalogue, Experiment, PublicId};
 use crate::drain;
-use crate::error::{Code, Fault, Refusal};
+use crate::error::{Fault, Refusal};
 use crate::frame;
 use crate::intake::{GapRow, Intake, QualityRow, Receipt, TextVerdict, Writer};
 use crate::latest::{self, Brought, Last, Latest};
@@ -26,10 +26,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn public_id(bytes: &[u8]) -> Result<PublicId, Fault> {
     bytes.try_into().map_err(|_| Fault::Misuse(format!("a public id has 16 bytes, not {}", bytes.len())))
-}
-
-fn code_named(name: &str) -> Result<Code, Fault> {
-    Code::named(name).ok_or_else(|| Fault::Misuse(format!("there is no refusal code {name:?}")))
 }
 
 #[pyclass(frozen, get_all, module = "webmacs.ingest_core")]
@@ -175,8 +171,8 @@ impl Core {
         Ok(py.detach(|| lock(&self.intake).open(connection, &channels, &refused, grants))?)
     }
 
-    fn close(&self, py: Python<'_>, connection: i64, discard: bool) -> PyResult<()> {
-        Ok(py.detach(|| lock(&self.intake).close(connection, discard))?)
+    fn close(&self, py: Python<'_>, connection: i64) -> PyResult<()> {
+        Ok(py.detach(|| lock(&self.intake).close(connection))?)
     }
 
     fn accept(&self, py: Python<'_>, connection: i64, frame: &[u8], now_us: i64) -> PyResult<Verdict> {
@@ -205,11 +201,6 @@ impl Core {
             TextVerdict::Refused(refusal) => Verdict::Refused(refusal.into()),
             TextVerdict::Unowned(events) => Verdict::Unowned(Unowned { events }),
         })
-    }
-
-    fn refuse(&self, py: Python<'_>, connection: i64, seq: i64, code: &str, detail: &str, now_us: i64) -> PyResult<()> {
-        let code = code_named(code)?;
-        Ok(py.detach(|| lock(&self.intake).refuse(connection, seq, code, detail, now_us))?)
     }
 
     #[getter]

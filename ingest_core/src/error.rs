@@ -35,10 +35,6 @@ impl Code {
     pub fn name(self) -> &'static str {
         CODES[self as usize].1
     }
-
-    pub fn named(name: &str) -> Option<Code> {
-        CODES.iter().find(|(_, known)| *known == name).map(|(code, _)| *code)
-    }
 }
 
 /// A frame taken not at all. `position` is the index of the bad reading in its column (in a text or preview frame: in its list),

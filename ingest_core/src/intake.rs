@@ -297,9 +297,9 @@ impl Intake {
         Ok(())
     }
 
-    pub fn close(&mut self, id: i64, discard: bool) -> Result<(), Fault> {
+    pub fn close(&mut self, id: i64) -> Result<(), Fault> {
         let connection = find(&mut self.connections, id)?;
-        if discard || (connection.touched.is_empty() && connection.records.is_empty()) {
+        if connection.touched.is_empty() && connection.records.is_empty() {
             self.buffered_bytes -= connection.held;
             self.connections.remove(&id);
         } else {
@@ -369,15 +369,6 @@ impl Intake {
         };
         self.buffered_bytes += connection.held - before;
         Ok(verdict)
-    }
-
-    /// Records a refusal that the caller decided.
-    pub fn refuse(&mut self, id: i64, seq: i64, code: Code, detail: &str, now_us: i64) -> Result<(), Fault> {
-        let connection = find(&mut self.connections, id)?;
-        let before = connection.held;
-        connection.refuse(Some(seq), Refusal::new(code, detail), now_us, &self.events);
-        self.buffered_bytes += connection.held - before;
-        Ok(())
     }
 
     /// Moves everything out. What comes back knows nothing of the intake any more; `settle` brings the frontiers home.

@@ -48,6 +48,12 @@ CREATE TABLE writers (                                       -- whoever writes a
 );
 INSERT INTO writers (source_id) VALUES (NULL);               -- id 1, the pseudo-source rest
 
+CREATE TABLE flushes (                                       -- a process's last committed flush: tells whether a COMMIT took place
+    owner uuid PRIMARY KEY,
+    number int8 NOT NULL,
+    at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+
 CREATE TABLE streams (                                       -- delivery's whole memory: one number per stream
     source_id int4 NOT NULL REFERENCES sources ON DELETE CASCADE,
     stream bytea NOT NULL CHECK (length(stream) = 16),

@@ -3,13 +3,15 @@
 import errno
 import os
 import random
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 from parts.double import Backend
-from webmacs_controller import clock, frame, segment, wire
+from webmacs_controller import clock, frame, segment, spool, wire
 from webmacs_controller.clock import Now
 from webmacs_controller.protocol import Delivery
 from webmacs_controller.spool import Spool, SpoolError
@@ -423,3 +425,19 @@ def test_the_clock_of_the_spool_is_the_machine_s_by_default(tmp_path: Path) -> N
     assert spool.current().live
     assert clock.now().wall_us > 1_700_000_000_000_000
     spool.close()
+
+
+def test_a_state_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path) -> None:
+    """A disk with room for a part of it: the write is short, and that is no success."""
+    target = tmp_path / "stream.state"
+    target.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            spool._replace(target, bytes(8_008))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert target.read_bytes() == b"old"

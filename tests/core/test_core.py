@@ -141,13 +141,12 @@ def test_receipts_count_frames_by_the_minute_of_their_arrival() -> None:
     minute = NOW - NOW % (60 * SECOND)
     send(core, 1, 1, (0, 1.0), (1, 1.0))
     core.accept(1, wire.encode(wire.Data(2, NOW, [wire.Column(99, NOW, 1, [1.0])])), NOW)
-    core.refuse(1, 3, "seq_gap", "frames are missing\x00", NOW)
+    core.accept(1, wire.encode(wire.Data(3, NOW, [wire.Column(1, NOW, 0, [1.0])])), NOW)
     send(core, 4, 1, (2, 1.0), now_us=minute + 60 * SECOND)
     segment = drain_one(core)
     assert segment.receipts == [(minute, 1, 3, 3, 2), (minute + 60 * SECOND, 4, 4, 1, 1)]
     assert (segment.first_seq, segment.last_seq, segment.frames, segment.readings) == (1, 4, 4, 3)
-    assert [(seq, code, channel) for seq, code, channel, *_ in segment.refusals] == [(2, "unknown_channel", 99), (3, "seq_gap", None)]
-    assert all("\x00" not in refusal[4] for refusal in segment.refusals)
+    assert [(seq, code, channel) for seq, code, channel, *_ in segment.refusals] == [(2, "unknown_channel", 99), (3, "malformed", 1)]
 
 
 def test_rules_see_every_reading_and_late_ones_are_stored_without_them() -> None:
@@ -362,21 +361,15 @@ def test_previews_are_shown_and_never_kept() -> None:
     assert other.take() is None
 
 
-def test_a_closed_connection_hands_over_what_it_brought_unless_it_is_discarded() -> None:
+def test_a_closed_connection_hands_over_what_it_brought() -> None:
     core = make_core()
     send(core, 1, 1, (0, 1.0))
-    core.close(1, discard=False)
+    core.close(1)
     with pytest.raises(CoreError):
         core.accept(1, b"", NOW)
     assert drain_one(core).readings == 1
     with pytest.raises(CoreError):
-        core.close(1, discard=False)
-
-    core.open(2, [(1, 1)], [], None)
-    send(core, 1, 1, (1, 1.0), connection=2)
-    core.close(2, discard=True)
-    assert core.buffered_bytes == 0
-    assert core.drain() is None
+        core.close(1)
 
 
 def test_a_table_that_is_renewed_keeps_what_was_buffered() -> None:
@@ -404,8 +397,6 @@ def test_misuse_is_an_error_and_no_refusal() -> None:
         make_core().open(2, [(1, 1), (2, 1)], [], None)
     with pytest.raises(CoreError):
         core.set_events([(1, b"short")])
-    with pytest.raises(CoreError):
-        make_core().refuse(1, 1, "nonsense", "", NOW)  # type: ignore[arg-type]
 
 
 def test_threads_share_a_core_and_no_reading_is_lost_or_doubled() -> None:

@@ -1,4 +1,4 @@
-"""A proxy before PostgreSQL that can swallow the answer to a COMMIT: it took place, and nobody was told."""
+"""A proxy before PostgreSQL that can swallow a COMMIT, which then does not take place, or the answer to it, which did."""
 
 import asyncio
 import tempfile
@@ -11,13 +11,16 @@ SOCKET = ".s.PGSQL.5432"
 
 
 class Proxy:
-    """Listens on a Unix socket of its own. `swallow` answers to COMMITs that follow a COPY are lost, and their connections cut."""
+    """Listens on a Unix socket of its own. Of the COMMITs that follow a COPY the next `lose` never arrive, then the answers to the next
+    `swallow` are lost; each time the connection is cut."""
 
     def __init__(self, database: str) -> None:
         parts = urlsplit(database)
         self._server = Path(parse_qs(parts.query)["host"][0]) / SOCKET
         self._folder = tempfile.TemporaryDirectory(prefix="webmacs-proxy-")
         self.database = parts._replace(query=f"host={quote(self._folder.name, safe='')}").geturl()
+        self.lose = 0
+        self.lost = 0
         self.swallow = 0
         self.swallowed = 0
 
@@ -37,6 +40,10 @@ class Proxy:
             while data := await reader.read(1 << 16):
                 state["copied"] |= b"COPY" in data
                 if COMMIT in data:
+                    if state["copied"] and self.lose:
+                        self.lose -= 1
+                        self.lost += 1
+                        return
                     if state["copied"] and self.swallow:
                         self.swallow -= 1
                         state["cut"] = True

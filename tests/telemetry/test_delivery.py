@@ -328,3 +328,45 @@ async def test_a_bad_preview_is_refused_and_a_good_one_is_not_answered(backend: 
         await source.send(data(1, {0: ([now_us()], [1.0])}))
         await source.acknowledged(1)
         assert len(source.nacks) == 1
+
+
+async def test_a_day_without_a_partition_is_made_when_a_reading_needs_it(backend: Backend, conn: Conn) -> None:
+    """As after a clock that was set forward by weeks."""
+    t = now_us() + 20 * 3_600_000_000
+    day = time.strftime("%Y%m%d", time.gmtime(t / 1e6))
+    await conn.execute(f"DROP TABLE datapoints_{day}")
+    async with Source(backend.sockets, await make_source(backend.database, "ahead")) as source:
+        await source.hello(["ahead"])
+        await source.send(data(1, {0: ([t], [1.0])}))
+        await source.acknowledged(1)
+    assert await stored.readings(conn, "ahead", "ahead") == [(t, 1.0)]
+
+
+@pytest.mark.parametrize("message", [[11, 2**64 - 1, 0], [11, 0, -1], [1, 1, 1, "test", bytes(16), 1, [], 2**64 - 1, 0]])
+async def test_a_clock_beyond_all_bounds_is_refused(backend: Backend, message: list[Any]) -> None:
+    async with Source(backend.sockets, await make_source(backend.database, f"clock {message[0]} {message[1]}")) as source:
+        await source.send(wire.encode(message))
+        assert (await source.expect(wire.Nack)).code == "malformed"
+
+
+async def test_a_source_whose_event_was_deleted_must_say_hello_again(backend: Backend, conn: Conn) -> None:
+    credential = await make_source(backend.database, "bereft")
+    async with Source(backend.sockets, credential) as source:
+        await source.hello(["deleted", "kept"])
+        await conn.execute("DELETE FROM events WHERE channel_key = 'deleted'")
+        await conn.execute("SELECT pg_notify('webmacs_config', 'events')")
+        assert (await source.closed())[0] == 4409
+    async with Source(backend.sockets, credential) as source:
+        channels = [
+            wire.HelloChannel(0, "deleted", None, "deleted", "", "sensor"),
+            wire.HelloChannel(1, "kept", None, "kept", "", "sensor"),
+        ]
+        await source.send(wire.encode(wire.Hello(1, 1, "test", source.stream, 1, channels, 0, 0)))
+        welcome = await source.expect(wire.Welcome)
+        assert ([number for number, _ in welcome.accepted], [number for number, _ in welcome.refused]) == ([1], [0])
+
+
+async def test_a_hello_longer_than_allowed_is_refused(backend: Backend) -> None:
+    async with Source(backend.sockets, await make_source(backend.database, "verbose")) as source:
+        await source.send(wire.encode(wire.Describe([wire.Instance("a", "b", True, {"x": "y" * wire.CONTROL_BYTES_MAX}, [])])))
+        assert (await source.expect(wire.Nack)).code == "too_large"

@@ -36,7 +36,8 @@ class EventSeries(msgspec.Struct, frozen=True):
     t1: list[int]
     min: list[float]
     max: list[float]
-    avg: list[float]
+    avg: list[float | None]
+    """None where the sum of the readings is beyond a float64."""
     last: list[float]
     n: list[int]
 

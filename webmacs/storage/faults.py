@@ -9,8 +9,8 @@ from webmacs.storage.pool import DatabaseError
 PASSING_CLASSES: Final = ("08", "40", "53", "57", "58")
 """SQLSTATE: connection, serialization, resources (a full disk too), operator intervention (shutdown), system."""
 
-FAULTS: Final = (DatabaseError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""What comes when the database refuses or is gone."""
+FAULTS: Final = (DatabaseError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+"""What comes when the database refuses or is gone; the driver calls a session that ends at a bad moment its internal error."""
 
 
 def passes(fault: BaseException) -> bool:

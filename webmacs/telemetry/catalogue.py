@@ -46,6 +46,8 @@ class Catalogue:
         self._changed = changed
         self._public: dict[bytes, int] = {}
         self._writers: dict[int, int] = {}
+        self.gone: Callable[[set[int]], None] = lambda events: None
+        """Called with the events that were deleted."""
         self._loading = asyncio.Lock()
         self._asked = 0
         self._loaded = 0
@@ -100,15 +102,21 @@ class Catalogue:
         changed their writer with a source that went, all are read: 50,000 in some 100 ms."""
         query = "SELECT id, uuid_send(public_id), writer_id FROM events"  # as bytes: UUID objects would cost as much again
         events = await conn.fetch(f"{query} WHERE id > $1", max(self._writers, default=0))
-        count, writers = await conn.fetchrow("SELECT count(*), (SELECT array_agg(id) FROM writers) FROM events") or (0, [])
-        added = count == len(self._writers) + len(events) and set(self._writers.values()).issubset(writers)
-        if not added:
+        ids, writers = await conn.fetchrow("SELECT coalesce(sum(id), 0), (SELECT array_agg(id) FROM writers) FROM events") or (0, [])
+        known = sum(self._writers) + sum(row[0] for row in events)
+        added = ids == known and set(self._writers.values()).issubset(writers)
+        if added:
+            gone: set[int] = set()
+        else:
             events = await conn.fetch(query)
+            gone = self._writers.keys() - {row[0] for row in events}
             self._public.clear()
             self._writers.clear()
         self._public.update((public_id, event_id) for event_id, public_id, _ in events)
         self._writers.update((event_id, writer_id) for event_id, _, writer_id in events)
         (self._core.add_events if added else self._core.set_events)([(event_id, public_id) for event_id, public_id, _ in events])
+        if gone:
+            self.gone(gone)
 
     async def load_latest(self) -> None:
         """At start: the last committed reading of each event, for snapshots."""

@@ -8,6 +8,9 @@ are tried again; nothing is acknowledged meanwhile, so sources run out of credit
 import asyncio
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
+from uuid import UUID
+
+import asyncpg
 
 from webmacs import clock, logs
 from webmacs.http.socket import CLOSE_FENCED, CLOSE_UNSTORABLE
@@ -15,6 +18,7 @@ from webmacs.ingest_core import Core, Drained, Segment
 from webmacs.storage import pool as database
 from webmacs.storage import runs
 from webmacs.storage.faults import FAULTS, passes
+from webmacs.storage.partitions import ensure_partitions
 from webmacs.storage.pool import Connection
 from webmacs.storage.vitals import Vitals
 from webmacs.telemetry import sources
@@ -65,10 +69,11 @@ class Poisoned(Exception):
 class Flusher:
     """Owns the way from the core's buffers to the commit. `run()` is its life; senders register while they are connected."""
 
-    def __init__(self, core: Core, dsn: str, vitals: Vitals) -> None:
+    def __init__(self, core: Core, dsn: str, vitals: Vitals, owner: UUID) -> None:
         self._core = core
         self._dsn = dsn
         self._vitals = vitals
+        self._owner = owner
         self._senders: dict[int, Sender] = {}
         self._retired: list[int] = []
         self._wanted = asyncio.Event()
@@ -78,7 +83,7 @@ class Flusher:
         self._begun = 0
         self._ended = 0
         self._conn: Connection | None = None
-        self._in_doubt: tuple[int, dict[int, Void]] | None = None
+        self._number = 0
         self._readings_per_s = 0.0
         self._runs_per_s = 0.0
         self._ended_at = clock.monotonic()
@@ -180,18 +185,23 @@ class Flusher:
         return void
 
     async def _store_patiently(self, segments: dict[int, Segment]) -> dict[int, Void]:
+        """One flush, under one number: however often it is tried, it is committed once."""
+        self._number += 1
+        void: dict[int, Void] = {}
         delay = RETRY_S_MIN
         while True:
             try:
                 conn = await self._connection()
-                void = await self._settle_doubt(conn)
-                if void is None:
-                    void = await self._commit(conn, segments)
+                void = await self._commit(conn, segments, void)
                 break
+            except asyncpg.CheckViolationError as fault:
+                # No partition for a reading's day: the clock was set forward. A second time it is something else.
+                if not await self._make_days(conn):
+                    raise Poisoned(str(fault)) from fault
+                continue
             except FAULTS as fault:
                 await self._drop_connection()
                 if not passes(fault):
-                    self._in_doubt = None
                     raise Poisoned(str(fault)) from fault
                 if self._vitals.storing:
                     log.warning("storing_stopped", reason=str(fault) or type(fault).__name__)
@@ -203,49 +213,45 @@ class Flusher:
             self._vitals.set_storing(True)
         return void
 
-    async def _commit(self, conn: Connection, segments: dict[int, Segment]) -> dict[int, Void]:
-        """One transaction: fence, readings, numbers, receipts, latest, gaps, rules. Answers which segments are void."""
-        writers = {writer for segment in segments.values() for writer, _ in segment.writers}
+    async def _make_days(self, conn: Connection) -> bool:
+        """Whether days were missing and are made now."""
+        try:
+            return await ensure_partitions(conn, clock.now_us()) > 0
+        except FAULTS as fault:
+            log.warning("upkeep_failed", reason=str(fault))
+            return passes(fault)
+
+    async def _commit(self, conn: Connection, segments: dict[int, Segment], before: dict[int, Void]) -> dict[int, Void]:
+        """One transaction: fence, readings, numbers, receipts, latest, gaps, rules. Answers which segments are void; `before` is the
+        answer of an earlier try, which is true when that one took place after all."""
         async with conn.transaction():
-            current, xid = await sources.lock_writers(conn, sorted(writers))
-            void = {
-                index: FENCED
-                for index, segment in segments.items()
-                if any(current.get(writer) != generation for writer, generation in segment.writers)
-            }
-            delivered = [self._delivered(segment) for index, segment in segments.items() if index not in void]
-            if delivered:
-                await self._write(conn, delivered)
-            self._in_doubt = (xid, void)  # from here on only the answer to COMMIT tells what happened
-        self._in_doubt = None
-        return void
+            if await sources.last_flush(conn, self._owner) == self._number:
+                log.warning("commit_was_in_doubt", flush=self._number)
+                return before
+            current = await sources.lock_writers(conn, sorted({writer for segment in segments.values() for writer, _ in segment.writers}))
+            before.clear()
+            for index, segment in segments.items():
+                if any(current.get(writer) != generation for writer, generation in segment.writers):
+                    before[index] = FENCED
+            delivered = [self._delivered(segment) for index, segment in segments.items() if index not in before]
+            await self._write(conn, delivered)
+        return before
 
     async def _write(self, conn: Connection, delivered: Sequence[Delivered]) -> None:
         rows = [d.segment.rows for d in delivered if d.segment.runs]
         if rows:
             await runs.copy_runs(conn, rows)
-        await sources.advance(conn, delivered)
+        await sources.advance(conn, delivered, self._owner, self._number)
         await sources.declare(conn, delivered)
 
     def _delivered(self, segment: Segment) -> Delivered:
         sender = self._senders[segment.connection]
         return Delivered(segment, sender.source_id, sender.stream)
 
-    async def _settle_doubt(self, conn: Connection) -> dict[int, Void] | None:
-        """After an unanswered COMMIT: its void segments when it took place, None when it did not or there is no doubt."""
-        if self._in_doubt is None:
-            return None
-        xid, void = self._in_doubt
-        status = await conn.fetchval("SELECT pg_xact_status($1::text::xid8)", str(xid))
-        if status == "in progress":
-            raise TimeoutError("the server has not noticed yet that its client is gone")
-        log.warning("commit_was_in_doubt", status=status)
-        self._in_doubt = None
-        return void if status == "committed" else None
-
     async def _connection(self) -> Connection:
         if self._conn is None or self._conn.is_closed():
             self._conn = await database.connect(self._dsn, command_timeout=STATEMENT_S_MAX)
+            await sources.register(self._conn, self._owner)
         return self._conn
 
     async def _drop_connection(self) -> None:

@@ -10,7 +10,6 @@ from uuid import UUID
 from webmacs_controller import wire
 
 from webmacs import clock, logs
-from webmacs.http.socket import CLOSE_FENCED
 from webmacs.ingest_core import Accepted, Core, Refused, Unowned
 from webmacs.storage.pool import Pool
 from webmacs.storage.vitals import Vitals
@@ -34,7 +33,8 @@ class SourceSender(Sender, Protocol):
     clock_offset_us: int | None
     software: str | None
 
-    def end(self, code: int, reason: str) -> None: ...
+    def fence(self, reason: str) -> None:
+        """Its connection was ended for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,9 @@ class Intake:
         self._open: set[int] = set()
         self.live: dict[int, tuple[int, SourceSender]] = {}
         """source id -> (connection, sender)"""
+        self._events: dict[int, set[int]] = {}
+        """source id -> events of its channel table"""
+        known.gone = self._withdraw
 
     @property
     def connections(self) -> int:
@@ -87,7 +90,7 @@ class Intake:
             if source_id in self.live:
                 older, holder = self.live[source_id]
                 self.leave(older)
-                holder.end(CLOSE_FENCED, "a newer connection of this source took over")
+                holder.fence("a newer connection of this source took over")
             await self._flusher.barrier()
             writer_id = await sources.writer_of(self._pool, source_id)
             table = await self._known.resolve(writer_id, hello.channels)
@@ -99,6 +102,7 @@ class Intake:
             self._core.open(connection, channels, [number for number, _ in table.refused], sorted(owned))
             self._register(connection, sender)
             self.live[source_id] = (connection, sender)
+            self._events[source_id] = {event for _, event in channels}
         log.info("source_entered", source=sender.name, channels=len(channels), refused=len(table.refused), committed_seq=committed_seq)
         return Opened(connection, committed_seq, table)
 
@@ -117,6 +121,13 @@ class Intake:
         self._open.add(connection)
         self._flusher.register(connection, sender)
 
+    def _withdraw(self, events: set[int]) -> None:
+        """These events were deleted: sources that have them must say hello again, and find them refused."""
+        for source_id, (connection, holder) in list(self.live.items()):
+            if not events.isdisjoint(self._events[source_id]):
+                self.leave(connection)
+                holder.fence("an event of this source was deleted")
+
     def leave(self, connection: int) -> None:
         """The connection ends, if it has not yet; what it buffered is still committed under its numbers."""
         if connection not in self._open:
@@ -126,7 +137,7 @@ class Intake:
             if current == connection:
                 del self.live[source_id]
                 log.info("source_left", source=sender.name)
-        self._core.close(connection, discard=False)
+        self._core.close(connection)
         self._flusher.retire(connection)
 
     def accept(self, connection: int, frame: bytes) -> None:

@@ -15,7 +15,7 @@ from webmacs_controller import wire
 from webmacs import clock, ingest_core, logs
 from webmacs.http.guard import Identity
 from webmacs.http.route import socket
-from webmacs.http.socket import CLOSE_AWAY, CLOSE_ENDED, SupervisedSocket
+from webmacs.http.socket import CLOSE_AWAY, CLOSE_ENDED, CLOSE_FENCED, SupervisedSocket
 from webmacs.ingest_core import Refused, Segment
 from webmacs.storage.faults import FAULTS
 from webmacs.telemetry.flush import Void
@@ -58,6 +58,11 @@ class TelemetrySocket(SupervisedSocket):
 
     def void(self, void: Void) -> None:
         self.end(*void)
+
+    def fence(self, reason: str) -> None:
+        """Its connection was ended for it; what still comes is not heard."""
+        self.connection = None
+        self.end(CLOSE_FENCED, reason)
 
     # its life
 
@@ -128,6 +133,9 @@ class TelemetrySocket(SupervisedSocket):
             self._send(wire.Nack(None, self._index, verdict.code, verdict.channel, verdict.position, verdict.detail))
 
     async def _hear_control(self, message: bytes) -> None:
+        if len(message) > wire.CONTROL_BYTES_MAX:
+            self._refuse_unread("too_large", f"a hello or describe has at most {wire.CONTROL_BYTES_MAX:,} bytes")
+            return
         try:
             control = wire.decode_from_source(message)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

@@ -79,14 +79,23 @@ async def writer_of(pool: Pool, source_id: int) -> int:
     return writer_id
 
 
-async def lock_writers(conn: Connection, writers: Sequence[int]) -> tuple[dict[int, int], int]:
-    """Locks these writers' rows in id order for the transaction: ({writer: generation as it is now}, transaction id)."""
-    rows = await conn.fetch(
-        "SELECT id, generation, pg_current_xact_id()::text::int8 AS xid FROM writers WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
-        sorted(writers),
-    )
-    xid = rows[0]["xid"] if rows else await conn.fetchval("SELECT pg_current_xact_id()::text::int8")
-    return {row["id"]: row["generation"] for row in rows}, xid
+async def register(conn: Connection, owner: UUID) -> None:
+    """Makes the row in which this process numbers its flushes; those of processes long gone are removed."""
+    await conn.execute("DELETE FROM flushes WHERE at < now() - interval '30 days'")
+    await conn.execute("INSERT INTO flushes (owner, number) VALUES ($1, 0) ON CONFLICT DO NOTHING", owner)
+
+
+async def last_flush(conn: Connection, owner: UUID) -> int:
+    """The number of this process's newest committed flush. Waits for one whose COMMIT is under way, and keeps others out until the end
+    of the transaction: after a COMMIT that was not answered it tells what happened, also when the server crashed since."""
+    number: int = await conn.fetchval("SELECT number FROM flushes WHERE owner = $1 FOR UPDATE", owner)
+    return number
+
+
+async def lock_writers(conn: Connection, writers: Sequence[int]) -> dict[int, int]:
+    """Locks these writers' rows in id order for the transaction: {writer: generation as it is now}."""
+    rows = await conn.fetch("SELECT id, generation FROM writers WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", sorted(writers))
+    return {row["id"]: row["generation"] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +107,8 @@ class Delivered:
     stream: bytes | None
 
 
-async def advance(conn: Connection, delivered: Sequence[Delivered]) -> None:
-    """In the readings' own transaction: streams' committed numbers, receipts, and the newest value of each event."""
+async def advance(conn: Connection, delivered: Sequence[Delivered], owner: UUID, flush: int) -> None:
+    """In the readings' own transaction: the flush's number, streams' committed numbers, receipts, and the newest value of each event."""
     streams = [(d.source_id, d.stream, d.segment.last_seq) for d in delivered if d.stream is not None and d.segment.last_seq is not None]
     receipts = [(d.source_id, d.stream, *receipt) for d in delivered if d.stream is not None for receipt in d.segment.receipts]
     newest: dict[int, tuple[int, float, int | None]] = {}
@@ -109,7 +118,9 @@ async def advance(conn: Connection, delivered: Sequence[Delivered]) -> None:
                 newest[event_id] = (t_us, value, experiment_id)
     await conn.execute(
         """
-        WITH advanced AS (
+        WITH numbered AS (
+            INSERT INTO flushes (owner, number) VALUES ($15, $16) ON CONFLICT (owner) DO UPDATE SET number = $16, at = now()
+        ), advanced AS (
             INSERT INTO streams AS s (source_id, stream, committed_seq)
             SELECT * FROM unnest($1::int4[], $2::bytea[], $3::int8[])
             ON CONFLICT (source_id, stream) DO UPDATE SET committed_seq = greatest(s.committed_seq, excluded.committed_seq)
@@ -130,6 +141,8 @@ async def advance(conn: Connection, delivered: Sequence[Delivered]) -> None:
         *_columns(streams, 3),
         *_columns([(r[0], r[1], to_datetime(r[2]), *r[3:]) for r in receipts], 7),
         *_columns([(event_id, to_datetime(t_us), value, exp) for event_id, (t_us, value, exp) in newest.items()], 4),
+        owner,
+        flush,
     )
 
 

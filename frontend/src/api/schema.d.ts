@@ -453,7 +453,7 @@ export interface components {
             t1: number[];
             min: number[];
             max: number[];
-            avg: number[];
+            avg: (number | null)[];
             last: number[];
             n: number[];
         };

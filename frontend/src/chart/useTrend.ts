@@ -16,6 +16,7 @@ const CAPACITY = BUCKETS * 3
 const POINTS_MIN = 10
 /** A source that catches up brings much at once: its missing stretches are fetched together after this pause. */
 const REFILL_AFTER_MS = 800
+const REFILL_AGAIN_MS = 2_000
 /** A tick that stands for several readings over a longer time than this is a backlog; below it is what a busy machine does in passing. */
 const BACKLOG_FROM_MS = 1_000
 const BACKLOG_FROM_INTERVALS = 1.5
@@ -120,13 +121,17 @@ export function useTrend(channels: () => readonly Channel[], rangeMs: () => numb
 
   function miss(id: string, from: number): void {
     noteMissing(id, from)
+    refillSoon(REFILL_AFTER_MS)
+  }
+
+  function refillSoon(afterMs: number): void {
     refillTimer ??= setTimeout(() => {
       refillTimer = undefined
       void live.fillingWhile(refill())
-    }, REFILL_AFTER_MS)
+    }, afterMs)
   }
 
-  /** Fetches what is missing, up to now, with the resolution of the chart. A failure is no failure of the chart: the next return tries again. */
+  /** Fetches what is missing, up to now, with the resolution of the chart. A failure is no failure of the chart: it is tried again. */
   async function refill(): Promise<void> {
     const spans = [...missing]
     missing.clear()
@@ -142,6 +147,7 @@ export function useTrend(channels: () => readonly Channel[], rangeMs: () => numb
       gaps.value = await fetchGaps({ fromUs: Math.floor((serverNow() - rangeMs()) * 1000), toUs: Math.ceil(serverNow() * 1000) })
     } catch {
       for (const [id, since] of spans) noteMissing(id, since)
+      refillSoon(REFILL_AGAIN_MS)
     }
   }
 
