@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
 
     loadtest = commands.add_parser("loadtest", help="send readings as fast as an installation stores them", description=(
         "Sends readings as fast as an installation takes them, and says how many were stored and how long it took. They are stored like"
-        " any others: use an installation that may hold them."))  # fmt: skip
+        " any others, an hour back, and their channels stay on the dashboard: use an installation that may hold them."))  # fmt: skip
     loadtest.add_argument("--url", default="ws://127.0.0.1:8000", metavar="URL", help="where the backend is (default %(default)s)")
     loadtest.add_argument(
         "--credential-file", type=Path, required=True, metavar="FILE", help="credentials of sources, one a line: a connection for each"

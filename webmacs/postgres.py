@@ -217,7 +217,8 @@ class Server:
 @contextmanager
 def running(data_dir: Path, os_user: str | None) -> Iterator[str]:
     """The URL of the installation's server: of the one that `webmacs up` runs, else of one that runs until the block ends."""
-    data_dir = instance.make_data_dir(data_dir)
+    if not (data_dir / "postgres").exists():
+        raise PostgresError(f"There is no installation in {data_dir}: name its directory with --data, or start one with `webmacs up`.")
     if instance.is_held(data_dir):
         yield Server(data_dir, os_user).url
         return

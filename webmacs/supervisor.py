@@ -128,7 +128,6 @@ class Supervisor:
         if self.server is not None:
             check_disk(self.server.data.parent)
         self.children: list[Child] = []
-        self.new_password: str | None = None
 
     async def run(self) -> int:
         """Starts everything, keeps it running until a signal, ends it. Raises StartError and others whose message is a sentence."""
@@ -170,8 +169,6 @@ class Supervisor:
         await controller.start()
         self._write_state()
         say(f"\nWebMACS is ready: {self.url}   ({clock.monotonic() - self.began:.1f} s)")
-        if self.new_password is not None:
-            say(f"\n  The first administrator, shown only this once:\n    e-mail    {ADMIN_EMAIL}\n    password  {self.new_password}")
         say("\nCtrl-C stops it.")
 
     async def _start_database(self) -> str:
@@ -211,8 +208,9 @@ class Supervisor:
             key = accounts.password_key(keys.load_or_make_signing_key(self.data_dir))
             if not await accounts.has_users(conn):
                 password = accounts.new_password()
-                await accounts.create_user(conn, key, email=ADMIN_EMAIL, username="admin", password=password, role="admin")
-                self.new_password = password
+                async with conn.transaction():  # printed before it is committed: a start that is broken off here loses no password
+                    await accounts.create_user(conn, key, email=ADMIN_EMAIL, username="admin", password=password, role="admin")
+                    say(f"\n  The first administrator, shown only this once:\n    e-mail    {ADMIN_EMAIL}\n    password  {password}\n")
             await ensure_own_source(conn, self.credential_file)
         finally:
             await conn.close()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from webmacs_controller import clock, wire
 
@@ -44,14 +44,21 @@ class FastSender:
 
     async def connect(self, channels: Sequence[wire.DescribedChannel]) -> wire.Welcome:
         """Opens a new stream whose channel i (from 1) is channels[i - 1]; their events are made if they are missing."""
-        self._socket = await connect(
-            self._url,
-            compression=None,
-            additional_headers={"Authorization": f"Bearer {self._credential}"},
-            ping_interval=None,  # a saturated loop answers late, and a load generator must not end for that
-            close_timeout=1,
-            max_size=None,
-        )
+        try:
+            self._socket = await connect(
+                self._url,
+                compression=None,
+                additional_headers={"Authorization": f"Bearer {self._credential}"},
+                ping_interval=None,  # a saturated loop answers late, and a load generator must not end for that
+                close_timeout=1,
+                max_size=None,
+            )
+        except InvalidStatus as error:
+            status = error.response.status_code
+            why = "the credential is not valid; `webmacs source add NAME` makes one" if status == 401 else f"it answered HTTP {status}"
+            raise SenderError(f"{self._url} does not let this source in: {why}.") from error
+        except (OSError, WebSocketException) as error:
+            raise SenderError(f"{self._url} cannot be reached ({error}): is the backend running, and is the address right?") from error
         table = [wire.HelloChannel(i, channel.key, None, channel.name, channel.unit, channel.type) for i, channel in enumerate(channels, 1)]
         now = clock.now()
         await self._socket.send(wire.encode(wire.Describe([wire.Instance(INSTANCE, INSTANCE, True, {}, list(channels))])))

@@ -20,5 +20,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.get_bind().exec_driver_sql(
         "DROP TABLE rule_transitions, rules, quality, gaps, latest, datapoints, experiment_events, experiments, events,"
-        " receipts, streams, writers, sources, socket_tickets, blacklist_tokens, users"
+        " receipts, streams, flushes, writers, sources, socket_tickets, blacklist_tokens, users"
     )

@@ -15,7 +15,7 @@ from typing import Final
 import uvloop
 from webmacs_controller import wire
 from webmacs_controller.frame import encode_data
-from webmacs_controller.sender import FastSender
+from webmacs_controller.sender import FastSender, SenderError
 
 from webmacs import clock
 from webmacs.settings import Settings
@@ -141,7 +141,10 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
     load = Load(parsed.channels, parsed.readings, parsed.seconds, parsed.frames_per_s)
     _check(load)
     url = f"{parsed.url.rstrip('/')}/ws/controller/telemetry"
-    result = uvloop.run(send_all(url, credentials, load))
+    try:
+        result = uvloop.run(send_all(url, credentials, load))
+    except SenderError as error:
+        raise LoadtestError(str(error)) from error
     print(f"acknowledged  {result.readings:,} readings in {result.seconds:.2f} s over {len(credentials)} connections")
     print(f"rate          {result.readings_per_s:,.0f} readings/s, each stored before it was acknowledged")
     print(f"latency       p50 {result.latency_ms(0.5):.1f} ms, p99 {result.latency_ms(0.99):.1f} ms, of {len(result.latencies_ms)} frames")

@@ -18,6 +18,9 @@ def _now() -> datetime:
     return clock.to_datetime(clock.now_us())
 
 
+FLUSH_S_MAX: Final = 2.0
+
+
 @dataclass(slots=True)
 class Vitals:
     storing: bool = True
@@ -32,7 +35,14 @@ class Vitals:
     """When `storing` last changed, or the start."""
     readings: int = 0
     """Readings committed since the start."""
+    flushing_since: float | None = None
+    """On the monotonic clock, while a flush is under way."""
     _counted: int = 0
+
+    def judge(self) -> None:
+        """A flush that takes longer than FLUSH_S_MAX is not storing, whatever it waits for."""
+        if self.flushing_since is not None and clock.monotonic() - self.flushing_since > FLUSH_S_MAX:
+            self.set_storing(False)
 
     def stored(self, readings: int, refused: int, lag_ms: float | None) -> None:
         """A flush was committed."""

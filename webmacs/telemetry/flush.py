@@ -142,7 +142,9 @@ class Flusher:
             await asyncio.sleep(delay)
 
     async def _flush(self, drained: Drained, started: float) -> None:
+        self._vitals.flushing_since = started
         void = await self._store(drained)
+        self._vitals.flushing_since = None
         self._core.committed(drained, sorted(void))
         ended, now_us = clock.monotonic(), clock.now_us()
         for index, segment in enumerate(drained.segments):

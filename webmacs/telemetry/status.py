@@ -30,6 +30,7 @@ async def tell(pool: Pool, hub: Hub, intake: Intake, vitals: Vitals) -> None:
         await asyncio.sleep(PERIOD_S)
         now = clock.monotonic()
         vitals.beat(now - last)
+        vitals.judge()
         last = now
         if period % SEEN_PERIODS == 0:
             try:
