@@ -78,7 +78,8 @@ class Core:
         """(event id, public id) of events made since; the others stay."""
 
     def set_experiments(self, experiments: list[tuple[int, bytes, int, int | None, list[int] | None]]) -> None:
-        """(id, public id, started_us, stopped_us or None, frozen scope of event ids or None for all): a run never spans two."""
+        """(id, public id, started_us, stopped_us or None, frozen scope of event ids or None for all): a run never spans two that are known
+        when it is drained."""
 
     def set_rules(self, rules: list[tuple[int, int, Operator, float, float | None]]) -> None:
         """(rule id, event id, operator, threshold, upper threshold): between and not_between need both, bounds included.
