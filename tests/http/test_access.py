@@ -155,7 +155,7 @@ async def test_an_allowed_origin_writes_too(rest: Rest, monkeypatch: pytest.Monk
 
 def test_the_application_does_not_start_with_a_route_that_has_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     known = app.ROUTES[0]
-    extra = Route("GET", "/api/v1/forgotten", known.handler, None, None, None, 204, 0, ())
+    extra = Route("GET", "/api/v1/forgotten", known.handler, None, None, None, 204, ())
     with pytest.raises(access.AccessError, match="routes without a row: GET /api/v1/forgotten"):
         access.check([*access.TABLE, (extra.method, extra.path)])
     with pytest.raises(access.AccessError, match="rows without a route: GET /api/v1/events"):
