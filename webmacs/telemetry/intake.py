@@ -31,10 +31,18 @@ class SourceSender(Sender, Protocol):
     name: str
     lag_ms: float | None
     clock_offset_us: int | None
-    software: str | None
 
     def fence(self, reason: str) -> None:
         """Its connection was ended for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A source's present connection, and the events of its channel table."""
+
+    connection: int
+    sender: SourceSender
+    events: set[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +67,8 @@ class Intake:
         self._numbers = itertools.count(1)
         self._entering: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._open: set[int] = set()
-        self.live: dict[int, tuple[int, SourceSender]] = {}
-        """source id -> (connection, sender)"""
-        self._events: dict[int, set[int]] = {}
-        """source id -> events of its channel table"""
+        self.live: dict[int, Live] = {}
+        """By source id; a source's text-only connection is not among them."""
         known.gone = self._withdraw
 
     @property
@@ -88,9 +94,7 @@ class Intake:
         """
         async with asyncio.timeout(ENTER_S_MAX), self._entering[source_id]:
             if source_id in self.live:
-                older, holder = self.live[source_id]
-                self.leave(older)
-                holder.fence("a newer connection of this source took over")
+                self._fence(source_id, "a newer connection of this source took over")
             await self._flusher.barrier()
             writer_id = await sources.writer_of(self._pool, source_id)
             table = await self._known.resolve(writer_id, hello.channels)
@@ -101,8 +105,7 @@ class Intake:
             channels = [known for known in table.channels if known[1] in owned]
             self._core.open(connection, channels, [number for number, _ in table.refused], sorted(owned))
             self._register(connection, sender)
-            self.live[source_id] = (connection, sender)
-            self._events[source_id] = {event for _, event in channels}
+            self.live[source_id] = Live(connection, sender, {event for _, event in channels})
         log.info("source_entered", source=sender.name, channels=len(channels), refused=len(table.refused), committed_seq=committed_seq)
         return Opened(connection, committed_seq, table)
 
@@ -123,20 +126,21 @@ class Intake:
 
     def _withdraw(self, events: set[int]) -> None:
         """These events were deleted: sources that have them must say hello again, and find them refused."""
-        for source_id, (connection, holder) in list(self.live.items()):
-            if not events.isdisjoint(self._events[source_id]):
-                self.leave(connection)
-                holder.fence("an event of this source was deleted")
+        for source_id in [source_id for source_id, live in self.live.items() if not events.isdisjoint(live.events)]:
+            self._fence(source_id, "an event of this source was deleted")
+
+    def _fence(self, source_id: int, reason: str) -> None:
+        live = self.live[source_id]
+        self.leave(live.connection)
+        live.sender.fence(reason)
 
     def leave(self, connection: int) -> None:
         """The connection ends, if it has not yet; what it buffered is still committed under its numbers."""
         if connection not in self._open:
             return
         self._open.remove(connection)
-        for source_id, (current, sender) in list(self.live.items()):
-            if current == connection:
-                del self.live[source_id]
-                log.info("source_left", source=sender.name)
+        for source_id in [source_id for source_id, live in self.live.items() if live.connection == connection]:
+            log.info("source_left", source=self.live.pop(source_id).sender.name)
         self._core.close(connection)
         self._flusher.retire(connection)
 

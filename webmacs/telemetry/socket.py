@@ -39,7 +39,6 @@ class TelemetrySocket(SupervisedSocket):
         self._outbox: asyncio.Queue[bytes | str] = asyncio.Queue()
         self.lag_ms: float | None = None
         self.clock_offset_us: int | None = None
-        self.software: str | None = None
 
     # what others tell it
 
@@ -175,7 +174,7 @@ class TelemetrySocket(SupervisedSocket):
             self._refuse_unread("malformed", "a hello has each channel number once")
             return
         self._leave()
-        self.software, self.clock_offset_us = hello.software, hello.wall_us - clock.now_us()
+        self.clock_offset_us = hello.wall_us - clock.now_us()
         try:
             opened = await self._intake.enter(self, self.source_id, hello)
         except FAULTS as fault:

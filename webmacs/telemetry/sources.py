@@ -17,42 +17,41 @@ from webmacs.storage.pool import Connection, Pool
 async def take_over(pool: Pool, core: Core, owner: UUID, writer_id: int) -> set[int]:
     """Fences whoever wrote these events until now, this process included, and answers the events; the core then knows their
     frontiers and fired rules. Waits for a commit under way under the older generation. Raises LookupError: there is no such writer."""
-    async with pool.acquire() as conn, conn.transaction():
-        generation = await conn.fetchval(
-            "UPDATE writers SET generation = generation + 1, owner = $2 WHERE id = $1 RETURNING generation", writer_id, owner
-        )
-        if generation is None:
-            raise LookupError(f"writer {writer_id} is gone")
-        frontiers, fired = await _frontiers_and_fired(conn, writer_id)
+    generation, frontiers, fired = await _claim(pool, owner, writer_id, fence=True)
     core.own(writer_id, generation, frontiers, fired)
     return {event_id for event_id, _ in frontiers}
 
 
 async def join(pool: Pool, core: Core, owner: UUID, writer_id: int, events: Collection[int]) -> None:
     """Makes the core own these events of a writer. A tenure that this process holds goes on, so its connections are not fenced."""
-    async with pool.acquire() as conn, conn.transaction():
-        generation = await conn.fetchval(
-            """UPDATE writers SET generation = generation + (owner IS DISTINCT FROM $2)::int, owner = $2
-                WHERE id = $1 RETURNING generation""",
-            writer_id,
-            owner,
-        )
-        if generation is None:
-            raise LookupError(f"writer {writer_id} is gone")
-        frontiers, fired = await _frontiers_and_fired(conn, writer_id)
+    generation, frontiers, fired = await _claim(pool, owner, writer_id, fence=False)
     core.own(writer_id, generation, [known for known in frontiers if known[0] in events], fired)
 
 
-async def _frontiers_and_fired(conn: Connection, writer_id: int) -> tuple[list[tuple[int, int | None]], list[int]]:
-    """(event id, frontier) of a writer's events, and the ids of their fired rules. The frontier, the time of the last reading stored,
-    is what `latest` holds: it moves with each commit and never back."""
-    events = await conn.fetch(
-        "SELECT e.id, l.created_on FROM events e LEFT JOIN latest l ON l.event_id = e.id WHERE e.writer_id = $1", writer_id
-    )
-    fired = await conn.fetch(
-        "SELECT r.id FROM rules r JOIN events e ON e.id = r.event_id WHERE e.writer_id = $1 AND r.enabled AND r.fired", writer_id
-    )
-    return [(row[0], None if row[1] is None else from_datetime(row[1])) for row in events], [row["id"] for row in fired]
+async def _claim(pool: Pool, owner: UUID, writer_id: int, fence: bool) -> tuple[int, list[tuple[int, int | None]], list[int]]:
+    """Locks the writer's row and makes it the owner's: (generation, [(event id, frontier)], ids of the fired rules). The generation grows
+    when somebody is fenced: always with `fence`, else when the owner was another. Raises LookupError.
+
+    The frontier, the time of the last reading stored, is what `latest` holds: it moves with each commit and never back.
+    """
+    async with pool.acquire() as conn, conn.transaction():
+        generation = await conn.fetchval(
+            """UPDATE writers SET generation = generation + ($3 OR owner IS DISTINCT FROM $2)::int, owner = $2
+                WHERE id = $1 RETURNING generation""",
+            writer_id,
+            owner,
+            fence,
+        )
+        if generation is None:
+            raise LookupError(f"writer {writer_id} is gone")
+        events = await conn.fetch(
+            "SELECT e.id, l.created_on FROM events e LEFT JOIN latest l ON l.event_id = e.id WHERE e.writer_id = $1", writer_id
+        )
+        fired = await conn.fetch(
+            "SELECT r.id FROM rules r JOIN events e ON e.id = r.event_id WHERE e.writer_id = $1 AND r.enabled AND r.fired", writer_id
+        )
+    frontiers = [(row[0], None if row[1] is None else from_datetime(row[1])) for row in events]
+    return generation, frontiers, [row["id"] for row in fired]
 
 
 async def committed_seq(pool: Pool, source_id: int, stream: bytes) -> int:

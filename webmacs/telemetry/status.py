@@ -34,7 +34,7 @@ async def tell(pool: Pool, hub: Hub, intake: Intake, vitals: Vitals) -> None:
         last = now
         if period % SEEN_PERIODS == 0:
             try:
-                await sources.seen(pool, [(key, None, sender.clock_offset_us) for key, (_, sender) in intake.live.items()])
+                await sources.seen(pool, [(key, None, live.sender.clock_offset_us) for key, live in intake.live.items()])
                 known = [tuple(row) for row in await pool.fetch("SELECT id, public_id, name, enabled FROM sources ORDER BY name")]
             except FAULTS as fault:
                 log.debug("status_without_database", reason=str(fault))
@@ -43,7 +43,7 @@ async def tell(pool: Pool, hub: Hub, intake: Intake, vitals: Vitals) -> None:
 
 
 def _status(known: list[tuple[int, UUID, str, bool]], intake: Intake, vitals: Vitals) -> dict[str, object]:
-    live = {key: sender for key, (_, sender) in intake.live.items()}
+    live = {key: one.sender for key, one in intake.live.items()}
     return {
         "type": "status",
         "server_time": clock.to_datetime(clock.now_us()),
