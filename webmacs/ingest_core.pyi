@@ -31,6 +31,8 @@ COPY_HEADER: Final[bytes]
 COPY_TRAILER: Final[bytes]
 COPY_COLUMNS: Final[tuple[str, ...]]
 """The columns of `datapoints` that a segment's rows hold, in order (id is PostgreSQL's sequence)."""
+LATEST_COLUMNS: Final[tuple[str, ...]]
+"""The columns of `latest` that `Segment.latest` holds, in order."""
 
 Code: TypeAlias = Literal[
     "malformed", "version", "unknown_channel", "not_granted", "not_finite", "lengths_differ",
@@ -157,8 +159,10 @@ class Segment:
     """of the last text frame taken"""
     receipts: list[tuple[int, int, int, int, int]]
     """(minute_us of arrival, first seq, last seq, frames, readings) of numbered frames"""
-    latest: list[tuple[int, int, float, int | None]]
-    """(event id, t_us, value, experiment id): the newest reading by time, one for each event touched"""
+    latest: bytes
+    """rows of `latest` in binary COPY form, without header and trailer: the newest reading by time, one for each event touched"""
+    newest_us: int | None
+    """the time of the newest reading of all"""
     gaps: list[tuple[int, int | None, int, int, int, str]]
     """(seq, event id or None for all, from_us, to_us, n, cause)"""
     quality: list[tuple[int, int, int, int | None, str]]

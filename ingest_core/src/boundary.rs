@@ -275,7 +275,6 @@ pub struct Drained {
     committed: AtomicBool,
 }
 
-type LatestRow = (i32, i64, f64, Option<i32>);
 type RefusalRow = (Option<i64>, &'static str, Option<i64>, Option<u64>, String, Option<u64>);
 type TransitionRow = (i32, i32, bool, i64, f64);
 
@@ -302,7 +301,9 @@ pub struct Segment {
     #[pyo3(get)]
     receipts: Vec<Receipt>,
     #[pyo3(get)]
-    latest: Vec<LatestRow>,
+    latest: Py<PyBytes>,
+    #[pyo3(get)]
+    newest_us: Option<i64>,
     #[pyo3(get)]
     gaps: Vec<GapRow>,
     #[pyo3(get)]
@@ -317,8 +318,7 @@ pub struct Segment {
 
 impl Segment {
     fn new(py: Python<'_>, segment: drain::Segment) -> Segment {
-        let drain::Segment { connection, records, rows, runs, brought } = segment;
-        let latest = brought.iter().map(|one| (one.event, one.last.t_us, one.last.value, one.last.experiment));
+        let drain::Segment { connection, records, rows, runs, latest, newest_us, brought } = segment;
         let refusals = records.refusals.into_iter().map(|(seq, refusal)| {
             let Refusal { code, channel, position, detail, readings } = refusal;
             (seq, code.name(), channel, position, detail, readings)
@@ -335,7 +335,8 @@ impl Segment {
             last_seq: records.last_seq,
             last_index: records.last_index,
             receipts: records.receipts,
-            latest: latest.collect(),
+            latest: PyBytes::new(py, &latest).unbind(),
+            newest_us,
             gaps: records.gaps,
             quality: records.quality,
             refusals: refusals.collect(),

@@ -1,6 +1,7 @@
 //! PostgreSQL's binary COPY: runs -> rows of `datapoints`, and what a binary COPY gave -> rows.
 
 use crate::error::Fault;
+use crate::latest::Last;
 use crate::pack::{pack, packed_bytes, ENCODING_RAW};
 use crate::run::{sum, Extremes, Run};
 
@@ -32,14 +33,32 @@ pub fn put_run(event: i32, run: &Run<'_>, extremes: Extremes, overlapping: bool,
     for statistic in [extremes.min, extremes.max, sum(run.values), run.values[0], run.values[n - 1]] {
         field(out, statistic.to_be_bytes());
     }
-    match run.experiment {
-        Some(id) => field(out, id.to_be_bytes()),
-        None => out.extend_from_slice(&(-1i32).to_be_bytes()),
-    }
+    put_experiment(run.experiment, out);
     field(out, ENCODING_RAW.to_be_bytes());
     field(out, [u8::from(overlapping)]);
     out.extend_from_slice(&(packed_bytes(n) as i32).to_be_bytes());
     pack(run, out);
+}
+
+/// The columns of a row of `latest`, in order.
+pub const LATEST_COLUMNS: [&str; 4] = ["event_id", "created_on", "value", "experiment_id"];
+/// The longest row of `latest`.
+pub const LATEST_ROW_BYTES_MAX: usize = 2 + 4 * 4 + 4 + 8 + 8 + 4;
+
+/// Appends one row of `latest`.
+pub fn put_latest(event: i32, last: Last, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(LATEST_COLUMNS.len() as i16).to_be_bytes());
+    field(out, event.to_be_bytes());
+    field(out, (last.t_us - EPOCH_US).to_be_bytes());
+    field(out, last.value.to_be_bytes());
+    put_experiment(last.experiment, out);
+}
+
+fn put_experiment(experiment: Option<i32>, out: &mut Vec<u8>) {
+    match experiment {
+        Some(id) => field(out, id.to_be_bytes()),
+        None => out.extend_from_slice(&(-1i32).to_be_bytes()),
+    }
 }
 
 /// The tuples of a binary COPY's output.

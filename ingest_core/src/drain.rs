@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::buffer::Readings;
 use crate::catalogue::{Catalogue, Experiment};
-use crate::copy::{put_run, ROW_BYTES_MAX};
+use crate::copy::{put_latest, put_run, LATEST_ROW_BYTES_MAX, ROW_BYTES_MAX};
 use crate::intake::Records;
 use crate::latest::{Brought, Last};
 use crate::pack::packed_bytes;
@@ -43,6 +43,9 @@ pub struct Segment {
     pub records: Records,
     pub rows: Vec<u8>,
     pub runs: u64,
+    /// rows of `latest`: the newest reading by time of each event touched
+    pub latest: Vec<u8>,
+    pub newest_us: Option<i64>,
     pub brought: Vec<Brought>,
 }
 
@@ -73,6 +76,8 @@ fn encode_segment(taken: Taken, experiments: &[&Experiment], settlement: &mut Se
     let expected = columns.iter().map(|column| ROW_BYTES_MAX + packed_bytes(column.readings.times.len())).sum();
     let mut rows = Vec::with_capacity(expected);
     let mut runs = 0;
+    let mut latest = Vec::with_capacity(LATEST_ROW_BYTES_MAX * columns.len());
+    let mut newest_us = None;
     let mut brought = Vec::with_capacity(columns.len());
     let mut spans = Vec::new();
     for Column { event, slot, frontier, readings } in columns {
@@ -92,8 +97,10 @@ fn encode_segment(taken: Taken, experiments: &[&Experiment], settlement: &mut Se
             runs += 1;
         });
         let last = Last { t_us: times[times.len() - 1], value: values[values.len() - 1], experiment };
+        put_latest(event, last, &mut latest);
+        newest_us = newest_us.max(Some(last.t_us));
         brought.push(Brought { event, last, extremes: all, n: times.len() as u64 });
         settlement.spent.push((connection, slot, readings));
     }
-    Segment { connection, records, rows, runs, brought }
+    Segment { connection, records, rows, runs, latest, newest_us, brought }
 }

@@ -40,6 +40,7 @@ mod ingest_core {
         module.add("RUN_SPAN_US_MAX", run::RUN_SPAN_US_MAX)?;
         module.add("COPY_HEADER", PyBytes::new(module.py(), &copy::HEADER))?;
         module.add("COPY_TRAILER", PyBytes::new(module.py(), &copy::TRAILER))?;
-        module.add("COPY_COLUMNS", PyTuple::new(module.py(), copy::COLUMNS)?)
+        module.add("COPY_COLUMNS", PyTuple::new(module.py(), copy::COLUMNS)?)?;
+        module.add("LATEST_COLUMNS", PyTuple::new(module.py(), copy::LATEST_COLUMNS)?)
     }
 }

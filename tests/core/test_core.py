@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 import pytest
-from parts.copying import read_rows
+from parts.copying import read_latest, read_rows
 from webmacs_controller import wire
 
 from webmacs import ingest_core
@@ -76,7 +76,7 @@ def test_readings_of_several_frames_become_one_run_per_event() -> None:
     assert (first.event_id, first.n, first.min, first.max, first.sum, first.first, first.last) == (1, 10, -5, 5, 0, 1, -5)
     assert (first.created_us, first.last_us) == (NOW + 10, NOW + 51)
     assert (second.event_id, second.n) == (2, 5)
-    assert drained.segments[0].latest == [(1, NOW + 51, -5.0, None), (2, NOW + 5, 0.5, None)]
+    assert read_latest(drained.segments[0].latest) == [(1, NOW + 51, -5.0, None), (2, NOW + 5, 0.5, None)]
 
 
 def test_a_run_is_marked_unless_it_lies_after_everything_stored() -> None:
@@ -114,7 +114,7 @@ def test_of_equal_instants_in_one_drain_the_newest_written_is_stored() -> None:
     (row,) = read_rows(segment.rows)
     assert row.readings() == [(NOW, 1.0), (NOW + 3, 4.0), (NOW + 5, 5.0), (NOW + 9, 3.0)]
     assert segment.readings == 5
-    assert segment.latest == [(1, NOW + 9, 3.0, None)]
+    assert (read_latest(segment.latest), segment.newest_us) == ([(1, NOW + 9, 3.0, None)], NOW + 9)
 
 
 def test_a_run_never_spans_two_experiments_and_knows_its_own() -> None:
@@ -125,7 +125,7 @@ def test_a_run_never_spans_two_experiments_and_knows_its_own() -> None:
     drained = drain(core)
     rows = read_rows(drained.segments[0].rows)
     assert [(row.event_id, row.experiment_id, row.n) for row in rows] == [(1, None, 1), (1, 7, 2), (1, 8, 2), (2, None, 5)]
-    assert drained.segments[0].latest == [(1, NOW + 30, 5.0, 8), (2, NOW + 30, 5.0, None)]
+    assert read_latest(drained.segments[0].latest) == [(1, NOW + 30, 5.0, 8), (2, NOW + 30, 5.0, None)]
     view = core.view(None)
     core.committed(drained, [])
     assert taken(view)[1]["experiment_public_id"] == str(uuid.UUID(int=8))

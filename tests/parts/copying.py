@@ -1,6 +1,7 @@
 """PostgreSQL's binary COPY in plain Python: what a segment's rows say, and what COPY TO would answer about them."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from webmacs import ingest_core
@@ -31,11 +32,23 @@ class Row:
 
 
 def read_rows(rows: bytes) -> list[Row]:
+    return [_row(cells) for cells in _tuples(rows, len(ingest_core.COPY_COLUMNS))]
+
+
+def read_latest(rows: bytes) -> list[tuple[int, int, float, int | None]]:
+    """(event id, time in µs, value, experiment id) of each row of `latest`."""
     found = []
+    for event, created, value, experiment in _tuples(rows, len(ingest_core.LATEST_COLUMNS)):
+        experiment_id = None if experiment is None else _number(experiment, "i")
+        found.append((_number(event, "i"), _number(created, "q") + EPOCH_US, _real(value), experiment_id))
+    return found
+
+
+def _tuples(rows: bytes, columns: int) -> Iterator[list[bytes | None]]:
     at = 0
     while at < len(rows):
         (fields,) = struct.unpack_from(">h", rows, at)
-        assert fields == len(ingest_core.COPY_COLUMNS)
+        assert fields == columns
         at += 2
         cells: list[bytes | None] = []
         for _ in range(fields):
@@ -43,32 +56,32 @@ def read_rows(rows: bytes) -> list[Row]:
             at += 4
             cells.append(None if length < 0 else rows[at : at + length])
             at += max(length, 0)
-        found.append(_row(cells))
-    return found
+        yield cells
+
+
+def _number(cell: bytes | None, form: str) -> int:
+    return int(struct.unpack(">" + form, cell or b"")[0])
+
+
+def _real(cell: bytes | None) -> float:
+    return float(struct.unpack(">d", cell or b"")[0])
 
 
 def _row(cells: list[bytes | None]) -> Row:
     event, created, last_on, n, low, high, total, first, last, experiment, encoding, overlapping, payload = cells
     assert None not in (event, created, last_on, n, low, high, total, first, last, encoding, overlapping, payload)
-
-    def number(cell: bytes | None, form: str) -> int:
-        return int(struct.unpack(">" + form, cell or b"")[0])
-
-    def real(cell: bytes | None) -> float:
-        return float(struct.unpack(">d", cell or b"")[0])
-
     return Row(
-        event_id=number(event, "i"),
-        created_us=number(created, "q") + EPOCH_US,
-        last_us=number(last_on, "q") + EPOCH_US,
-        n=number(n, "i"),
-        min=real(low),
-        max=real(high),
-        sum=real(total),
-        first=real(first),
-        last=real(last),
-        experiment_id=None if experiment is None else number(experiment, "i"),
-        encoding=number(encoding, "h"),
+        event_id=_number(event, "i"),
+        created_us=_number(created, "q") + EPOCH_US,
+        last_us=_number(last_on, "q") + EPOCH_US,
+        n=_number(n, "i"),
+        min=_real(low),
+        max=_real(high),
+        sum=_real(total),
+        first=_real(first),
+        last=_real(last),
+        experiment_id=None if experiment is None else _number(experiment, "i"),
+        encoding=_number(encoding, "h"),
         overlapping=overlapping == b"\x01",
         payload=payload or b"",
     )

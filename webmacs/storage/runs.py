@@ -9,19 +9,13 @@ from datetime import datetime
 
 from webmacs import ingest_core
 from webmacs.clock import from_datetime, to_datetime
+from webmacs.storage.copy import copy_rows
 from webmacs.storage.pool import Connection
 
 
 async def copy_runs(conn: Connection, rows: Sequence[bytes]) -> None:
     """Writes the rows of some segments (core's `Segment.rows`) in one COPY, in their order; ids are given in that order."""
-
-    async def stream() -> AsyncIterator[bytes]:
-        yield ingest_core.COPY_HEADER
-        for part in rows:
-            yield part
-        yield ingest_core.COPY_TRAILER
-
-    await conn.copy_to_table("datapoints", source=stream(), columns=ingest_core.COPY_COLUMNS, format="binary")
+    await copy_rows(conn, "datapoints", ingest_core.COPY_COLUMNS, rows)
 
 
 async def read_series(conn: Connection, event_id: int, start: datetime, end: datetime, max_points: int, grid: bool) -> bytes:

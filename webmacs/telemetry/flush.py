@@ -16,7 +16,7 @@ from webmacs import clock, logs
 from webmacs.http.socket import CLOSE_FENCED, CLOSE_UNSTORABLE
 from webmacs.ingest_core import Core, Drained, Segment
 from webmacs.storage import pool as database
-from webmacs.storage import runs
+from webmacs.storage import latest, runs
 from webmacs.storage.faults import FAULTS, passes
 from webmacs.storage.partitions import ensure_partitions
 from webmacs.storage.pool import Connection
@@ -158,7 +158,7 @@ class Flusher:
         self._readings_per_s += (drained.readings / elapsed - self._readings_per_s) * settled
         self._runs_per_s += (drained.runs / elapsed - self._runs_per_s) * settled
         self._ended_at = ended
-        newest_us = max((latest[1] for segment in drained.segments for latest in segment.latest), default=None)
+        newest_us = max((segment.newest_us for segment in drained.segments if segment.newest_us is not None), default=None)
         self._vitals.stored(
             sum(segment.readings for index, segment in enumerate(drained.segments) if index not in void),
             sum(len(segment.refusals) for segment in drained.segments),
@@ -243,6 +243,7 @@ class Flusher:
         rows = [d.segment.rows for d in delivered if d.segment.runs]
         if rows:
             await runs.copy_runs(conn, rows)
+            await latest.advance(conn, [d.segment.latest for d in delivered])
         await sources.advance(conn, delivered, self._owner, self._number)
         await sources.declare(conn, delivered)
 
@@ -254,6 +255,7 @@ class Flusher:
         if self._conn is None or self._conn.is_closed():
             self._conn = await database.connect(self._dsn, command_timeout=STATEMENT_S_MAX)
             await sources.register(self._conn, self._owner)
+            await latest.prepare(self._conn)
         return self._conn
 
     async def _drop_connection(self) -> None:

@@ -43,8 +43,8 @@ class TelemetrySocket(SupervisedSocket):
     # what others tell it
 
     def committed(self, segment: Segment, now_us: int) -> None:
-        if segment.latest:
-            self.lag_ms = max(0.0, (now_us - max(latest[1] for latest in segment.latest)) / 1000)
+        if segment.newest_us is not None:
+            self.lag_ms = max(0.0, (now_us - segment.newest_us) / 1000)
         if self._delivery is not None and segment.last_seq is not None:
             self._delivery.commit(segment.last_seq)
         for seq, code, channel, position, detail, _ in segment.refusals:

@@ -107,39 +107,26 @@ class Delivered:
 
 
 async def advance(conn: Connection, delivered: Sequence[Delivered], owner: UUID, flush: int) -> None:
-    """In the readings' own transaction: the flush's number, streams' committed numbers, receipts, and the newest value of each event."""
+    """In the readings' own transaction: the flush's number, streams' committed numbers and receipts."""
     streams = [(d.source_id, d.stream, d.segment.last_seq) for d in delivered if d.stream is not None and d.segment.last_seq is not None]
     receipts = [(d.source_id, d.stream, *receipt) for d in delivered if d.stream is not None for receipt in d.segment.receipts]
-    newest: dict[int, tuple[int, float, int | None]] = {}
-    for d in delivered:
-        for event_id, t_us, value, experiment_id in d.segment.latest:
-            if event_id not in newest or newest[event_id][0] <= t_us:
-                newest[event_id] = (t_us, value, experiment_id)
     await conn.execute(
         """
         WITH numbered AS (
-            INSERT INTO flushes (owner, number) VALUES ($15, $16) ON CONFLICT (owner) DO UPDATE SET number = $16, at = now()
+            INSERT INTO flushes (owner, number) VALUES ($11, $12) ON CONFLICT (owner) DO UPDATE SET number = $12, at = now()
         ), advanced AS (
             INSERT INTO streams AS s (source_id, stream, committed_seq)
             SELECT * FROM unnest($1::int4[], $2::bytea[], $3::int8[])
             ON CONFLICT (source_id, stream) DO UPDATE SET committed_seq = greatest(s.committed_seq, excluded.committed_seq)
-        ), received AS (
-            INSERT INTO receipts AS r (source_id, stream, minute, first_seq, last_seq, frames, readings)
-            SELECT * FROM unnest($4::int4[], $5::bytea[], $6::timestamptz[], $7::int8[], $8::int8[], $9::int8[], $10::int8[])
-            ON CONFLICT (source_id, stream, minute) DO UPDATE SET
-                first_seq = least(r.first_seq, excluded.first_seq), last_seq = greatest(r.last_seq, excluded.last_seq),
-                frames = r.frames + excluded.frames, readings = r.readings + excluded.readings
         )
-        INSERT INTO latest AS l (event_id, created_on, value, experiment_id)
-        SELECT t.* FROM unnest($11::int4[], $12::timestamptz[], $13::float8[], $14::int4[]) AS t (id)
-          JOIN events e USING (id) ORDER BY id                        -- an event deleted meanwhile has no latest
-        ON CONFLICT (event_id) DO UPDATE SET
-            created_on = excluded.created_on, value = excluded.value, experiment_id = excluded.experiment_id
-            WHERE l.created_on <= excluded.created_on
+        INSERT INTO receipts AS r (source_id, stream, minute, first_seq, last_seq, frames, readings)
+        SELECT * FROM unnest($4::int4[], $5::bytea[], $6::timestamptz[], $7::int8[], $8::int8[], $9::int8[], $10::int8[])
+        ON CONFLICT (source_id, stream, minute) DO UPDATE SET
+            first_seq = least(r.first_seq, excluded.first_seq), last_seq = greatest(r.last_seq, excluded.last_seq),
+            frames = r.frames + excluded.frames, readings = r.readings + excluded.readings
         """,
         *_columns(streams, 3),
         *_columns([(r[0], r[1], to_datetime(r[2]), *r[3:]) for r in receipts], 7),
-        *_columns([(event_id, to_datetime(t_us), value, exp) for event_id, (t_us, value, exp) in newest.items()], 4),
         owner,
         flush,
     )
