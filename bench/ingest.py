@@ -13,6 +13,10 @@ SHAPES = (("500x200", 200), ("500x20", 20), ("500x1", 1))
 CHANNELS = 500
 STEADY_PER_S = 100_000
 SOURCES = 1_000
+MEMORY_PER_S = 1_000_000
+MEMORY_SECONDS = 30.0
+SETTLED_S = 10.0
+"""By then every buffer has met the load; growth is counted from here."""
 
 
 async def measure(figures: Figures) -> None:
@@ -26,21 +30,31 @@ async def measure(figures: Figures) -> None:
     steady = await _durable(figures, "ingest.ack", Load(CHANNELS, 20, SECONDS, STEADY_PER_S / (CHANNELS * 20)), sources=1)
     figures.add("ingest.ack_p50", steady.latency_ms(0.5), "ms")
     figures.add("ingest.ack_p99", steady.latency_ms(0.99), "ms")
+    memory: list[float] = []
+    await _durable(figures, "ingest.rss", Load(CHANNELS, 20, MEMORY_SECONDS, MEMORY_PER_S / (CHANNELS * 20)), sources=1, memory=memory)
+    figures.add("ingest.rss", memory[-1], "MB")
+    figures.add("ingest.rss_growth", memory[-1] - memory[int(SETTLED_S)], "MB")
     many = await _durable(figures, "ingest.1000x50", Load(50, 1, SECONDS, 1.0), sources=SOURCES)
     figures.add("ingest.1000x50", many.latency_ms(0.99), "ms")
 
 
-async def _durable(figures: Figures, name: str, load: Load, sources: int) -> Result:
-    """Sends in a fresh installation, and checks that what was acknowledged is what is stored."""
+async def _durable(figures: Figures, name: str, load: Load, sources: int, memory: list[float] | None = None) -> Result:
+    """Sends in a fresh installation, and checks that what was acknowledged is what is stored. `memory` gets the backend's resident MB,
+    once a second while the load lasts."""
     async with run_system() as system:
         credentials = await system.make_sources(sources)
-        result = await send_all(f"{system.backend.sockets}/ws/controller/telemetry", credentials, load)
+        sending = asyncio.create_task(send_all(f"{system.backend.sockets}/ws/controller/telemetry", credentials, load))
+        while not sending.done():
+            await asyncio.wait({sending}, timeout=1)
+            if memory is not None:
+                memory.append(system.rss_mb())
+        result = await sending
         stored = await system.stored()
         figures.say(f"{name}: {result.readings:,} acknowledged, {stored:,} stored, {result.refused} refused, in {result.seconds:.1f} s")
         if stored != result.readings:
             raise SystemExit(f"{name}: {result.readings} readings were acknowledged and {stored} are stored")
         if name == "ingest.500x200":
-            figures.add("ingest.rss", system.rss_mb(), "MB")
+            figures.add("ingest.rss_full_speed", system.rss_mb(), "MB")
         return result
 
 
