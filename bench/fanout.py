@@ -76,7 +76,8 @@ async def _watch(figures: Figures, system: System) -> None:
         sys.executable, "-m", "bench.watchers", cwd=Path(__file__).parents[1],
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 26,
     )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         process.stdin.write(json.dumps(wanted).encode() + b"\n")
         if await process.stdout.readline() != b"watching\n":
@@ -93,7 +94,7 @@ async def _watch(figures: Figures, system: System) -> None:
     counts, delays = sorted(seen["counts"]), seen["delays_ms"]
     ticks = WINDOW_S * 1000 / INTERVAL_MS
     figures.say(
-        f"{SOCKETS} sockets x {CHANNELS} channels every {INTERVAL_MS} ms beside {STUCK} that never reads: {ticks:.0f} ticks, each socket got "
+        f"{SOCKETS} sockets x {CHANNELS} channels every {INTERVAL_MS} ms beside {STUCK} that never reads: {ticks:.0f} ticks, each got "
         f"{counts[0]} to {counts[-1]} messages, {seen['closed']} were closed"
     )
     figures.add("fanout.cpu", 100 * (busy - alone), "%")

@@ -4,7 +4,7 @@ A run is a stretch of consecutive readings of one event (docs/decisions/0003-run
 payloads; here bytes only pass through.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from webmacs import ingest_core

@@ -15,8 +15,8 @@ import asyncpg
 from webmacs import clock, logs
 from webmacs.http.socket import CLOSE_FENCED, CLOSE_UNSTORABLE
 from webmacs.ingest_core import Core, Drained, Segment
-from webmacs.storage import pool as database
 from webmacs.storage import latest, runs
+from webmacs.storage import pool as database
 from webmacs.storage.faults import FAULTS, passes
 from webmacs.storage.partitions import ensure_partitions
 from webmacs.storage.pool import Connection
