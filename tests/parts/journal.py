@@ -1,0 +1,191 @@
+"""What a source sent and what was acknowledged to it, kept by the test itself, and the judge that compares it with the database.
+
+A reading carries its identity in its value: an exact integer below 2^53 made of source, frame and position. So nothing that the
+system counts has to be believed: the checker reads every stored run with the core's `decode_run` and knows of each reading whose it
+is, whether its time is the one that was sent, whether it is there once, and which are missing.
+"""
+
+import os
+import struct
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+from webmacs_controller import wire
+from webmacs_controller.frame import Sealed
+
+from webmacs import ingest_core
+from webmacs.clock import from_datetime
+
+SOURCES_MAX: Final = 1 << 10
+FRAMES_MAX: Final = 1 << 25
+POSITIONS_MAX: Final = 1 << 18
+"""Readings in a frame. 10 + 25 + 18 bits: every identity is a whole number that float64 holds exactly."""
+
+
+def value_of(source: int, frame: int, position: int) -> float:
+    """The identity of a reading: source 0 ... 1,023, frame 1 ..., position in the frame from 0. Raises ValueError beyond."""
+    if not (0 <= source < SOURCES_MAX and 0 <= frame < FRAMES_MAX and 0 <= position < POSITIONS_MAX):
+        raise ValueError(f"no identity for source {source}, frame {frame}, position {position}")
+    return float((source * FRAMES_MAX + frame) * POSITIONS_MAX + position)
+
+
+def identity_of(value: float) -> tuple[int, int, int] | None:
+    """(source, frame, position) of a value that `value_of` made; None for any other."""
+    if not value.is_integer() or not 0 <= value < 2**53:
+        return None
+    whole, position = divmod(int(value), POSITIONS_MAX)
+    return *divmod(whole, FRAMES_MAX), position
+
+
+class Journal:
+    """One source's frames 1, 2, ...: each holds the next `readings` readings of every channel, `step_us` apart.
+
+    Channel c of the frame has the positions c * readings ... (c + 1) * readings - 1. The source sends what `encode` gives, says
+    `sent` before it does and `acknowledged` after it was told so; the last is on disk when the call returns.
+    """
+
+    def __init__(self, path: Path, name: str, source: int, keys: Sequence[str], readings: int, start_us: int, step_us: int = 1_000) -> None:
+        self.name = name
+        """Of the source, as the database knows it."""
+        self.source = source
+        """In the values; every journal of a test has its own."""
+        self.keys = list(keys)
+        """Of the channels, numbered from 0."""
+        self.readings = readings
+        self.start_us = start_us
+        self.step_us = step_us
+        self._path = path
+        self.acknowledged_max = max((frame for (frame,) in struct.iter_unpack("<q", path.read_bytes())), default=0) if path.exists() else 0
+        self.sent_max = self.acknowledged_max
+
+    @property
+    def frame_readings(self) -> int:
+        return self.readings * len(self.keys)
+
+    def time_of(self, frame: int, index: int) -> int:
+        """Of a channel's reading `index` in a frame, in µs."""
+        return self.start_us + ((frame - 1) * self.readings + index) * self.step_us
+
+    def columns(self, frame: int) -> list[wire.Column]:
+        base = int(value_of(self.source, frame, 0))
+        t0_us = self.time_of(frame, 0)
+        return [
+            wire.Column(channel, t0_us, self.step_us, array("d", range(first, first + self.readings)).tobytes())
+            for channel, first in enumerate(range(base, base + self.frame_readings, self.readings))
+        ]
+
+    def encode(self, frame: int, seq: int | None = None) -> bytes:
+        """The frame as it travels, under its own number unless the stream counts otherwise."""
+        return wire.encode(wire.Data(frame if seq is None else seq, self.time_of(frame, 0), self.columns(frame)))
+
+    def seal(self, frame: int) -> Sealed:
+        """The frame as the controller's spool takes it."""
+        return Sealed(self.encode(frame, 0), self.frame_readings, self.time_of(frame, 0), self.time_of(frame, self.readings - 1))
+
+    def sent(self, frame: int) -> None:
+        """Everything up to this frame may be stored from now on."""
+        self.sent_max = max(self.sent_max, frame)
+
+    def acknowledged(self, frame: int) -> None:
+        """The backend said that everything up to this frame is stored."""
+        assert frame <= self.sent_max, f"frame {frame} was acknowledged, {self.sent_max} was the last one sent"
+        if frame > self.acknowledged_max:
+            self.acknowledged_max = frame
+            with self._path.open("ab", buffering=0) as file:
+                file.write(struct.pack("<q", frame))
+                os.fsync(file.fileno())
+
+    @property
+    def unknown(self) -> int:
+        """Frames that were sent and whose fate was not told."""
+        return self.sent_max - self.acknowledged_max
+
+
+@dataclass
+class Verdict:
+    """In readings. `lost` and `twice` must be 0 whatever happened."""
+
+    lost: int = 0
+    """acknowledged and not stored"""
+    twice: int = 0
+    """copies beyond the first"""
+    foreign: int = 0
+    """never sent like this: another value, another time, another channel"""
+    stored: int = 0
+    """distinct readings of the journals"""
+    acknowledged: int = 0
+    missing: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """Channel key -> acknowledged frames of which some readings are missing, as (first, last)"""
+
+    @property
+    def clean(self) -> bool:
+        return (self.lost, self.twice, self.foreign) == (0, 0, 0)
+
+
+async def check(conn: "asyncpg.Connection[Any]", journals: Iterable[Journal]) -> Verdict:
+    """Reads every run of the journals' sources and judges each reading. No number that the system keeps is looked at."""
+    verdict = Verdict()
+    for journal in journals:
+        events = await conn.fetch(
+            """SELECT e.id, e.channel_key FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
+                WHERE s.name = $1""",
+            journal.name,
+        )
+        found = {row["channel_key"]: row["id"] for row in events}
+        for channel, key in enumerate(journal.keys):
+            await _check_channel(conn, journal, channel, key, found.pop(key, None), verdict)
+        for stranger in found.values():
+            verdict.foreign += await conn.fetchval("SELECT coalesce(sum(n), 0) FROM datapoints WHERE event_id = $1", stranger)
+    return verdict
+
+
+async def _check_channel(
+    conn: "asyncpg.Connection[Any]", journal: Journal, channel: int, key: str, event_id: int | None, verdict: Verdict
+) -> None:
+    """A reading's place in its channel is (frame - 1) * readings + index; what should be stored there is laid out once and compared
+    run by run, and reading by reading only where a run is not what it should be."""
+    n = journal.readings
+    places = journal.sent_max * n
+    times = array("q", range(journal.start_us, journal.start_us + places * journal.step_us, journal.step_us)).tobytes()
+    values = bytearray()
+    for frame in range(1, journal.sent_max + 1):
+        first = int(value_of(journal.source, frame, channel * n))
+        values += array("d", range(first, first + n)).tobytes()
+    stretches: list[tuple[int, int]] = []
+    for run in await conn.fetch("SELECT created_on, encoding, payload FROM datapoints WHERE event_id = $1", event_id):
+        run_times, run_values = ingest_core.decode_run(from_datetime(run["created_on"]), run["encoding"], run["payload"])
+        place = _place(journal, channel, *struct.unpack_from("<d", run_values)) or 0
+        if run_times == times[8 * place : 8 * place + len(run_times)] and run_values == values[8 * place : 8 * place + len(run_values)]:
+            stretches.append((place, place + len(run_times) // 8))
+            continue
+        for t_us, value in zip(array("q", run_times), array("d", run_values), strict=True):
+            found = _place(journal, channel, value)
+            if found is None or found >= places or t_us != journal.start_us + found * journal.step_us:
+                verdict.foreign += 1
+            else:
+                stretches.append((found, found + 1))
+    acknowledged = journal.acknowledged_max * n
+    missing: list[tuple[int, int]] = []
+    reached = 0
+    for start, end in [*sorted(stretches), (places, places)]:
+        if reached < min(start, acknowledged):
+            missing.append((reached, min(start, acknowledged)))
+        verdict.twice += max(0, min(reached, end) - start)
+        verdict.stored += max(0, end - max(reached, start))
+        reached = max(reached, end)
+    verdict.acknowledged += acknowledged
+    verdict.lost += sum(end - start for start, end in missing)
+    if missing:
+        verdict.missing[key] = [(start // n + 1, (end - 1) // n + 1) for start, end in missing]
+
+
+def _place(journal: Journal, channel: int, value: float) -> int | None:
+    """Where in the channel this value belongs; None when it is not one of its own."""
+    identity = identity_of(value)
+    if identity is None or identity[0] != journal.source or identity[1] < 1 or identity[2] // journal.readings != channel:
+        return None
+    return (identity[1] - 1) * journal.readings + identity[2] % journal.readings
