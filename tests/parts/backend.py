@@ -35,12 +35,15 @@ class Backend:
         self.sockets = f"ws://127.0.0.1:{self.port}"
         self._log = data_dir / "backend.log"
         self._command = ["webmacs", "serve"] if sabotage is None else ["parts.sabotaged", sabotage, "--", "webmacs", "serve"]
-        self._settings = settings | {
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-            "WEBMACS_DATABASE_URL": database,
-            "WEBMACS_DATA_DIR": str(data_dir),
-            "WEBMACS_PORT": str(self.port),
-        }
+        self._settings = (
+            {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+            | settings
+            | {
+                "WEBMACS_DATABASE_URL": database,
+                "WEBMACS_DATA_DIR": str(data_dir),
+                "WEBMACS_PORT": str(self.port),
+            }
+        )
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -73,6 +76,12 @@ class Backend:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
+
+    async def ended(self) -> int:
+        """Waits until it ends by itself. Answers the exit code."""
+        assert self._process is not None
+        async with asyncio.timeout(READY_S):
+            return await self._process.wait()
 
     async def stop(self) -> int:
         """As `webmacs up` stops it. Answers the exit code."""

@@ -54,6 +54,9 @@ ROWS: Final = {
     20: "readings come in any order",
     25: "PostgreSQL is slow",
     29: "the simulator, every fault together",
+    30: "hostile messages in the core",
+    31: "hostile sockets",
+    32: "a panic inside the core",
 }
 """The faults, by their number: what `make torture ROW=n` runs."""
 
