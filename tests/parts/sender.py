@@ -120,9 +120,12 @@ class Sender:
 
     async def acknowledged(self, more: int = 1) -> None:
         """Waits until so many more frames are acknowledged."""
-        goal = self.journal.acknowledged_max + more
+        await self.reached(self.journal.acknowledged_max + more)
+
+    async def reached(self, frame: int) -> None:
+        """Waits until everything up to this frame is acknowledged."""
         async with asyncio.timeout(PATIENCE_S), self._changed:
-            await self._changed.wait_for(lambda: self.journal.acknowledged_max >= goal)
+            await self._changed.wait_for(lambda: self.journal.acknowledged_max >= frame)
 
 
 class Senders:
@@ -159,6 +162,10 @@ class Senders:
         return [sender.journal for sender in self.all]
 
     @property
+    def acknowledged_frames(self) -> int:
+        return sum(journal.acknowledged_max for journal in self.journals)
+
+    @property
     def unknown(self) -> int:
         return sum(sum(sender.unknown) for sender in self.all)
 
@@ -182,7 +189,7 @@ class Senders:
 
     def record(self, row: Row, verdict: Verdict, **figures: float) -> None:
         row.record(
-            done=sum(journal.acknowledged_max for journal in self.journals),
+            done=self.acknowledged_frames,
             refused=sum(sender.refused for sender in self.all),
             unknown=self.unknown,
             lost=verdict.lost,
