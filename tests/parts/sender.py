@@ -159,7 +159,7 @@ class Senders:
 
     @property
     def journals(self) -> list[Journal]:
-        return [sender.journal for sender in self.all]
+        return list(dict.fromkeys(sender.journal for sender in self.all))
 
     @property
     def acknowledged_frames(self) -> int:
