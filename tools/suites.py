@@ -1,6 +1,7 @@
 """Runs the parts of `make test`, `make lint` and `make torture`, all of them even when one fails: `python tools/suites.py test [SUITE]`.
 
 Suites of test: rust, frontend, controller, e2e, or a folder of tests/. Of lint: python, rust, frontend. Of torture: the number of a row.
+`fuzz SECONDS` searches for messages that break the native core.
 """
 
 import json
@@ -61,6 +62,10 @@ def torture(row: str) -> dict[str, list[str]]:
     }
 
 
+def fuzz(seconds: str) -> dict[str, list[str]]:
+    return {"fuzz": [str(BIN / "python"), "tools/fuzz.py", seconds]}
+
+
 def chosen(commands: dict[str, list[str]], suite: str) -> dict[str, list[str]]:
     found = {name: command for name, command in commands.items() if name.partition(":")[0] == suite}
     if not found:
@@ -101,7 +106,7 @@ def run(commands: dict[str, list[str]]) -> int:
 
 
 if __name__ == "__main__":
-    suites = {"test": tests, "lint": lint, "torture": torture}
+    suites = {"test": tests, "lint": lint, "torture": torture, "fuzz": fuzz}
     try:
         sys.exit(run(suites[sys.argv[1]](" ".join(sys.argv[2:]))))
     except KeyboardInterrupt:

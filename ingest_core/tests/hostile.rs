@@ -257,11 +257,10 @@ fn corpus() -> Vec<Vec<u8>> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let golden = std::fs::read(here.join("../tests/contract/frames/frames.json")).unwrap();
     let golden: serde_json::Value = serde_json::from_slice(&golden).unwrap();
-    let unhex = |hex: &str| (0..hex.len()).step_by(2).map(|k| u8::from_str_radix(&hex[k..k + 2], 16).unwrap()).collect();
+    let unhex = |hex: &str| -> Vec<u8> { (0..hex.len()).step_by(2).map(|k| u8::from_str_radix(&hex[k..k + 2], 16).unwrap()).collect() };
     let mut corpus: Vec<Vec<u8>> = golden["frames"].as_array().unwrap().iter().map(|frame| unhex(frame["hex"].as_str().unwrap())).collect();
-    let mut files: Vec<_> = std::fs::read_dir(here.join("tests/corpus")).unwrap().map(|file| file.unwrap().path()).collect();
-    files.sort();
-    corpus.extend(files.iter().map(|file| std::fs::read(file).unwrap()));
+    let found = std::fs::read_to_string(here.join("tests/corpus.hex")).unwrap();
+    corpus.extend(found.lines().map(unhex));
     corpus
 }
 

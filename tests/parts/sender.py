@@ -100,6 +100,8 @@ class Sender:
                 frame += 1
                 self.journal.sent(frame)
                 await source.send(self.journal.encode(frame))
+            if self.finished:
+                await source.socket.close()  # no acknowledgement will come
 
         sending = asyncio.create_task(send())
         try:
