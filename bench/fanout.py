@@ -60,7 +60,7 @@ async def _send(sender: FastSender) -> None:
 
 async def _watch(figures: Figures, system: System) -> None:
     alone = await _cpu(system, WINDOW_S / 2)
-    empty_mb = system.rss_mb()
+    empty_mb = system.backend.rss_mb()
     conn = await asyncpg.connect(system.database)
     events = [str(row[0]) for row in await conn.fetch("SELECT public_id FROM events")]
     await conn.close()
@@ -82,12 +82,12 @@ async def _watch(figures: Figures, system: System) -> None:
         process.stdin.write(json.dumps(wanted).encode() + b"\n")
         if await process.stdout.readline() != b"watching\n":
             raise SystemExit("the watchers did not come in")
-        full_mb = system.rss_mb()
+        full_mb = system.backend.rss_mb()
         process.stdin.write(b"\n")
         busy = await _cpu(system, WINDOW_S)
         process.stdin.write(b"\n")
         seen = json.loads(await process.stdout.readline())
-        later_mb = system.rss_mb()
+        later_mb = system.backend.rss_mb()
     finally:
         process.stdin.close()
         await process.wait()

@@ -47,14 +47,14 @@ async def _durable(figures: Figures, name: str, load: Load, sources: int, memory
         while not sending.done():
             await asyncio.wait({sending}, timeout=1)
             if memory is not None:
-                memory.append(system.rss_mb())
+                memory.append(system.backend.rss_mb())
         result = await sending
         stored = await system.stored()
         figures.say(f"{name}: {result.readings:,} acknowledged, {stored:,} stored, {result.refused} refused, in {result.seconds:.1f} s")
         if stored != result.readings:
             raise SystemExit(f"{name}: {result.readings} readings were acknowledged and {stored} are stored")
         if name == "ingest.500x200":
-            figures.add("ingest.rss_full_speed", system.rss_mb(), "MB")
+            figures.add("ingest.rss_full_speed", system.backend.rss_mb(), "MB")
         return result
 
 

@@ -111,6 +111,11 @@ class Core:
         the connection. Without a timestamp: now_us, plus 1 µs for each repeat of an event."""
 
     @property
+    def internal_faults(self) -> int:
+        """Messages that made the core panic while it judged them: refused as malformed, with the place of the fault in `detail`. A panic
+        while state changes ends the process with exit code 70; anywhere else it raises PanicException, which is no Exception."""
+
+    @property
     def buffered_bytes(self) -> int:
         """What the undrained column buffers hold, in bytes of memory."""
 

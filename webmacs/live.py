@@ -82,7 +82,9 @@ async def _vital(name: str, work: Awaitable[None]) -> None:
     """Without this task the process cannot do its work: a fault nobody foresaw ends it, the supervisor starts it anew."""
     try:
         await work
-    except Exception:
+    except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # a panic of the core is no Exception
         log.exception("task_failed", task=name)
         os._exit(EXIT_BROKEN)
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -16,13 +16,9 @@ use crate::frame;
 use crate::intake::{GapRow, Intake, QualityRow, Receipt, TextVerdict, Writer};
 use crate::latest::{self, Brought, Last, Latest};
 use crate::pack;
+use crate::panic::lock;
 use crate::rule::Test;
 use crate::series;
-
-/// Panics that change state end the process, so a poisoned lock guards whole state.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn public_id(bytes: &[u8]) -> Result<PublicId, Fault> {
     bytes.try_into().map_err(|_| Fault::Misuse(format!("a public id has 16 bytes, not {}", bytes.len())))
@@ -201,6 +197,11 @@ impl Core {
             TextVerdict::Refused(refusal) => Verdict::Refused(refusal.into()),
             TextVerdict::Unowned(events) => Verdict::Unowned(Unowned { events }),
         })
+    }
+
+    #[getter]
+    fn internal_faults(&self, py: Python<'_>) -> u64 {
+        py.detach(|| lock(&self.intake).internal_faults())
     }
 
     #[getter]

@@ -8,6 +8,7 @@ use crate::copy::{put_latest, put_run, LATEST_ROW_BYTES_MAX, ROW_BYTES_MAX};
 use crate::intake::Records;
 use crate::latest::{Brought, Last};
 use crate::pack::packed_bytes;
+use crate::panic;
 use crate::run::{cut, Extremes};
 
 /// Everything stored of an event lies at or before `us`.
@@ -65,6 +66,7 @@ pub fn encode(mut taken: Vec<Taken>, catalogue: &Catalogue) -> (Vec<Segment>, Se
         first_us = first_us.min(readings.times[0]);
         last_us = last_us.max(readings.times[readings.times.len() - 1]);
     }
+    panic::point("draining");
     let experiments = catalogue.experiments_within(first_us, last_us);
     let mut settlement = Settlement { frontiers: HashMap::new(), spent: Vec::new() };
     let segments = taken.into_iter().map(|taken| encode_segment(taken, &experiments, &mut settlement)).collect();

@@ -8,6 +8,7 @@ use crate::catalogue::Catalogue;
 use crate::drain::{Column, Frontier, Settlement, Taken};
 use crate::error::{Code, Fault, Refusal};
 use crate::frame::{self, Frame, Preview};
+use crate::panic;
 use crate::rule::{self, Rule, State, Test, Transition};
 use crate::text;
 use crate::validate::{self, Standing};
@@ -192,18 +193,6 @@ impl Connection {
     }
 }
 
-/// The moment from which on a frame changes state. A panic after it ends the process: sources send again what was not committed.
-struct Changing;
-
-impl Drop for Changing {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("ingest_core: a fault while state was changing; the process ends, sources send again what was not committed");
-            std::process::abort();
-        }
-    }
-}
-
 #[derive(Debug)]
 pub enum TextVerdict {
     Accepted(u64),
@@ -308,6 +297,11 @@ impl Intake {
         Ok(())
     }
 
+    /// Panics that cost a message.
+    pub fn internal_faults(&self) -> u64 {
+        self.internal_faults
+    }
+
     pub fn buffered_bytes(&self) -> usize {
         self.buffered_bytes
     }
@@ -318,12 +312,12 @@ impl Intake {
         let connection = find(&mut self.connections, id)?;
         self.frames += 1;
         let number = self.frames;
+        let (mut kind, mut seq) = (None, None); // known also when what follows panics: a refusal consumes its number
         let judged = guarded(&mut self.internal_faults, || {
-            let (kind, seq) = frame::peek(bytes).map_or((None, None), |(kind, seq)| (Some(kind), seq));
-            (kind, seq, judge(connection, bytes, now_us, number))
+            (kind, seq) = frame::peek(bytes).map_or((None, None), |(kind, seq)| (Some(kind), seq));
+            judge(connection, bytes, now_us, number)
         });
-        let (kind, seq, judged) = judged.unwrap_or_else(|refusal| (None, None, Err(refusal)));
-        let _changing = Changing;
+        let judged = judged.unwrap_or_else(Err);
         let before = connection.held;
         let verdict = match judged {
             Ok(Frame::Preview(previews)) => Ok((previews.len() as u64, shown(connection, &self.events, previews))),
@@ -343,7 +337,6 @@ impl Intake {
         let connection = find(&mut self.connections, id)?;
         let judged = guarded(&mut self.internal_faults, || judge_text(bytes, now_us, catalogue, connection.grants.as_ref()));
         let readings = judged.unwrap_or_else(Err);
-        let _changing = Changing;
         let before = connection.held;
         let verdict = match readings {
             Ok(readings) => {
@@ -427,18 +420,20 @@ fn find(connections: &mut HashMap<i64, Connection>, id: i64) -> Result<&mut Conn
     }
 }
 
-/// Runs `judge`, which changes nothing that lasts. Its panic is a fault of ours; it costs that one frame.
+/// Runs `judge`, which changes nothing that lasts. Its panic is a fault of ours; it costs that one message.
 fn guarded<T>(internal_faults: &mut u64, judge: impl FnOnce() -> T) -> Result<T, Refusal> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(judge)).map_err(|_| {
+    panic::guarded(judge).map_err(|said| {
         *internal_faults += 1;
-        Refusal::new(Code::Malformed, format!("internal fault {internal_faults} while the frame was read: please report it"))
+        Refusal::new(Code::Malformed, format!("internal fault {internal_faults} while the frame was read, please report it: {said}"))
     })
 }
 
 /// Decodes and checks a frame. `number` is its own, so that a channel's second column is seen.
 fn judge<'a>(connection: &mut Connection, bytes: &'a [u8], now_us: i64, number: u64) -> Result<Frame<'a>, Refusal> {
     validate::check_size(bytes)?;
+    panic::point("decoding");
     let frame = frame::decode(bytes)?;
+    panic::point("checking");
     match &frame {
         Frame::Data(data) => validate::check_data(data, now_us, |channel| {
             let standing = connection.standing(channel);
@@ -461,6 +456,7 @@ fn judge<'a>(connection: &mut Connection, bytes: &'a [u8], now_us: i64, number: 
 fn judge_text(bytes: &[u8], now_us: i64, catalogue: &Catalogue, grants: Option<&HashSet<i32>>) -> Result<Vec<Shown>, Refusal> {
     validate::check_size(bytes)?;
     let items = text::decode(bytes)?;
+    panic::point("checking");
     let n = items.len();
     let judge = || {
         validate::check_count(n)?;
@@ -501,6 +497,7 @@ fn take(connection: &mut Connection, events: &mut [Event], seq: Option<i64>, fra
     match frame {
         Frame::Data(data) => {
             data.columns.for_each(|column| take_column(connection, events, &column));
+            panic::point("taking");
             readings = data.readings as u64;
         }
         Frame::Gap(frame::Gap { channel, from_us, to_us, n, cause }) => {

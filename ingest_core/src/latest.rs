@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::catalogue::Catalogue;
 use crate::json::{push_float, push_int, push_public_id, push_time};
+use crate::panic;
 use crate::run::Extremes;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,6 +102,7 @@ impl Latest {
 
     /// Tells the views what was committed. An older reading that came late does not replace a newer last one.
     pub fn commit(&mut self, brought: &[Brought]) {
+        panic::point("showing");
         for one in brought {
             let last = self.last.entry(one.event).or_insert(one.last);
             if one.last.t_us >= last.t_us {

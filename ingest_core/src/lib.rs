@@ -11,6 +11,7 @@ pub mod intake;
 pub mod json;
 pub mod latest;
 pub mod pack;
+pub mod panic;
 pub mod rule;
 pub mod run;
 pub mod series;

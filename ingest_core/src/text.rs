@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::Deserialize;
 
 use crate::catalogue::PublicId;
@@ -40,7 +40,7 @@ struct Items<'c> {
 
 impl Items<'_> {
     fn read<'de, R: serde_json::de::Read<'de>>(self, reader: &mut serde_json::Deserializer<R>) -> serde_json::Result<Vec<Item>> {
-        reader.deserialize_map(self)
+        reader.deserialize_any(self)
     }
 }
 
@@ -51,13 +51,17 @@ impl<'de> Visitor<'de> for Items<'_> {
         f.write_str("an object with the array `datapoints`")
     }
 
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+        Err(text_instead(&self))
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Item>, A::Error> {
         let mut items = None;
         while let Some(Text(name)) = map.next_key()? {
             match &*name {
                 "datapoints" if items.is_none() => items = Some(map.next_value_seed(List { position: self.position })?),
                 "datapoints" => return Err(Error::duplicate_field("datapoints")),
-                other => return Err(Error::unknown_field(other, &["datapoints"])),
+                other => return Err(Error::unknown_field(start(other), &["datapoints"])),
             }
         }
         items.ok_or_else(|| Error::missing_field("datapoints"))
@@ -72,7 +76,7 @@ impl<'de> DeserializeSeed<'de> for List<'_> {
     type Value = Vec<Item>;
 
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Vec<Item>, D::Error> {
-        reader.deserialize_seq(self)
+        reader.deserialize_any(self)
     }
 }
 
@@ -81,6 +85,10 @@ impl<'de> Visitor<'de> for List<'_> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of readings")
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+        Err(text_instead(&self))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Item>, A::Error> {
@@ -97,7 +105,7 @@ impl<'de> Visitor<'de> for List<'_> {
 
 impl<'de> Deserialize<'de> for Item {
     fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Item, D::Error> {
-        reader.deserialize_map(ItemVisitor)
+        reader.deserialize_any(ItemVisitor)
     }
 }
 
@@ -108,6 +116,10 @@ impl<'de> Visitor<'de> for ItemVisitor {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with `event_public_id`, `value` and maybe `timestamp`")
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+        Err(text_instead(&self))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Item, A::Error> {
@@ -130,7 +142,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
                 }
                 other if NAMES.contains(&other) => return Err(A::Error::custom(format!("`{other}` is given twice"))),
                 other => {
-                    let unknown = A::Error::unknown_field(other, &NAMES);
+                    let unknown = A::Error::unknown_field(start(other), &NAMES);
                     map.next_value::<IgnoredAny>()?;
                     return Err(unknown);
                 }
@@ -140,6 +152,17 @@ impl<'de> Visitor<'de> for ItemVisitor {
         let value = value.ok_or_else(|| A::Error::missing_field("value"))?;
         Ok(Item { event, value, t_us: t_us.flatten() })
     }
+}
+
+/// Of a name that nobody knows its start is enough: a refusal does not copy what a stranger sent.
+fn start(name: &str) -> &str {
+    const NAME_CHARS_MAX: usize = 40;
+    name.char_indices().nth(NAME_CHARS_MAX).map_or(name, |(end, _)| &name[..end])
+}
+
+/// Serde would quote the whole text; so does serde_json unless it is asked for any kind of value.
+fn text_instead<'de, E: Error>(expected: &impl Visitor<'de>) -> E {
+    E::invalid_type(Unexpected::Other("text"), expected)
 }
 
 /// A text, borrowed where JSON did not escape anything.
@@ -177,6 +200,10 @@ impl<'de> Deserialize<'de> for Number {
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a number that a float64 holds")
+            }
+
+            fn visit_str<E: Error>(self, _: &str) -> Result<Number, E> {
+                Err(text_instead(&self))
             }
 
             fn visit_f64<E: Error>(self, value: f64) -> Result<Number, E> {

@@ -67,6 +67,7 @@ class Intake:
         self._numbers = itertools.count(1)
         self._entering: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._open: set[int] = set()
+        self._faults = 0
         self.live: dict[int, Live] = {}
         """By source id; a source's text-only connection is not among them."""
         known.gone = self._withdraw
@@ -146,18 +147,27 @@ class Intake:
 
     def accept(self, connection: int, frame: bytes) -> None:
         """A numbered frame, in its order: taken whole, or refused with a refusal that is committed with its number."""
-        self._core.accept(connection, frame, clock.now_us())
+        self._report_faults(self._core.accept(connection, frame, clock.now_us()))
         self._flusher.wake()
 
     def preview(self, connection: int, frame: bytes) -> Accepted | Refused:
         """Readings to show and never to keep."""
-        return self._core.accept(connection, frame, clock.now_us())
+        verdict = self._core.accept(connection, frame, clock.now_us())
+        self._report_faults(verdict)
+        return verdict
+
+    def _report_faults(self, verdict: Accepted | Refused) -> None:
+        """A refusal may be a fault of ours, a panic of the core: then a person has to know. It cost this message and no other."""
+        if isinstance(verdict, Refused) and (faults := self._core.internal_faults) > self._faults:
+            self._faults = faults
+            log.error("core_fault", count=faults, detail=verdict.detail)
 
     async def accept_text(self, connection: int, index: int, frame: bytes) -> Accepted | Refused:
         """A text frame, whole or not at all. Events that nobody here writes yet are taken over first."""
         for _ in range(OWN_TRIES_MAX):
             verdict = self._core.accept_text(connection, index, frame, clock.now_us())
             if not isinstance(verdict, Unowned):
+                self._report_faults(verdict)
                 self._flusher.wake()
                 return verdict
             for writer_id in self._known.writers(verdict.events):

@@ -1,6 +1,8 @@
 //! What the property tests share: frames as bytes, an intake with owned events, rows read back.
 #![allow(dead_code)] // every test file uses its own part of it
 
+pub mod hostile;
+
 use std::collections::HashMap;
 
 use ingest_core::catalogue::Catalogue;

@@ -1,0 +1,367 @@
+//! Millions of damaged messages: none makes the core panic, keep a wrong reading, or take more memory than its own length allows.
+//!
+//! WEBMACS_TEST_FRAMES sets how many (the default suits a debug build), WEBMACS_TEST_SEED replays; the last line printed is the count.
+
+mod parts;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::Path;
+
+use parts::hostile::{catalogue, core, hold_to, offer};
+use parts::NOW_US;
+
+/// Counts what this thread holds. Only differences count, so a thread may free what another one made.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    let held = HELD.get() + bytes;
+    HELD.set(held);
+    PEAK.set(PEAK.get().max(held));
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; counting touches two cells that need no memory and no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size as isize); // both may exist while one is copied into the other
+        let moved = unsafe { System.realloc(at, layout, size) };
+        count(-(layout.size() as isize));
+        moved
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// The bytes that `work` held at most beyond what was held before it.
+fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = HELD.get();
+    PEAK.set(before);
+    let result = work();
+    (result, (PEAK.get() - before) as usize)
+}
+
+/// What a message may make the core hold while it is judged and taken: four times itself, 16 bytes for each reading that is kept (a
+/// small number among plain values is one byte long), and the words of a refusal with the first entries of small tables.
+fn bytes_allowed(message: usize, readings: u64) -> usize {
+    4 * message + 16 * readings as usize + 2048
+}
+
+/// Sebastiano Vigna's SplitMix64: any seed is a good one.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
+    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+}
+
+/// What leaves the structure whole where it hits a number: most injuries, or hardly a frame would reach the checks.
+const IN_PLACE: [fn(&mut Chance) -> Vec<u8>; 12] = [
+    |chance| chance.one_of(&INTS).to_be_bytes().into(),
+    |chance| chance.one_of(&INTS).to_be_bytes().into(),
+    |chance| (NOW_US + (chance.next() as i64 >> 20)).to_be_bytes().into(),
+    |chance| (NOW_US + (chance.next() as i64 >> 20)).to_be_bytes().into(),
+    |chance| chance.one_of(&FLOATS).to_le_bytes().into(),
+    |chance| chance.one_of(&FLOATS).to_be_bytes().into(),
+    |chance| chance.next().to_le_bytes().into(),
+    |chance| (chance.next() as f64).to_le_bytes().into(),
+    |chance| (chance.next() as i32 >> 12).to_le_bytes().into(),
+    |chance| (chance.next() as i32 >> 2).to_le_bytes().into(),
+    |chance| vec![chance.below(10) as u8],
+    |_| Vec::new(),
+];
+
+const DAY_US: i64 = 86_400_000_000;
+const INTS: [i64; 22] = [
+    0,
+    1,
+    -1,
+    127,
+    128,
+    i32::MAX as i64,
+    i32::MIN as i64,
+    i64::MAX,
+    i64::MIN,
+    1 << 53,
+    (1 << 53) + 1,
+    1 << 62,
+    NOW_US,
+    NOW_US + 1,
+    NOW_US + DAY_US,
+    NOW_US + DAY_US + 1,
+    NOW_US - 30 * DAY_US,
+    NOW_US - 30 * DAY_US - 1,
+    -NOW_US,
+    3,
+    9,
+    262_145,
+];
+const FLOATS: [f64; 10] =
+    [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 5e-324, -2.2e-308, f64::MAX, f64::MIN, f64::EPSILON];
+/// Heads of MessagePack: integers, floats, bins and arrays with lengths that lie, texts, maps, extensions, what is never used.
+const HEADS: [&[u8]; 26] = [
+    b"\x90",
+    b"\x91",
+    b"\x94",
+    b"\xdc\xff\xff",
+    b"\xdd\xff\xff\xff\xff",
+    b"\xdd\x00\x00\x00\x00",
+    b"\xc4\xff",
+    b"\xc4\x00",
+    b"\xc5\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xc6\x80\x00\x00\x00",
+    b"\xc0",
+    b"\xc1",
+    b"\xc2",
+    b"\x80",
+    b"\xdf\xff\xff\xff\xff",
+    b"\xa1x",
+    b"\xdb\xff\xff\xff\xff",
+    b"\xc7\x02\x01ab",
+    b"\xc9\xff\xff\xff\xff\x00",
+    b"\xd4\x00\x00",
+    b"\xd6\xff\x00\x00\x00\x00",
+    b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\xd3\x80\x00\x00\x00\x00\x00\x00\x00",
+    b"\xca\x7f\xc0\x00\x00",
+    b"\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00",
+];
+const WORDS: [&[u8]; 24] = [
+    b"null",
+    b"true",
+    b"1e400",
+    b"-1e400",
+    b"-0.0",
+    b"5e-324",
+    b"9007199254740993",
+    b"18446744073709551616",
+    b"NaN",
+    b"[",
+    b"{",
+    b"[[[[[[[[",
+    b"\"datapoints\":",
+    b"\"timestamp\":",
+    b"\"value\":",
+    b"\"event_public_id\":",
+    b"\"\\ud800\"",
+    b"\"\\u0000\"",
+    b"\"0001-01-01T00:00:00Z\"",
+    b"\"9999-12-31T23:59:59.999999999+23:59\"",
+    b"\"2027-01-15T08:00:00Z\"",
+    b",",
+    b"\xef\xbb\xbf",
+    b"\xff",
+];
+
+/// One to four injuries to a message of the corpus, mostly to one of the first `sound`, which pass for a frame.
+fn mutate(corpus: &[Vec<u8>], sound: usize, chance: &mut Chance) -> Vec<u8> {
+    let among = if chance.below(8) > 0 { sound } else { corpus.len() };
+    let mut message = corpus[chance.below(among)].clone();
+    for _ in 0..chance.one_of(&[1, 1, 1, 2, 3, 4]) {
+        injure(&mut message, corpus, chance);
+    }
+    message
+}
+
+fn injure(message: &mut Vec<u8>, corpus: &[Vec<u8>], chance: &mut Chance) {
+    let at = match chance.below(6) {
+        0 => chance.below(message.len() + 1),
+        _ => aim(message, chance),
+    };
+    let end = at + chance.below((message.len() - at).min(64) + 1);
+    let put = |message: &mut Vec<u8>, bytes: &[u8]| {
+        let end = (at + bytes.len()).min(message.len());
+        message.splice(at..end, bytes.iter().copied());
+    };
+    match chance.below(11 + IN_PLACE.len()) {
+        k @ 11.. => put(message, &IN_PLACE[k - 11](chance)),
+        0 => message.truncate(at),
+        1 => message.extend((0..chance.below(40)).map(|_| chance.next() as u8)),
+        2 if at < message.len() => message[at] ^= 1 << chance.below(8),
+        3 if at < message.len() => message[at] = chance.next() as u8,
+        4 => message.insert(at, chance.next() as u8),
+        5 => drop(message.drain(at..end)),
+        6 => {
+            let again = message[at..end].to_vec();
+            message.splice(at..at, again);
+        }
+        7 => put(message, &chance.one_of(&INTS).to_le_bytes()[..chance.one_of(&[4, 8])]),
+        8 => {
+            let words = message.first().is_some_and(|&first| first < 0x80);
+            let word = if words { chance.one_of(&WORDS) } else { chance.one_of(&HEADS) };
+            match chance.below(2) {
+                0 => put(message, word),
+                _ => drop(message.splice(at..at, word.iter().copied())),
+            }
+        }
+        9 => {
+            let other = &corpus[chance.below(corpus.len())];
+            let from = chance.below(other.len() + 1);
+            message.truncate(at);
+            message.extend(&other[from..]);
+        }
+        10 => {
+            let nested = chance.one_of(&[0x91, 0x94, 0xdd, b'[', b'{']);
+            message.splice(at..at, std::iter::repeat_n(nested, chance.below(300)));
+        }
+        _ => (),
+    }
+}
+
+/// Where a number of a binary frame begins, or one inside a bin; anywhere when there is none.
+fn aim(message: &[u8], chance: &mut Chance) -> usize {
+    let from = chance.below(message.len() + 1);
+    let found = message[from..].iter().position(|byte| matches!(byte, 0xc4 | 0xcb | 0xcf | 0xd3));
+    match found.map(|found| from + found) {
+        Some(at) if message[at] == 0xc4 => {
+            let n = message.get(at + 1).map_or(0, |&n| usize::from(n));
+            (at + 2 + 4 * chance.below(n / 4)).min(message.len())
+        }
+        Some(at) => at + 1,
+        None => from,
+    }
+}
+
+/// The golden frames of both implementations and what the fuzzer found worth keeping.
+fn corpus() -> Vec<Vec<u8>> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let golden = std::fs::read(here.join("../tests/contract/frames/frames.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_slice(&golden).unwrap();
+    let unhex = |hex: &str| -> Vec<u8> { (0..hex.len()).step_by(2).map(|k| u8::from_str_radix(&hex[k..k + 2], 16).unwrap()).collect() };
+    let mut corpus: Vec<Vec<u8>> = golden["frames"].as_array().unwrap().iter().map(|frame| unhex(frame["hex"].as_str().unwrap())).collect();
+    let found = std::fs::read_to_string(here.join("tests/corpus.hex")).unwrap();
+    corpus.extend(found.lines().map(unhex));
+    corpus
+}
+
+fn hex(message: &[u8]) -> String {
+    message.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Offers a message to a fresh core and holds it to everything that is promised. The verdict's name, and the bytes held beside readings.
+fn check(message: &[u8]) -> (&'static str, usize) {
+    let catalogue = catalogue();
+    let mut core = core();
+    let (verdict, peak) = peak_of(|| offer(&mut core, &catalogue, message));
+    let readings = *verdict.as_ref().unwrap_or(&0);
+    assert!(peak <= bytes_allowed(message.len(), readings), "{} bytes with {readings} readings made it hold {peak}", message.len());
+    hold_to(&verdict, &mut core, &catalogue, message);
+    (verdict.map_or_else(|refusal| refusal.code.name(), |_| "accepted"), peak.saturating_sub(16 * readings as usize))
+}
+
+#[derive(Default)]
+struct Tally {
+    verdicts: BTreeMap<&'static str, u64>,
+    /// of bytes held beside the readings to bytes of the message, in messages of 1 KiB or more
+    worst: f64,
+}
+
+fn run(corpus: &[Vec<u8>], sound: usize, seed: u64, frames: std::ops::Range<u64>) -> Tally {
+    let mut tally = Tally::default();
+    for frame in frames {
+        let message = mutate(corpus, sound, &mut Chance(seed ^ frame.wrapping_mul(0xd6e8_feb8_6659_fd93)));
+        let checked = catch_unwind(AssertUnwindSafe(|| check(&message)));
+        let Ok((verdict, peak)) = checked else {
+            panic!("frame {frame} of WEBMACS_TEST_SEED={seed} broke a promise (above): {}", hex(&message));
+        };
+        *tally.verdicts.entry(verdict).or_default() += 1;
+        if message.len() >= 1024 {
+            tally.worst = tally.worst.max(peak as f64 / message.len() as f64);
+        }
+    }
+    tally
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+#[test]
+fn no_damaged_message_does_harm() {
+    let frames = number("WEBMACS_TEST_FRAMES").unwrap_or(300_000);
+    let seed = number("WEBMACS_TEST_SEED").unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 >> 10);
+    let (sound, broken): (Vec<_>, Vec<_>) = corpus().into_iter().partition(|message| check(message).0 != "malformed");
+    let (corpus, sound) = (&[&sound[..], &broken].concat(), sound.len());
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let tallies: Vec<Tally> = std::thread::scope(|scope| {
+        let share = |k: u64| frames * k / threads;
+        let running: Vec<_> = (0..threads).map(|k| scope.spawn(move || run(corpus, sound, seed, share(k)..share(k + 1)))).collect();
+        running.into_iter().map(|one| one.join().expect("a thread broke a promise")).collect()
+    });
+    let mut verdicts: BTreeMap<&str, u64> = BTreeMap::new();
+    for (verdict, n) in tallies.iter().flat_map(|tally| &tally.verdicts) {
+        *verdicts.entry(verdict).or_default() += n;
+    }
+    let worst = tallies.iter().map(|tally| tally.worst).fold(0.0, f64::max);
+    println!("{}", serde_json::json!({"seed": seed, "frames": frames, "verdicts": verdicts, "bytes_held_per_byte_max": worst}));
+    assert_eq!(verdicts.values().sum::<u64>(), frames);
+    let reached =
+        ["accepted", "malformed", "unknown_channel", "not_granted", "not_finite", "lengths_differ", "not_increasing", "out_of_bounds"];
+    assert!(reached.iter().all(|verdict| verdicts.contains_key(verdict)), "the mutations do not reach every check: {verdicts:?}");
+}
+
+#[test]
+fn every_message_of_the_corpus_keeps_the_promises() {
+    let verdicts: Vec<_> = corpus().iter().map(|message| check(message).0).collect();
+    assert!(verdicts.contains(&"accepted") && verdicts.contains(&"malformed"));
+}
+
+#[test]
+fn a_long_name_or_text_is_not_copied_until_memory_is_gone() {
+    for n in [1_000, 100_000, 4_000_000] {
+        for (quote, escape) in [("", ""), ("\\n", ""), ("", "\\u00e9")] {
+            let long = format!("{quote}{}{escape}", "n".repeat(n));
+            for text in [
+                format!("{{\"{long}\": 1}}"),
+                format!("{{\"datapoints\": [{{\"{long}\": 1}}]}}"),
+                format!("{{\"datapoints\": [{{\"event_public_id\": \"{long}\"}}]}}"),
+                format!("{{\"datapoints\": [{{\"timestamp\": \"{long}\"}}]}}"),
+                format!("{{\"datapoints\": [{{\"value\": \"{long}\"}}]}}"),
+                format!("{{\"datapoints\": \"{long}\"}}"),
+                format!("\"{long}\""),
+            ] {
+                assert_eq!(check(text.as_bytes()).0, "malformed");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frame_of_small_numbers_or_of_many_columns_holds_what_its_readings_need() {
+    let head = |columns: u32| [&b"\x94\x04\x01\xcf\x00\x06\x65\x17\x28\x98\x80\x00\xdd"[..], &columns.to_be_bytes()].concat();
+    let numbers = [&head(1)[..], b"\x94\x01\xcf\x00\x06\x65\x17\x28\x98\x80\x00\x01\xdd\x00\x04\x00\x00", &[7; 262_144]].concat();
+    assert_eq!(check(&numbers).0, "accepted");
+    let column = b"\x94\x01\xcf\x00\x06\x65\x17\x28\x98\x80\x00\x01\x91\x07";
+    assert_eq!(check(&[&head(200_000)[..], &column.repeat(200_000)].concat()).0, "too_large");
+    assert_eq!(check(&[&head(90_000)[..], &column.repeat(90_000)].concat()).0, "malformed");
+}
