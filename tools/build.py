@@ -25,7 +25,7 @@ STAMPS = VENV / "stamps"
 LOG = VENV / "build.log"
 RUST = VENV / "rust.json"  # the environment of a downloaded toolchain; tools/suites.py reads it too
 PYTHON_MIN = (3, 11)
-CARGO_MIN = (1, 83)
+CARGO_MIN = (1, 87)
 NODE_MIN = "20.19"
 
 

@@ -26,6 +26,12 @@ RUN_READINGS_MAX: Final[int]
 """65,536 readings in one run: 768 KiB of payload, far below what TOAST takes."""
 RUN_SPAN_US_MAX: Final[int]
 """30 minutes: what a raw run's int32 offsets can hold (35 min), rounded down."""
+PACKED_READINGS: Final[int]
+"""4,096 readings, about, in a packed run: 0.63 bytes each at 1 kHz and two decimals; twice as many would save a hundredth of it."""
+SETTLED_READINGS_MIN: Final[int]
+"""2,048: a packed run that is not marked and has so many readings is left as it is. The index `datapoints_loose` holds all others."""
+COMPACTION_RUNS_MAX: Final[int]
+"""20,000: the most runs of one event that a `Compaction` looks at."""
 COPY_HEADER: Final[bytes]
 """What begins a binary COPY; segments' rows and COPY_TRAILER follow."""
 COPY_TRAILER: Final[bytes]
@@ -215,3 +221,36 @@ class Window:
 
 def decode_run(created_us: int, encoding: int, payload: bytes) -> tuple[bytes, bytes]:
     """(int64 µs times, float64 values), little-endian, of one run's payload. Raises CorruptPayload."""
+
+# many small runs become few long ones
+
+@final
+class Compaction:
+    """What is worth writing anew among the runs of some events on one day: see docs/decisions/0010-compaction.md.
+
+    `stats` is the output of a binary COPY of (event_id, created_on, last_on, n, experiment_id, encoding, overlapping), ordered by
+    event_id, created_on, id, at most COMPACTION_RUNS_MAX of each event. Of every event they are all runs of that day from some instant
+    on that no earlier run reaches. What lies at or after `before_us` is left as it is. Small runs that were merged before wait until there
+    are 64 of them, unless `thorough`. About a million readings are planned at most; a later one goes on.
+    """
+
+    def __init__(self, stats: bytes, before_us: int, thorough: bool) -> None: ...
+    @property
+    def ranges(self) -> list[tuple[int, int, int]]:
+        """(event id, from_us, to_us): every run of the event that begins in [from_us, to_us) is to be replaced; empty: nothing to do."""
+
+    @property
+    def runs(self) -> int:
+        """How many runs are to be replaced."""
+
+    def merge(self, runs: bytes, experiments: list[tuple[int, bytes, int, int | None, list[int] | None]]) -> Merged:
+        """`runs`: a binary COPY of (event_id, created_on, id, encoding, overlapping, payload) of all runs in the ranges, in any order.
+        `experiments` as in `set_experiments`: all that touch the day. Raises CorruptPayload with the run's place when a payload cannot
+        be read, and CoreError when these are not the runs that were planned."""
+
+@final
+class Merged:
+    rows: bytes
+    """datapoints rows in PostgreSQL's binary COPY form, without header and trailer: COPY_COLUMNS and then the id"""
+    runs: int
+    readings: int

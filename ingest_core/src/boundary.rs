@@ -10,6 +10,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use crate::catalogue::{Catalogue, Experiment, PublicId};
+use crate::compact;
 use crate::drain;
 use crate::error::{Fault, Refusal};
 use crate::frame;
@@ -88,6 +89,13 @@ pub fn peek(frame: &[u8]) -> Peeked {
 
 type ExperimentRow = (i32, PyBackedBytes, i64, Option<i64>, Option<Vec<i32>>);
 
+fn experiments(rows: Vec<ExperimentRow>) -> Result<Vec<Experiment>, Fault> {
+    let experiment = |(id, bytes, started_us, stopped_us, scope): ExperimentRow| {
+        Ok(Experiment { id, public_id: public_id(&bytes)?, started_us, stopped_us, scope: scope.map(HashSet::from_iter) })
+    };
+    rows.into_iter().map(experiment).collect()
+}
+
 #[pyclass(frozen, module = "webmacs.ingest_core")]
 pub struct Core {
     intake: Mutex<Intake>,
@@ -131,12 +139,7 @@ impl Core {
     }
 
     fn set_experiments(&self, py: Python<'_>, experiments: Vec<ExperimentRow>) -> PyResult<()> {
-        let experiments = experiments.into_iter().map(|(id, bytes, started_us, stopped_us, scope)| {
-            let public_id = public_id(&bytes)?;
-            let scope = scope.map(HashSet::from_iter);
-            Ok(Experiment { id, public_id, started_us, stopped_us, scope })
-        });
-        let experiments = experiments.collect::<Result<Vec<_>, Fault>>()?;
+        let experiments = self::experiments(experiments)?;
         py.detach(|| self.change_catalogue(|catalogue| catalogue.set_experiments(experiments)));
         Ok(())
     }
@@ -388,6 +391,43 @@ impl Window {
     fn series<'py>(&self, py: Python<'py>, payloads: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         let json = py.detach(|| self.window.series(payloads))?;
         Ok(PyBytes::new(py, &json))
+    }
+}
+
+#[pyclass(frozen, get_all, module = "webmacs.ingest_core")]
+pub struct Merged {
+    rows: Py<PyBytes>,
+    runs: u64,
+    readings: u64,
+}
+
+#[pyclass(frozen, module = "webmacs.ingest_core")]
+pub struct Compaction {
+    plan: compact::Plan,
+}
+
+#[pymethods]
+impl Compaction {
+    #[new]
+    fn new(py: Python<'_>, stats: &[u8], before_us: i64, thorough: bool) -> PyResult<Compaction> {
+        let plan = py.detach(|| compact::Plan::new(stats, before_us, thorough))?;
+        Ok(Compaction { plan })
+    }
+
+    #[getter]
+    fn ranges(&self) -> Vec<(i32, i64, i64)> {
+        self.plan.ranges.iter().map(|range| (range.event, range.from_us, range.to_us)).collect()
+    }
+
+    #[getter]
+    fn runs(&self) -> usize {
+        self.plan.ranges.iter().map(|range| range.runs).sum()
+    }
+
+    fn merge(&self, py: Python<'_>, runs: &[u8], experiments: Vec<ExperimentRow>) -> PyResult<Merged> {
+        let experiments = self::experiments(experiments)?;
+        let compact::Merged { rows, runs, readings } = py.detach(|| self.plan.merge(runs, &experiments))?;
+        Ok(Merged { rows: PyBytes::new(py, &rows).unbind(), runs, readings })
     }
 }
 

@@ -21,11 +21,27 @@ fn field<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N]) {
     out.extend_from_slice(&bytes);
 }
 
-/// Appends one row.
+/// Appends the row of a new run; PostgreSQL gives its id.
 pub fn put_run(event: i32, run: &Run<'_>, extremes: Extremes, overlapping: bool, out: &mut Vec<u8>) {
-    let n = run.values.len();
-    out.reserve(ROW_BYTES_MAX + packed_bytes(n));
+    out.reserve(ROW_BYTES_MAX + packed_bytes(run.values.len()));
     out.extend_from_slice(&(COLUMNS.len() as i16).to_be_bytes());
+    put_fields(event, run, extremes, ENCODING_RAW, overlapping, out);
+    out.extend_from_slice(&(packed_bytes(run.values.len()) as i32).to_be_bytes());
+    pack(run, out);
+}
+
+/// Appends the row of a run that was written before, in other rows: its id is the last column.
+pub fn put_rewritten(event: i32, run: &Run<'_>, id: i64, encoding: i16, overlapping: bool, payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(COLUMNS.len() as i16 + 1).to_be_bytes());
+    put_fields(event, run, Extremes::of(run.values), encoding, overlapping, out);
+    out.extend_from_slice(&(payload.len() as i32).to_be_bytes());
+    out.extend_from_slice(payload);
+    field(out, id.to_be_bytes());
+}
+
+/// Every field before the payload.
+fn put_fields(event: i32, run: &Run<'_>, extremes: Extremes, encoding: i16, overlapping: bool, out: &mut Vec<u8>) {
+    let n = run.values.len();
     field(out, event.to_be_bytes());
     field(out, (run.first_us() - EPOCH_US).to_be_bytes());
     field(out, (run.last_us() - EPOCH_US).to_be_bytes());
@@ -34,10 +50,8 @@ pub fn put_run(event: i32, run: &Run<'_>, extremes: Extremes, overlapping: bool,
         field(out, statistic.to_be_bytes());
     }
     put_experiment(run.experiment, out);
-    field(out, ENCODING_RAW.to_be_bytes());
+    field(out, encoding.to_be_bytes());
     field(out, [u8::from(overlapping)]);
-    out.extend_from_slice(&(packed_bytes(n) as i32).to_be_bytes());
-    pack(run, out);
 }
 
 /// The columns of a row of `latest`, in order.

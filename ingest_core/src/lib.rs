@@ -3,6 +3,7 @@
 mod boundary;
 pub mod buffer;
 pub mod catalogue;
+pub mod compact;
 pub mod copy;
 pub mod drain;
 pub mod error;
@@ -21,14 +22,14 @@ pub mod validate;
 #[pyo3::pymodule(gil_used = false)]
 mod ingest_core {
     #[pymodule_export]
-    use super::boundary::{decode_run, peek, Accepted, Core, Drained, Refused, Segment, Unowned, View, Window};
+    use super::boundary::{decode_run, peek, Accepted, Compaction, Core, Drained, Merged, Refused, Segment, Unowned, View, Window};
     #[pymodule_export]
     use super::error::{CoreError, CorruptPayload};
 
     use pyo3::prelude::*;
     use pyo3::types::{PyBytes, PyTuple};
 
-    use super::{copy, run, validate};
+    use super::{compact, copy, run, validate};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -39,6 +40,9 @@ mod ingest_core {
         module.add("FUTURE_US_MAX", validate::FUTURE_US_MAX)?;
         module.add("RUN_READINGS_MAX", run::RUN_READINGS_MAX)?;
         module.add("RUN_SPAN_US_MAX", run::RUN_SPAN_US_MAX)?;
+        module.add("PACKED_READINGS", run::PACKED_READINGS)?;
+        module.add("SETTLED_READINGS_MIN", run::SETTLED_READINGS_MIN)?;
+        module.add("COMPACTION_RUNS_MAX", compact::RUNS_MAX)?;
         module.add("COPY_HEADER", PyBytes::new(module.py(), &copy::HEADER))?;
         module.add("COPY_TRAILER", PyBytes::new(module.py(), &copy::TRAILER))?;
         module.add("COPY_COLUMNS", PyTuple::new(module.py(), copy::COLUMNS)?)?;

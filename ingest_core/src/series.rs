@@ -6,7 +6,7 @@ use crate::copy::{fixed, timestamp, Rows};
 use crate::error::Fault;
 use crate::json::{push_float, push_int};
 use crate::pack::unpack;
-use crate::run::{sum, Extremes};
+use crate::run::{newest_written, sum, Extremes};
 
 /// A row of `datapoints` without its payload.
 #[derive(Clone, Copy, Debug)]
@@ -185,29 +185,19 @@ fn decode(runs: &[Stored], payloads: &Payloads<'_>, times: &mut Vec<i64>, values
     for run in runs {
         let missing = || Fault::Corrupt(format!("{}: its payload is missing", place(run)));
         let &(encoding, payload) = payloads.get(&(run.created_us, run.id)).ok_or_else(missing)?;
+        let begun = times.len();
         unpack(run.created_us, encoding, payload, times, values).map_err(|fault| Fault::Corrupt(format!("{}: {fault}", place(run))))?;
+        if (times.len() - begun) as i64 != run.n {
+            return Err(Fault::Corrupt(format!("{}: its payload does not hold its {} readings", place(run), run.n)));
+        }
         if runs.len() > 1 {
             writers.resize(times.len(), run.id);
         }
     }
     if runs.len() > 1 {
-        merge(&writers, times, values);
+        newest_written(&writers, times, values);
     }
     Ok(())
-}
-
-fn merge(writers: &[i64], times: &mut Vec<i64>, values: &mut Vec<f64>) {
-    let mut readings: Vec<(i64, i64, f64)> =
-        writers.iter().zip(&*times).zip(&*values).map(|((&id, &t_us), &value)| (t_us, id, value)).collect();
-    readings.sort_unstable_by_key(|&(t_us, id, _)| (t_us, id));
-    times.clear();
-    values.clear();
-    for (k, &(t_us, _, value)) in readings.iter().enumerate() {
-        if readings.get(k + 1).is_none_or(|next| next.0 != t_us) {
-            times.push(t_us);
-            values.push(value);
-        }
-    }
 }
 
 fn read_stats(copy: &[u8]) -> Result<Vec<Stored>, Fault> {

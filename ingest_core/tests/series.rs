@@ -5,42 +5,27 @@ mod parts;
 use std::collections::{BTreeMap, HashSet};
 
 use ingest_core::catalogue::Catalogue;
-use ingest_core::copy::{HEADER, TRAILER};
 use ingest_core::series::Window;
-use parts::{data_frame, drain, intake, rows, Column, Row, Spelling, NOW_US};
+use parts::{copy_of, data_frame, drain, intake, rows, time_field, Column, Row, Spelling, NOW_US};
 use proptest::prelude::*;
 
-const EPOCH_US: i64 = 946_684_800_000_000;
-
-fn copy(tuples: impl IntoIterator<Item = Vec<Vec<u8>>>) -> Vec<u8> {
-    let mut out = HEADER.to_vec();
-    for fields in tuples {
-        out.extend((fields.len() as i16).to_be_bytes());
-        for field in fields {
-            out.extend((field.len() as i32).to_be_bytes());
-            out.extend(field);
-        }
-    }
-    out.extend(TRAILER);
-    out
-}
-
 fn stats(rows: &[Row]) -> Vec<u8> {
-    copy(rows.iter().enumerate().map(|(id, row)| {
-        let time = |t_us: i64| (t_us - EPOCH_US).to_be_bytes().to_vec();
-        let float = |value: f64| value.to_be_bytes().to_vec();
-        let mut fields = vec![time(row.created_us), (id as i64).to_be_bytes().to_vec(), time(row.last_us), row.n.to_be_bytes().to_vec()];
+    copy_of(rows.iter().enumerate().map(|(id, row)| {
+        let float = |value: f64| Some(value.to_be_bytes().to_vec());
+        let id = (id as i64).to_be_bytes().to_vec();
+        let mut fields = vec![time_field(row.created_us), Some(id), time_field(row.last_us), Some(row.n.to_be_bytes().to_vec())];
         fields.extend([row.min, row.max, row.sum, row.first, row.last].map(float));
-        fields.extend([0i16.to_be_bytes().to_vec(), vec![u8::from(row.overlapping)]]);
+        fields.extend([Some(row.encoding.to_be_bytes().to_vec()), Some(vec![u8::from(row.overlapping)])]);
         fields
     }))
 }
 
 fn payloads(rows: &[Row], wanted: &[(i64, i64)]) -> Vec<u8> {
-    copy(wanted.iter().map(|&(created_us, id)| {
+    copy_of(wanted.iter().map(|&(created_us, id)| {
         let row = &rows[id as usize];
         assert_eq!(row.created_us, created_us);
-        vec![(created_us - EPOCH_US).to_be_bytes().to_vec(), id.to_be_bytes().to_vec(), 0i16.to_be_bytes().to_vec(), row.payload.clone()]
+        let encoding = row.encoding.to_be_bytes().to_vec();
+        vec![time_field(created_us), Some(id.to_be_bytes().to_vec()), Some(encoding), Some(row.payload.clone())]
     }))
 }
 
@@ -131,6 +116,9 @@ fn what_cannot_be_read_back_is_said_with_its_place() {
         damaged[0].payload = damage;
         assert!(error(&payloads(&damaged, &window.wanted())).contains("run 0 of"));
     }
+    let mut shorter = rows.clone();
+    shorter[0].payload = written(&[(0, 10, vec![1, 2])], &HashSet::new())[0].payload.clone();
+    assert!(error(&payloads(&shorter, &window.wanted())).contains("does not hold its 3 readings"));
     for cut in 0..stats(&rows).len() {
         assert!(Window::new(&stats(&rows)[..cut], NOW_US, NOW_US + 1, 10, false).is_err());
     }

@@ -129,6 +129,7 @@ pub struct Row {
     pub first: f64,
     pub last: f64,
     pub experiment: Option<i32>,
+    pub encoding: i16,
     pub overlapping: bool,
     pub readings: Vec<(i64, f64)>,
     pub payload: Vec<u8>,
@@ -138,30 +139,66 @@ pub fn rows(segment: &Segment) -> Vec<Row> {
     let copy = [&HEADER[..], &segment.rows, &TRAILER].concat();
     let mut rows = Rows::new(&copy).unwrap();
     let mut out = Vec::new();
-    let float = |field| f64::from_be_bytes(fixed(field).unwrap());
-    while let Some([event, created_on, last_on, n, min, max, sum, first, last, experiment, encoding, overlapping, payload]) =
-        rows.read().unwrap()
-    {
-        let created_us = timestamp(created_on).unwrap();
-        let (mut times, mut values) = (Vec::new(), Vec::new());
-        unpack(created_us, i16::from_be_bytes(fixed(encoding).unwrap()), payload.unwrap(), &mut times, &mut values).unwrap();
-        out.push(Row {
-            event: i32::from_be_bytes(fixed(event).unwrap()),
-            created_us,
-            last_us: timestamp(last_on).unwrap(),
-            n: i32::from_be_bytes(fixed(n).unwrap()),
-            min: float(min),
-            max: float(max),
-            sum: float(sum),
-            first: float(first),
-            last: float(last),
-            experiment: experiment.map(|id| i32::from_be_bytes(fixed(Some(id)).unwrap())),
-            overlapping: fixed::<1>(overlapping).unwrap() == [1],
-            readings: times.into_iter().zip(values).collect(),
-            payload: payload.unwrap().to_vec(),
-        });
+    while let Some(fields) = rows.read::<13>().unwrap() {
+        out.push(row(&fields));
     }
     out
+}
+
+/// Rows of a compaction, each with its id.
+pub fn rewritten(rows: &[u8]) -> Vec<(i64, Row)> {
+    let copy = [&HEADER[..], rows, &TRAILER].concat();
+    let mut rows = Rows::new(&copy).unwrap();
+    let mut out = Vec::new();
+    while let Some(fields) = rows.read::<14>().unwrap() {
+        out.push((i64::from_be_bytes(fixed(fields[13]).unwrap()), row(&fields[..13])));
+    }
+    out
+}
+
+fn row(fields: &[Option<&[u8]>]) -> Row {
+    let float = |field| f64::from_be_bytes(fixed(field).unwrap());
+    let &[event, created_on, last_on, n, min, max, sum, first, last, experiment, encoding, overlapping, payload] = fields else {
+        panic!("{} fields", fields.len())
+    };
+    let created_us = timestamp(created_on).unwrap();
+    let encoding = i16::from_be_bytes(fixed(encoding).unwrap());
+    let (mut times, mut values) = (Vec::new(), Vec::new());
+    unpack(created_us, encoding, payload.unwrap(), &mut times, &mut values).unwrap();
+    Row {
+        event: i32::from_be_bytes(fixed(event).unwrap()),
+        created_us,
+        last_us: timestamp(last_on).unwrap(),
+        n: i32::from_be_bytes(fixed(n).unwrap()),
+        min: float(min),
+        max: float(max),
+        sum: float(sum),
+        first: float(first),
+        last: float(last),
+        experiment: experiment.map(|id| i32::from_be_bytes(fixed(Some(id)).unwrap())),
+        encoding,
+        overlapping: fixed::<1>(overlapping).unwrap() == [1],
+        readings: times.into_iter().zip(values).collect(),
+        payload: payload.unwrap().to_vec(),
+    }
+}
+
+/// A binary COPY of tuples of fields; None is null.
+pub fn copy_of(tuples: impl IntoIterator<Item = Vec<Option<Vec<u8>>>>) -> Vec<u8> {
+    let mut out = HEADER.to_vec();
+    for fields in tuples {
+        out.extend((fields.len() as i16).to_be_bytes());
+        for field in fields {
+            out.extend(field.as_ref().map_or(-1, |field| field.len() as i32).to_be_bytes());
+            out.extend(field.unwrap_or_default());
+        }
+    }
+    out.extend(TRAILER);
+    out
+}
+
+pub fn time_field(t_us: i64) -> Option<Vec<u8>> {
+    Some((t_us - 946_684_800_000_000).to_be_bytes().to_vec())
 }
 
 /// What readers see of rows written in this order: per event and instant the newest written value.
