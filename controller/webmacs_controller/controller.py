@@ -82,7 +82,7 @@ class Controller:
         self._installed = installed
         self._timeline = clock.Timeline(clock.now())
         self._spool = Spool(spool, table, spool_bytes_max)
-        self._delivery = Delivery(self._spool, describe(installed), f"webmacs-controller {__version__}", spool_bytes_max // 2)
+        self._delivery = Delivery(self._spool, describe(installed), f"webmacs-controller {__version__}", self._spool.window_bytes)
         self._link = Link(url, read_credential, self._delivery)
         self._numbers = {channel.key: channel.number for channel in table}
         self._samplers = [

@@ -117,10 +117,7 @@ class Recovery:
         stream.sent_index = stream.next_index - 1
         if head is None:  # what the channels of its frames were is not known; how many readings they had is
             stream.lose(sorted([*seen, *young.values()], key=lambda record: record.index), "spool_damaged")
-            for item in stored:
-                self._remove(item.path)
             self._unreadable.append(stream)
-            return stream
         stream.disk = stored
         stream.memory = {index: (young[index], 0) for index in sorted(young) if stream.loss_at(index) is None}
         return stream

@@ -81,7 +81,7 @@ class Spool:
         self._shared = self._prepare_shared(shared)
         left = Recovery(self._disk, directory, self._shared, self._read, self._remove).run()
         self._streams = deque(left.streams)
-        self._left_shared = left.shared  # removed once their frames are on disk
+        self._left_shared = left.shared if self._settle_on_disk(left.streams) else []  # removed once their frames are on disk
         if left.newest_us is not None:
             self.last_reading_us = max(self.last_reading_us or 0, left.newest_us)
         for stream in left.streams:
@@ -132,6 +132,19 @@ class Spool:
             self._shared_failure(error)
         return shared
 
+    def _settle_on_disk(self, streams: Sequence[SpooledStream]) -> bool:
+        """What a killed process had written may not have been synced; a power cut would still take it."""
+        newest = [stream.disk[-1].path for stream in streams if stream.disk]
+        try:
+            for path in newest:
+                self._disk.sync(path)
+            if streams:
+                self._disk.sync_directory(self._directory)
+        except OSError as error:
+            self._disk_failed(error)
+            return False
+        return True
+
     def _read(self, path: Path) -> segment.Contents:
         try:
             contents = segment.parse(self._disk.read(path))
@@ -149,6 +162,11 @@ class Spool:
     def held_bytes(self) -> int:
         """What is held on disk and in memory."""
         return self._bytes
+
+    @property
+    def window_bytes(self) -> int:
+        """What may be under way: it cannot be dropped, and a small frame takes up to three times its bytes here."""
+        return self._bytes_max // 4
 
     @property
     def frames(self) -> int:
