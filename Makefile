@@ -4,15 +4,17 @@ DATA ?= data
 PORT ?= 8000
 HOST ?= 127.0.0.1
 SUITE ?=
+ROW ?=
 BIN := .venv/bin
 UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint format bench lock clean
+.PHONY: help run build test torture lint format bench lock clean
 
 help:
 	@echo "make run      build what is missing and start WebMACS (PORT=8000 HOST=127.0.0.1 DATA=data)"
 	@echo "make test     every test; parts by SUITE=rust, frontend, e2e, controller or a folder of tests/"
+	@echo "make torture  every fault at its full count, for hours; one by ROW=n; docs/proof.md is made of the results"
 	@echo "make lint     formatting, lint and types of Python, Rust and TypeScript"
 	@echo "make format   write the formatting"
 	@echo "make bench    measurements (SUITE=ingest, core or start)"
@@ -27,6 +29,10 @@ run:
 test:
 	@$(PYTHON) tools/build.py test
 	@$(BIN)/python tools/suites.py test $(SUITE)
+
+torture:
+	@$(PYTHON) tools/build.py test
+	@$(BIN)/python tools/suites.py torture $(ROW)
 
 lint:
 	@$(PYTHON) tools/build.py test

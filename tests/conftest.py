@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 import uvloop
 from parts.backend import Backend
+from parts.torture import pytest_addoption, pytest_collection_modifyitems, pytest_configure, row  # noqa: F401
 
 from webmacs.postgres import Server
 

@@ -1,6 +1,6 @@
-"""Runs the parts of `make test` and `make lint`, all of them even when one fails: `python tools/suites.py test|lint [SUITE]`.
+"""Runs the parts of `make test`, `make lint` and `make torture`, all of them even when one fails: `python tools/suites.py test [SUITE]`.
 
-Suites of tests: rust, frontend, controller, e2e, or a folder of tests/. Of lint: python, rust, frontend.
+Suites of test: rust, frontend, controller, e2e, or a folder of tests/. Of lint: python, rust, frontend. Of torture: the number of a row.
 """
 
 import json
@@ -52,6 +52,15 @@ def lint(suite: str) -> dict[str, list[str]]:
     return chosen(commands, suite) if suite else commands
 
 
+def torture(row: str) -> dict[str, list[str]]:
+    """Rows one after the other in one process: their times are judged. -s: each says what it found."""
+    asked = ["--row", row] if row else []
+    return {
+        "torture": [str(BIN / "python"), "-m", "pytest", "-s", "--torture", *asked, "tests", "--ignore=tests/e2e"],
+        "proof": [str(BIN / "python"), "tools/proof.py"],
+    }
+
+
 def chosen(commands: dict[str, list[str]], suite: str) -> dict[str, list[str]]:
     found = {name: command for name, command in commands.items() if name.partition(":")[0] == suite}
     if not found:
@@ -92,7 +101,7 @@ def run(commands: dict[str, list[str]]) -> int:
 
 
 if __name__ == "__main__":
-    suites = {"test": tests, "lint": lint}
+    suites = {"test": tests, "lint": lint, "torture": torture}
     try:
         sys.exit(run(suites[sys.argv[1]](" ".join(sys.argv[2:]))))
     except KeyboardInterrupt:

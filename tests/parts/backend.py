@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncpg
 import httpx
+import psutil
 
 from webmacs import accounts, keys
 from webmacs.accounts import Role
@@ -25,16 +26,18 @@ def free_port() -> int:
 
 
 class Backend:
-    """One process at one address, over restarts. `log` is what all of them wrote to stderr."""
+    """One process at one address, over restarts. `log` is what all of them wrote to stderr; `sabotage` is a switch of parts/sabotage.py."""
 
-    def __init__(self, database: str, data_dir: Path, **settings: str) -> None:
+    def __init__(self, database: str, data_dir: Path, sabotage: str | None = None, **settings: str) -> None:
         self.database = database
         self.data_dir = data_dir
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.sockets = f"ws://127.0.0.1:{self.port}"
         self._log = data_dir / "backend.log"
+        self._command = ["webmacs", "serve"] if sabotage is None else ["parts.sabotaged", sabotage, "--", "webmacs", "serve"]
         self._settings = settings | {
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
             "WEBMACS_DATABASE_URL": database,
             "WEBMACS_DATA_DIR": str(data_dir),
             "WEBMACS_PORT": str(self.port),
@@ -50,11 +53,16 @@ class Backend:
         assert self._process is not None
         return self._process.pid
 
+    def rss_mb(self) -> float:
+        """Resident memory of its processes."""
+        main = psutil.Process(self.pid)
+        return sum(process.memory_info().rss for process in (main, *main.children(recursive=True))) / 1e6
+
     async def start(self) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("WEBMACS_")} | self._settings
         with self._log.open("a") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "webmacs", "serve", cwd=ROOT, env=environment, stderr=log, stdout=log, start_new_session=True
+                *(sys.executable, "-m", *self._command), cwd=ROOT, env=environment, stderr=log, stdout=log, start_new_session=True
             )
         async with httpx.AsyncClient() as client, asyncio.timeout(READY_S):
             while True:

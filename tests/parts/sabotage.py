@@ -1,0 +1,145 @@
+"""Switches that break a promise on purpose: a check counts only once it has been seen to fail.
+
+Nothing of this is in the product. A switch patches one named function of it from outside:
+  in this process      with sabotage.applied("forget_fence"): ...
+  in a real process    Backend(..., sabotage="forget_fence"), or python -m parts.sabotaged forget_fence -- webmacs serve
+A new switch is a function below, decorated with @switch, that is named after what it breaks and patches with `patch.setattr`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+import pytest
+from webmacs_controller import segment, wire
+from webmacs_controller.spooled_stream import SpooledStream
+
+from webmacs import clock
+from webmacs.commands import serve
+from webmacs.ingest_core import Drained
+from webmacs.settings import Settings
+from webmacs.storage import runs
+from webmacs.telemetry import sources
+from webmacs.telemetry.flush import Flusher, Void
+from webmacs.telemetry.sources import Delivered
+
+Switch = Callable[[pytest.MonkeyPatch], None]
+SWITCHES: Final[dict[str, Switch]] = {}
+WINDOW_S: Final = 0.2
+"""How long a broken commit stays half done: long enough that a kill at a random moment often meets it."""
+
+
+def switch(function: Switch) -> Switch:
+    SWITCHES[function.__name__] = function
+    return function
+
+
+@contextmanager
+def applied(name: str) -> Iterator[None]:
+    """The sabotage is in force in this process until the block ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        SWITCHES[name](patch)
+        yield
+
+
+def apply(name: str) -> None:
+    """The sabotage is in force in this process until it ends."""
+    SWITCHES[name](pytest.MonkeyPatch())
+
+
+_make_app = serve.make_app
+
+
+def make_app(name: str, settings: Settings) -> Any:
+    """Stands in for serve.make_app, which is called in the web server's worker, wherever that comes from (fork or spawn)."""
+    apply(name)
+    return _make_app(settings)
+
+
+# the backend
+
+
+@switch
+def acknowledge_before_commit(patch: pytest.MonkeyPatch) -> None:
+    store = Flusher._store
+
+    async def acknowledge_and_store(self: Flusher, drained: Drained) -> dict[int, Void]:
+        for segment_ in drained.segments:
+            self._senders[segment_.connection].committed(segment_, clock.now_us())
+        await asyncio.sleep(WINDOW_S)
+        return await store(self, drained)
+
+    patch.setattr(Flusher, "_store", acknowledge_and_store)
+
+
+@switch
+def seq_outside_transaction(patch: pytest.MonkeyPatch) -> None:
+    """The readings are committed first, the numbers afterwards."""
+
+    async def write(self: Flusher, conn: Any, delivered: Sequence[Delivered]) -> None:
+        aside = await asyncpg.connect(self._dsn)
+        try:
+            await runs.copy_runs(aside, [d.segment.rows for d in delivered if d.segment.runs])
+        finally:
+            aside.terminate()
+        await asyncio.sleep(WINDOW_S)
+        await sources.advance(conn, delivered, self._owner, self._number)
+        await sources.declare(conn, delivered)
+
+    patch.setattr(Flusher, "_write", write)
+
+
+@switch
+def forget_fence(patch: pytest.MonkeyPatch) -> None:
+    """Whoever writes, no generation is old, and nobody waits for it."""
+
+    class Current(int):
+        def __ne__(self, generation: object) -> bool:
+            return False
+
+    async def lock_writers(conn: Any, writers: Sequence[int]) -> dict[int, int]:
+        return dict.fromkeys(writers, Current())
+
+    patch.setattr(sources, "lock_writers", lock_writers)
+
+
+@switch
+def forget_doubt(patch: pytest.MonkeyPatch) -> None:
+    """After a COMMIT without an answer nobody asks whether it took place."""
+
+    async def last_flush(conn: Any, owner: object) -> int:
+        return -1
+
+    patch.setattr(sources, "last_flush", last_flush)
+
+
+# the controller
+
+
+@switch
+def swallow_drop(patch: pytest.MonkeyPatch) -> None:
+    """The gap that stands for what a full spool dropped says that nothing is missing."""
+    renumber_behind = SpooledStream.renumber_behind
+
+    def renumber_silently(self: SpooledStream, seq: int, end: int, gap: bytes) -> None:
+        declared = msgspec.msgpack.decode(gap, type=wire.Gap)
+        renumber_behind(self, seq, end, wire.encode(msgspec.structs.replace(declared, n=0)))
+
+    patch.setattr(SpooledStream, "renumber_behind", renumber_silently)
+
+
+@switch
+def skip_checksum(patch: pytest.MonkeyPatch) -> None:
+    """Whatever a file of the spool holds is believed."""
+
+    def unsealed(data: bytes, at: int) -> bytes | None:
+        if at + segment._SIZES.size > len(data):
+            return None
+        length, _ = segment._SIZES.unpack_from(data, at)
+        start = at + segment._SIZES.size
+        return data[start : start + length] if start + length <= len(data) else None
+
+    patch.setattr(segment, "unsealed", unsealed)
