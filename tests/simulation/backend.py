@@ -110,6 +110,7 @@ class Worker:
                     raise Overdrawn(f"{session.delivery.waiting_bytes} bytes are under way, {self._credit_bytes} are allowed")
                 session.buffered.append((seq, message))
             case Verdict.DUPLICATE:
+                self.database.journal.seen["duplicate frames"] += 1
                 self.acknowledge(session)
             case Verdict.HOLE:
                 session.connection.send_down(wire.encode(session.delivery.hole(seq)))
@@ -167,7 +168,10 @@ class Worker:
     def _commit(self, flush: Flush, commit: str) -> None:
         if not self.database.up or commit == "failed":
             return
-        if not self.database.has_flush(self.owner, flush.number):  # a COMMIT in doubt took place or did not
+        seen = self.database.journal.seen
+        if self.database.has_flush(self.owner, flush.number):
+            seen["commits in doubt"] += 1
+        else:
             flush.fenced.clear()
             flush.fenced.update(i for i, (_, segment) in enumerate(flush.segments) if self.database.fenced(segment))
             valid = [segment for i, (_, segment) in enumerate(flush.segments) if i not in flush.fenced]
@@ -177,6 +181,7 @@ class Worker:
         self.flush = None
         for i, (session, segment) in enumerate(flush.segments):
             if i in flush.fenced:
+                seen["segments fenced"] += 1
                 self._close(session.connection)
             else:
                 session.delivery.commit(segment.frames[-1][0])

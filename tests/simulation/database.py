@@ -19,7 +19,7 @@ class Segment(NamedTuple):
 
 class Database:
     def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+        self.journal = journal
         self._generation = 0
         self._committed: dict[bytes, int] = defaultdict(int)
         self._flushes: dict[int, int] = {}
@@ -34,6 +34,7 @@ class Database:
         return self._committed[stream]
 
     def has_flush(self, owner: int, number: int) -> bool:
+        """A COMMIT that was not answered took place."""
         return self._flushes.get(owner) == number
 
     def fenced(self, segment: Segment) -> bool:
@@ -48,7 +49,7 @@ class Database:
 
     def write(self, segment: Segment) -> None:
         for seq, frame in segment.frames:
-            self._journal.commit(segment.stream, seq, frame)
+            self.journal.commit(segment.stream, seq, frame)
 
     def advance(self, segment: Segment) -> None:
         self._committed[segment.stream] = max(self._committed[segment.stream], segment.frames[-1][0])

@@ -2,7 +2,7 @@
 nothing of how the spool or the backend count. A reading is a number that is given once.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 import msgspec
@@ -43,9 +43,8 @@ class Journal:
         """A disk lost something."""
         self.uncounted: set[bytes] = set()
         """Streams whose counts were lost with a disk: their gaps may say too much or too little."""
-        self.gaps = 0
-        self.readings_stored = 0
-        self.readings_declared = 0
+        self.seen: Counter[str] = Counter()
+        """What happened, by name: frames and readings stored, gaps by cause, faults that hit."""
 
     def sampled(self, stream: bytes, seq: int, frame: bytes, n: int, made_us: int) -> None:
         frames = self.made.setdefault(stream, {})
@@ -61,7 +60,8 @@ class Journal:
         frames = self.made.get(stream, {})
         made = frames.get(seq)
         if made is not None and seq == before + 1 and _unnumbered(message) == _unnumbered(made.frame):
-            self.readings_stored += made.n
+            self.seen["frames stored"] += 1
+            self.seen["readings stored"] += made.n
         else:
             self._declared(stream, before + 1, seq, message)
         self.stored[stream] = seq
@@ -80,8 +80,8 @@ class Journal:
         lost = sum(frames[seq].n for seq in range(first, last + 1))
         if gap.n != lost and stream not in self.uncounted and (stream, first - 1) not in self.harmed:
             raise Violation(f"frames {first} to {last} of {stream.hex()[:6]} held {lost} readings, their gap says {gap.n} ({gap.cause})")
-        self.gaps += 1
-        self.readings_declared += gap.n
+        self.seen[f"gaps {gap.cause}"] += 1
+        self.seen["readings declared lost"] += gap.n
 
     def acknowledge(self, stream: bytes, seq: int) -> None:
         """The source was told, and forgets."""

@@ -18,8 +18,8 @@ from simulation.disk import MemoryDisk, MemoryFile
 @contextlib.contextmanager
 def acknowledge_before_commit() -> Iterator[None]:
     def drained(self: Worker, flush: Flush) -> None:
-        for session, segment in flush.segments:
-            session.delivery.commit(segment.frames[-1][0])
+        for session, brought in flush.segments:
+            session.delivery.commit(brought.frames[-1][0])
             self.acknowledge(session)
 
     with patch.object(Worker, "drained", drained):
@@ -31,12 +31,12 @@ def seq_outside_transaction() -> Iterator[None]:
     """The readings in one transaction, the numbers in a second one, which a lost connection prevents."""
 
     def store(self: Worker, number: int, segments: list[Segment], commit: str) -> None:
-        for segment in segments:
-            self.database.write(segment)
+        for brought in segments:
+            self.database.write(brought)
         if commit == "done":
             self.database.commit(self.owner, number, [])
-            for segment in segments:
-                self.database.advance(segment)
+            for brought in segments:
+                self.database.advance(brought)
 
     with patch.object(Worker, "store", store):
         yield

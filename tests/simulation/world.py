@@ -12,7 +12,7 @@ from simulation.backend import Worker
 from simulation.database import Database
 from simulation.disk import Died
 from simulation.journal import Journal, Violation
-from simulation.machine import DISK, Machine
+from simulation.machine import Machine
 from simulation.network import Connection
 
 WORKERS = 2
@@ -21,14 +21,13 @@ SETTLE_STEPS_MAX = 20_000
 
 
 class World:
-    def __init__(self, seed: int, worker: type[Worker] = Worker, database: type[Database] = Database) -> None:
+    def __init__(self, seed: int) -> None:
         self.seed = seed
         self.trace: list[tuple[object, ...]] = []
         self.now_us = 1_000_000
         self.journal = Journal()
         self._chance = chance = random.Random(seed)
-        self._worker = worker
-        self._database = database(self.journal)
+        self._database = Database(self.journal)
         self._owners = 0
         self._credit_bytes = chance.choice((1, 300, 2_000, 100_000))
         self._workers = [self._new_worker() for _ in range(WORKERS)]
@@ -50,31 +49,13 @@ class World:
             self.hear_source: 150,
             self.connect: 100,
         }
-        faults = (
-            self.cut_connection,
-            self.half_open,
-            self.repeat_ack,
-            self.repeat_frame,
-            self.reconnect,
-            self.kill_controller,
-            self.cut_power,
-            self.stop_controller,
-            self.freeze_controller,
-            self.put_back_image,
-            self.take_image,
-            self.flip_bit,
-            self.set_clock,
-            self.kill_worker,
-            self.freeze_worker,
-            self.database_away,
-        )
-        known = {fault: chance.choice((2, 5, 15)) for fault in faults if chance.random() < 0.5}
+        known = {getattr(self, fault.__name__): chance.choice((2, 5, 15)) for fault in self.FAULTS if chance.random() < 0.5}
         chosen = work | known
         return list(chosen), list(chosen.values())
 
     def _new_worker(self) -> Worker:
         self._owners += 1
-        return self._worker(self._owners, self._database, self._credit_bytes)
+        return Worker(self._owners, self._database, self._credit_bytes)
 
     # a life
 
@@ -85,6 +66,7 @@ class World:
             self.now_us += self._chance.randrange(1_000, 150_000)
             self._guarded(self._keep)
             self._note(action.__name__, self._guarded(action))
+            self.journal.seen[action.__name__] += 1
         self._settle()
         self.journal.close()
         self._note("stored", sorted(self.journal.stored.items()))
@@ -97,6 +79,7 @@ class World:
         try:
             return act()
         except Died:
+            self.journal.seen["deaths in the middle of a call"] += 1
             return self._die()
 
     def _die(self) -> str:
@@ -273,5 +256,21 @@ class World:
                 return
         raise Violation(f"after {SETTLE_STEPS_MAX} quiet steps {machine.spool.frames} frames still wait")
 
-
-__all__ = ["DISK", "World"]
+    FAULTS = (
+        cut_connection,
+        half_open,
+        repeat_ack,
+        repeat_frame,
+        reconnect,
+        kill_controller,
+        cut_power,
+        stop_controller,
+        freeze_controller,
+        put_back_image,
+        take_image,
+        flip_bit,
+        set_clock,
+        kill_worker,
+        freeze_worker,
+        database_away,
+    )
