@@ -342,7 +342,8 @@ class Spool:
             stream.committed_index = index
         stream.handed = {}
         self.committed(committed_seq)
-        stream.settled = settled
+        if settled is not None:
+            stream.state.settled = settled
         stream.become_certain()
 
     def committed(self, seq: int) -> None:
@@ -351,17 +352,16 @@ class Spool:
         if index <= stream.committed_index:
             return
         stream.committed_index = index
-        stream.settled = None
         while stream.handed and (first := next(iter(stream.handed))) <= index:
-            stream.settled = stream.handed.pop(first)
+            stream.state.settled = stream.handed.pop(first)
         while stream.memory and (first := next(iter(stream.memory))) <= index:
             self._forget(stream, first)
         if not self._writing and next(iter(stream.memory), stream.next_index) - 1 <= index:
             self._end_segment(stream)
         while stream.disk and self._end(stream, 0) <= index:
             self._remove_stored(stream, 0)
-        settled = stream.settle_losses(index)
-        for loss in settled if stream.certain else ():  # a dead process dropped what may have been stored
+        declared = stream.settle_losses(index)
+        for loss in declared if stream.certain else ():  # a dead process dropped what may have been stored
             self.lost[loss.cause] += loss.n
             log.error("readings_lost", cause=loss.cause, readings=loss.n, from_us=loss.from_us, to_us=loss.to_us)
         if stream.finished:
@@ -422,9 +422,7 @@ class Spool:
 
     def _end_of(self, stream: SpooledStream, index: int) -> Settled | None:
         """What is known at the end of this frame, from itself, from what stands for it, or from the name of what follows."""
-        if index <= 0:
-            return stream.start
-        for known in (stream.handed.get(index), stream.settled):
+        for known in (stream.handed.get(index), stream.state.settled, stream.start):
             if known is not None and known.index == index:
                 return known
         for loss in stream.state.losses:
@@ -469,7 +467,7 @@ class Spool:
                 self._end_segment(stream)
             for position, stored in enumerate(stream.disk):
                 if stored.first >= sendable:
-                    self._lose(stream, list(self._load(stored.path, stored.first).values()))
+                    self._lose(stream, self._read(stored.path).records)  # it may have grown since it was loaded
                     self._remove_stored(stream, position)
                     return True
         found = next((i for i in stream.memory if i >= sendable), None)

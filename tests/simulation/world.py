@@ -45,11 +45,11 @@ class World:
             self.sample: chance.choice((50, 150, 300)),
             self.send: 150,
             self.hear_backend: 150,
-            self.flush: chance.choice((20, 150)),
+            self.flush: chance.choice((30, 150)),
             self.hear_source: 150,
-            self.connect: 100,
+            self.connect: 40,
         }
-        known = {getattr(self, fault.__name__): chance.choice((2, 5, 15)) for fault in self.FAULTS if chance.random() < 0.5}
+        known = {getattr(self, fault.__name__): chance.choice((1, 3, 10)) for fault in self.FAULTS if chance.random() < 0.5}
         chosen = work | known
         return list(chosen), list(chosen.values())
 
@@ -126,18 +126,15 @@ class World:
         return sum(self._controller_runs and self._machine.hear() for _ in range(messages))
 
     def hear_backend(self) -> int:
-        worker = self._some_worker()
-        messages = self._chance.choice((1, 3, 10)) if worker is not None else 0
-        return sum(worker.hear(self.now_us) for _ in range(messages)) if worker is not None else 0
+        messages = self._chance.choice((1, 3, 10))
+        return sum(worker.hear(self.now_us) for worker in self._awake() for _ in range(messages))
 
-    def flush(self) -> bool:
-        worker = self._some_worker()
+    def flush(self) -> int:
         commit = self._chance.choice(("unanswered", "failed")) if self._chance.random() < self._unanswered else "done"
-        return worker is not None and worker.step(commit)
+        return sum(worker.step(commit) for worker in self._awake())
 
-    def _some_worker(self) -> Worker | None:
-        worker = self._chance.choice(self._workers)
-        return worker if self.now_us >= worker.frozen_until_us else None
+    def _awake(self) -> list[Worker]:
+        return [worker for worker in self._workers if self.now_us >= worker.frozen_until_us]
 
     # faults of the network
 
