@@ -165,8 +165,8 @@ class Spool:
 
     @property
     def window_bytes(self) -> int:
-        """What may be under way: it cannot be dropped, and a small frame takes up to three times its bytes here."""
-        return self._bytes_max // 4
+        """What may be under way: it cannot be dropped, and the smallest frames take four times their bytes here."""
+        return self._bytes_max // 8
 
     @property
     def frames(self) -> int:

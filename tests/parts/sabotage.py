@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 import pytest
 from webmacs_controller import segment, wire
-from webmacs_controller.spooled_stream import SpooledStream
+from webmacs_controller.spooled_stream import Loss
 
 from webmacs import clock
 from webmacs.commands import serve
@@ -122,13 +122,12 @@ def forget_doubt(patch: pytest.MonkeyPatch) -> None:
 @switch
 def swallow_drop(patch: pytest.MonkeyPatch) -> None:
     """The gap that stands for what a full spool dropped says that nothing is missing."""
-    renumber_behind = SpooledStream.renumber_behind
+    gap = Loss.gap
 
-    def renumber_silently(self: SpooledStream, seq: int, end: int, gap: bytes) -> None:
-        declared = msgspec.msgpack.decode(gap, type=wire.Gap)
-        renumber_behind(self, seq, end, wire.encode(msgspec.structs.replace(declared, n=0)))
+    def gap_of_nothing(self: Loss, seq: int) -> bytes:
+        return wire.encode(msgspec.structs.replace(msgspec.msgpack.decode(gap(self, seq), type=wire.Gap), n=0))
 
-    patch.setattr(SpooledStream, "renumber_behind", renumber_silently)
+    patch.setattr(Loss, "gap", gap_of_nothing)
 
 
 @switch
