@@ -39,7 +39,7 @@ class Sealed(NamedTuple):
 
     frame: bytes
     n: int
-    """readings"""
+    """readings; of a gap those that it says are missing"""
     from_us: int
     to_us: int
 
@@ -100,7 +100,7 @@ def _offsets(times_us: "array[int]") -> bytes | int:
 
 
 def seal_gap(gap: wire.Gap) -> Sealed:
-    return Sealed(wire.encode(gap), 0, gap.from_us, gap.to_us)
+    return Sealed(wire.encode(gap), gap.n, gap.from_us, gap.to_us)  # if it is lost, what it declared is still missing
 
 
 def seal_quality(quality: wire.Quality) -> Sealed:

@@ -34,8 +34,9 @@ class Backlog(Protocol):
     def current(self) -> Stream:
         """The oldest stream that is not delivered, at last the live one."""
 
-    def frame(self, seq: int) -> bytes | None:
-        """The current stream's frame; None when it is not made yet. From now on it may be stored at the other end."""
+    def frame(self, seq: int) -> tuple[int, bytes] | None:
+        """The current stream's frame and the number it carries; None when it is not made yet. From now on it may be stored at the other
+        end. A gap stands for all frames from `seq` to the number it carries."""
 
     def welcomed(self, committed_seq: int) -> None:
         """Of the current stream exactly this much is stored at the other end, and nothing is under way."""
@@ -89,7 +90,7 @@ class Delivery:
         self._unacknowledged: deque[tuple[int, int]] = deque()  # (seq, bytes)
         self._unacknowledged_bytes = 0
         self._credit_bytes = 0
-        self._waiting: bytes | None = None  # the next frame, while credit is too short for it
+        self._waiting: tuple[int, bytes] | None = None  # the next frame, while credit is too short for it
         self._refused: frozenset[int] = frozenset()
         self._greeted_us = 0
         self._pinged_us = 0
@@ -183,21 +184,23 @@ class Delivery:
         if self._credit_bytes == 0:
             return None
         if self._waiting is None:
-            message = self._backlog.frame(self._next_seq)
-            if message is None:
+            found = self._backlog.frame(self._next_seq)
+            if found is None:
                 return None
+            seq, message = found
             if self._refused:
                 message, left_out = frame.without(message, self._refused)
                 if left_out is not None:
-                    self._leaving_out[self._next_seq] = left_out
-            self._waiting = message
-        size = len(self._waiting)
+                    self._leaving_out[seq] = left_out
+            self._waiting = seq, message
+        seq, message = self._waiting
+        size = len(message)
         if self._unacknowledged and self._unacknowledged_bytes + size > min(self._credit_bytes, self._window_bytes):
             return None
-        message, self._waiting = self._waiting, None
-        self._unacknowledged.append((self._next_seq, size))
+        self._waiting = None
+        self._unacknowledged.append((seq, size))
         self._unacknowledged_bytes += size
-        self._next_seq += 1
+        self._next_seq = seq + 1
         return message
 
     # what came

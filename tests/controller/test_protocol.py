@@ -35,9 +35,9 @@ class Shelf:
         stream, frames = self.streams[0]
         return Stream(stream, len(frames) + 1, CHANNELS, len(self.streams) == 1)
 
-    def frame(self, seq: int) -> bytes | None:
+    def frame(self, seq: int) -> tuple[int, bytes] | None:
         frames = self.streams[0][1]
-        return frame.numbered(frames[seq - 1], seq) if seq <= len(frames) else None
+        return (seq, frame.numbered(frames[seq - 1], seq)) if seq <= len(frames) else None
 
     def welcomed(self, committed_seq: int) -> None:
         self.committed(committed_seq)
@@ -181,7 +181,7 @@ def test_a_refused_frame_is_counted_and_its_seq_is_used_up() -> None:
 
 def test_a_stream_whose_numbers_ran_back_goes_on_as_a_new_one() -> None:
     shelf, backend = Shelf([a_frame(1.0), a_frame(2.0)]), Backend()
-    backend.stored[b"\1" * 16] = [[], [], []]
+    backend.stored[b"\1" * 16] = [[wire.KIND_DATA, seq] for seq in (1, 2, 3)]
     source = delivery(shelf)
     source.connected(now())
     assert kinds(exchange(source, backend)) == [3, 1, 1, 4, 4]
@@ -213,7 +213,8 @@ def test_what_a_frame_went_without_counts_once_however_often_it_is_sent() -> Non
     backend.acknowledging = False
     source.connected(now())
     for _ in range(2):  # describe and hello arrive, the frames do not
-        assert (message := source.next_message(now())) is not None
+        message = source.next_message(now())
+        assert message is not None
         for answer in backend.take(message):
             source.received(answer, now())
     while source.next_message(now()) is not None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from parts.double import Backend
-from webmacs_controller import clock, frame, segment, spool, wire
+from webmacs_controller import clock, frame, segment, wire
 from webmacs_controller.clock import Now
+from webmacs_controller.disk import Disk
 from webmacs_controller.protocol import Delivery
 from webmacs_controller.spool import Spool, SpoolError
 
@@ -51,7 +52,8 @@ class Machine:
 
     def die(self) -> None:
         """kill -9: what the kernel would close is closed, nothing is said."""
-        os.close(self.spool._lock)
+        if self.spool._lock is not None:
+            os.close(self.spool._lock)
 
     def restart(self) -> None:
         self.die()
@@ -206,7 +208,7 @@ async def test_a_full_spool_drops_the_oldest_and_declares_one_gap_with_the_exact
     assert deliver(machine.spool, backend).delivered
     (gap,) = gaps(backend)
     stored = values(backend)
-    assert (gap.cause, gap.channel, gap.seq, gap.n) == ("spool_overflow", None, 1, machine.made - len(stored))
+    assert (gap.cause, gap.channel, gap.seq * READINGS, gap.n) == ("spool_overflow", None, gap.n, machine.made - len(stored))
     assert (gap.from_us, gap.to_us) == (0, stored[0] - 1)
     assert stored == list(range(gap.n, machine.made))
     assert machine.spool.lost == {"spool_overflow": gap.n}
@@ -328,7 +330,7 @@ async def test_a_lost_segment_becomes_one_gap_with_its_count(tmp_path: Path) -> 
 
 def test_foreign_and_empty_files_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir()
-    for name in ("notes.txt", "x.segment", segment.name(1, b"a" * 16, 1), f"{'00' * 16}.stream", "stopped"):
+    for name in ("notes.txt", "x.segment", str(segment.Name(1, b"a" * 16, 1, 0)), f"{'00' * 16}.stream", "stopped"):
         (tmp_path / "spool" / name).write_bytes(b"")
     machine, backend = Machine(tmp_path), Backend()
     machine.sample(3)
@@ -416,7 +418,7 @@ def test_a_backend_restored_from_an_older_backup_gets_the_rest_and_a_gap(machine
     machine.sample(5)
     assert deliver(machine.spool, backend).delivered
     (gap,) = gaps(backend)
-    assert (gap.seq, gap.n) == (13, 8 * READINGS)
+    assert (gap.seq, gap.n) == (20, 8 * READINGS)
     assert_whole(machine, backend)
 
 
@@ -436,8 +438,46 @@ def test_a_state_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            spool._replace(target, bytes(8_008))
+            Disk().replace(target, bytes(8_008))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert target.read_bytes() == b"old"
+
+
+async def overflowed(place: Path) -> Machine:
+    """A machine whose spool dropped its oldest frames while the backend was away."""
+    machine = Machine(place, 20_000)
+    for _ in range(40):
+        machine.sample(10)
+        await machine.to_disk()
+    return machine
+
+
+async def test_a_damaged_state_file_doubles_nothing(tmp_path: Path) -> None:
+    machine, backend = await overflowed(tmp_path), Backend()
+    deliver(machine.spool, backend, 30)
+    (state,) = machine.disk.glob("*.stream")
+    state.write_bytes(state.read_bytes()[:-1])
+    machine.restart()
+    assert deliver(machine.spool, backend).delivered
+    stored = values(backend)
+    assert stored == sorted(set(stored))
+
+
+async def test_an_older_image_from_before_a_loss_doubles_nothing(tmp_path: Path) -> None:
+    machine, backend = Machine(tmp_path, 20_000), Backend()
+    while machine.spool.dropped_frames == 0:
+        image = {path: path.read_bytes() for path in machine.disk.iterdir()}
+        machine.sample(10)
+        await machine.to_disk()
+    deliver(machine.spool, backend, 100)
+    machine.die()
+    for path in [*machine.shared.iterdir(), *machine.disk.iterdir()]:
+        path.unlink()
+    for path, data in image.items():
+        path.write_bytes(data)
+    machine.spool = machine._start()
+    assert deliver(machine.spool, backend).delivered
+    stored = values(backend)
+    assert stored == sorted(set(stored))
