@@ -1,0 +1,140 @@
+"""The controller's disk is full, read-only or loses what it was told to keep: readings wait in memory and go on to the backend, and what
+does not fit there is counted exactly."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from parts import shim
+from parts.backend import Backend, make_source
+from parts.gate import Gate
+from parts.ledger import Ledger, read_ledger
+from parts.shim import Shim
+from parts.station import Station
+from parts.torture import Row
+
+INTERVAL_MS = 10
+FAULTS: dict[str, Callable[[Shim], None]] = {
+    "full": lambda disk: disk.full(),
+    "full in the middle of a write": lambda disk: disk.full(room=1_000),
+    "read-only": lambda disk: disk.read_only(),
+    "sync fails": lambda disk: disk.broken_sync(),
+}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shim.build(tmp_path_factory.mktemp("shim"))
+
+
+class Bench:
+    """A station whose disk the test breaks, and the way to the backend, which it cuts."""
+
+    def __init__(self, backend: Backend, credential: str, library: Path, place: Path, spool_mib: int, sabotage: str | None, **ramp: float):
+        place.mkdir(parents=True)
+        self.gate = Gate(backend.port)
+        self.disk = Shim(library, place, place / "spool")
+        url = f"ws://127.0.0.1:{self.gate.port}/ws/controller/telemetry"
+        self.station = Station(
+            place, url, credential, spool_mib=spool_mib, sabotage=sabotage, environment=self.disk.environment, disk_retry_s=1.0, **ramp
+        )
+
+
+async def break_and_mend(
+    backend: Backend, conn: "asyncpg.Connection[Any]", library: Path, place: Path, source: str, fault: str, sabotage: str | None = None
+) -> Ledger:
+    """The disk fails before the controller starts, and again while it is cut off; each time it is mended."""
+    ramp = {"interval_ms": INTERVAL_MS, "channels": 1}
+    bench = Bench(backend, await make_source(backend.database, source), library, place, 64, sabotage, **ramp)
+    station, disk = bench.station, bench.disk
+    async with bench.gate as gate:
+        try:
+            FAULTS[fault](disk)
+            await station.start()
+            await station.connected(1)
+            await station.read_more(30)
+            disk.mend()
+            await gate.shut()
+            await station.until(lambda: any(path.suffix == ".segment" for path in station.spool.glob("*")))
+            FAULTS[fault](disk)
+            fails = len(station.said("spool_disk_failed"))
+            if sabotage is None:
+                await station.until(lambda: len(station.said("spool_disk_failed")) > fails)
+            else:
+                await station.read_more(300)
+            disk.mend()
+            works = len(station.said("spool_disk_works"))
+            if sabotage is None:
+                await station.until(lambda: len(station.said("spool_disk_works")) > works)
+            await gate.open()
+            await station.connected(2)
+            await station.stop()
+        finally:
+            await station.end()
+    assert disk.failed
+    return await read_ledger(conn, source, station.journal, 1)
+
+
+async def overflow(backend: Backend, conn: "asyncpg.Connection[Any]", library: Path, place: Path, source: str) -> Ledger:
+    """The disk is full and the backend away, until memory is full too."""
+    ramp = {"interval_ms": 50, "channels": 1, "burst": 5_000}
+    bench = Bench(backend, await make_source(backend.database, source), library, place, 1, None, **ramp)
+    station = bench.station
+    async with bench.gate as gate:
+        try:
+            await station.start()
+            await station.connected(1)
+            bench.disk.full()
+            await gate.shut()
+            await station.read_more(60)  # 2.4 MB
+            await gate.open()
+            await station.connected(2)
+            await station.stop()
+        finally:
+            await station.end()
+    assert bench.disk.failed
+    return await read_ledger(conn, source, station.journal, 1)
+
+
+@pytest.mark.row(13)
+async def test_a_disk_that_fails_costs_nothing_while_memory_has_room_and_is_counted_beyond(
+    backend: Backend, conn: "asyncpg.Connection[Any]", library: Path, tmp_path: Path, row: Row
+) -> None:
+    ledgers: list[Ledger] = []
+    overflowed: list[Ledger] = []
+    for time in range(row.count(quick=1, full=10)):
+        place, name = tmp_path / str(time), f"{row.test} {time}"
+        *broken, full = await asyncio.gather(
+            *(break_and_mend(backend, conn, library, place / fault, f"{name} {fault}"[-90:], fault) for fault in FAULTS),
+            overflow(backend, conn, library, place / "overflow", f"{name} overflow"[-90:]),
+        )
+        ledgers += broken
+        overflowed.append(full)
+    row.record(
+        done=sum(ledger.stored for ledger in [*ledgers, *overflowed]),
+        refused=0,
+        unknown=0,
+        lost=sum(ledger.missing for ledger in ledgers) + sum(ledger.missing - ledger.declared("spool_overflow") for ledger in overflowed),
+        twice=sum(ledger.twice for ledger in [*ledgers, *overflowed]),
+        faults=len(ledgers),
+        dropped_and_declared=sum(ledger.missing for ledger in overflowed),
+    )
+    for ledger in ledgers:
+        assert ledger.true, ledger
+        assert (ledger.missing, ledger.declared("spool_overflow", "spool_damaged")) == (0, 0)
+    for ledger in overflowed:
+        assert ledger.true, ledger
+        assert ledger.missing == ledger.declared("spool_overflow") > 0
+        assert ledger.channels[0].given[-1][1] == ledger.channels[0].stored[-1][1]  # the newest stayed
+
+
+@pytest.mark.row(13)
+async def test_a_sync_that_failed_and_is_called_success_is_found(
+    backend: Backend, conn: "asyncpg.Connection[Any]", library: Path, tmp_path: Path, row: Row
+) -> None:
+    ledger = await break_and_mend(backend, conn, library, tmp_path / "sabotaged", row.test, "sync fails", "ignore_sync")
+    row.caught("ignore_sync", lost=ledger.missing)
+    assert ledger.missing
