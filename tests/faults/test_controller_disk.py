@@ -43,10 +43,8 @@ class Bench:
         )
 
 
-async def break_and_mend(
-    backend: Backend, conn: "asyncpg.Connection[Any]", library: Path, place: Path, source: str, fault: str, sabotage: str | None = None
-) -> Ledger:
-    """The disk fails before the controller starts, and again while it is cut off; each time it is mended."""
+async def break_and_mend(backend: Backend, library: Path, place: Path, source: str, fault: str, sabotage: str | None = None) -> Path:
+    """The disk fails before the controller starts, and again while it is cut off; each time it is mended. The device's journal."""
     ramp = {"interval_ms": INTERVAL_MS, "channels": 1}
     bench = Bench(backend, await make_source(backend.database, source), library, place, 64, sabotage, **ramp)
     station, disk = bench.station, bench.disk
@@ -75,10 +73,10 @@ async def break_and_mend(
         finally:
             await station.end()
     assert disk.failed
-    return await read_ledger(conn, source, station.journal, 1)
+    return station.journal
 
 
-async def overflow(backend: Backend, conn: "asyncpg.Connection[Any]", library: Path, place: Path, source: str) -> Ledger:
+async def overflow(backend: Backend, library: Path, place: Path, source: str) -> Path:
     """The disk is full and the backend away, until memory is full too."""
     ramp = {"interval_ms": 50, "channels": 1, "burst": 5_000}
     bench = Bench(backend, await make_source(backend.database, source), library, place, 1, None, **ramp)
@@ -96,7 +94,7 @@ async def overflow(backend: Backend, conn: "asyncpg.Connection[Any]", library: P
         finally:
             await station.end()
     assert bench.disk.failed
-    return await read_ledger(conn, source, station.journal, 1)
+    return station.journal
 
 
 @pytest.mark.row(13)
@@ -106,11 +104,13 @@ async def test_a_disk_that_fails_costs_nothing_while_memory_has_room_and_is_coun
     ledgers: list[Ledger] = []
     overflowed: list[Ledger] = []
     for time in range(row.count(quick=1, full=10)):
-        place, name = tmp_path / str(time), f"{row.test} {time}"
-        *broken, full = await asyncio.gather(
-            *(break_and_mend(backend, conn, library, place / fault, f"{name} {fault}"[-90:], fault) for fault in FAULTS),
-            overflow(backend, conn, library, place / "overflow", f"{name} overflow"[-90:]),
+        place = tmp_path / str(time)
+        names = {fault: f"disk {time}: {fault}" for fault in (*FAULTS, "overflow")}
+        journals = await asyncio.gather(
+            *(break_and_mend(backend, library, place / fault, names[fault], fault) for fault in FAULTS),
+            overflow(backend, library, place / "overflow", names["overflow"]),
         )
+        *broken, full = [await read_ledger(conn, name, journal, 1) for name, journal in zip(names.values(), journals, strict=True)]
         ledgers += broken
         overflowed.append(full)
     row.record(
@@ -135,6 +135,7 @@ async def test_a_disk_that_fails_costs_nothing_while_memory_has_room_and_is_coun
 async def test_a_sync_that_failed_and_is_called_success_is_found(
     backend: Backend, conn: "asyncpg.Connection[Any]", library: Path, tmp_path: Path, row: Row
 ) -> None:
-    ledger = await break_and_mend(backend, conn, library, tmp_path / "sabotaged", row.test, "sync fails", "ignore_sync")
+    journal = await break_and_mend(backend, library, tmp_path / "sabotaged", row.test, "sync fails", "ignore_sync")
+    ledger = await read_ledger(conn, row.test, journal, 1)
     row.caught("ignore_sync", lost=ledger.missing)
     assert ledger.missing

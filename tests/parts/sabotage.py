@@ -16,7 +16,11 @@ import asyncpg
 import msgspec
 import pytest
 from webmacs_controller import segment, wire
+from webmacs_controller.clock import now
 from webmacs_controller.disk import AppendFile
+from webmacs_controller.frame import Readings
+from webmacs_controller.sampler import Sampler
+from webmacs_controller.sdk import Column
 from webmacs_controller.spool import Spool
 from webmacs_controller.spooled_stream import Loss
 
@@ -160,6 +164,18 @@ def ignore_sync(patch: pytest.MonkeyPatch) -> None:
             sync(self)
 
     patch.setattr(AppendFile, "sync", sync_somehow)
+
+
+@switch
+def believe_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    """Readings are stamped with whatever the wall clock says, and nothing keeps their order."""
+
+    def accept_column(self: Sampler, account: Any, column: Column, stamp_us: int, into: Readings) -> int:
+        into.times_us.append(now().wall_us)
+        into.values.extend(column.values)
+        return 1
+
+    patch.setattr(Sampler, "_accept_column", accept_column)
 
 
 @switch
