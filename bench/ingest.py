@@ -40,7 +40,7 @@ async def _durable(figures: Figures, name: str, load: Load, sources: int) -> Res
         if stored != result.readings:
             raise SystemExit(f"{name}: {result.readings} readings were acknowledged and {stored} are stored")
         if name == "ingest.500x200":
-            figures.add("ingest.rss", system.rss_mb(), "MB")
+            figures.add("ingest.rss", system.backend.rss_mb(), "MB")
         return result
 
 

@@ -1,38 +1,52 @@
 """A COMMIT is lost, or only its answer: whether it took place is asked, before anything is written again."""
 
-import time
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-from parts import stored
-from parts.backend import Backend, make_source
-from parts.proxy import Proxy
-from parts.source import Source, data
+import pytest
+from parts.backend import Backend
+from parts.journal import Verdict, check
+from parts.proxy import CommitProxy
+from parts.sender import Senders
+from parts.torture import Row
 
-CUTS = 20
-CHANNELS = 10
 
-
-async def test_lost_commits_and_lost_answers_store_everything_once(
-    module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path
-) -> None:
-    start_us = time.time_ns() // 1_000
-    async with Proxy(module_database) as proxy:
-        backend = Backend(proxy.database, tmp_path)
+async def lose_commits(
+    database: str, conn: "asyncpg.Connection[Any]", place: Path, row: Row, cuts: int, sabotage: str | None = None
+) -> tuple[Senders, Verdict, str]:
+    async with CommitProxy(database) as proxy:
+        backend = Backend(proxy.database, place, sabotage)
         await backend.start()
-        credential = await make_source(module_database, "doubted")
-        async with Source(backend.sockets, credential) as source:
-            await source.hello([f"d{channel}" for channel in range(CHANNELS)])
-            for seq in range(1, CUTS + 1):
-                proxy.swallow, proxy.lose = seq % 2, 1 - seq % 2
-                values = {channel: ([start_us + seq * 1_000], [float(seq * 100 + channel)]) for channel in range(CHANNELS)}
-                await source.send(data(seq, values))
-                await source.acknowledged(seq)
+        backend.database = database
+        async with await Senders.make(backend, row.test, place, count=2, channels=10, readings=20, frames_per_s=50.0) as senders:
+            for cut in range(cuts):
+                proxy.swallow, proxy.lose = cut % 2, 1 - cut % 2
+                while proxy.swallow or proxy.lose:
+                    await senders.acknowledged()
+                await asyncio.sleep(row.chance.uniform(0, 0.05))
         assert await backend.stop() == 0
-    assert (proxy.swallowed, proxy.lost) == (CUTS // 2, CUTS // 2)
-    assert "commit_was_in_doubt" in backend.log
-    for channel in range(CHANNELS):
-        expected = [(start_us + seq * 1_000, float(seq * 100 + channel)) for seq in range(1, CUTS + 1)]
-        assert await stored.readings(conn, "doubted", f"d{channel}") == expected
-    assert await conn.fetchval("SELECT sum(readings) FROM receipts") == CUTS * CHANNELS
+    assert (proxy.swallowed, proxy.lost) == (cuts // 2, (cuts + 1) // 2)
+    return senders, await check(conn, senders.journals), backend.log
+
+
+@pytest.mark.row(5)
+async def test_lost_commits_and_lost_answers_store_everything_once(
+    module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
+) -> None:
+    cuts = row.count(quick=10, full=200)
+    senders, verdict, log = await lose_commits(module_database, conn, tmp_path, row, cuts)
+    in_doubt = log.count("commit_was_in_doubt")
+    senders.record(row, verdict, answers_lost=cuts // 2, commits_lost=cuts - cuts // 2, in_doubt=in_doubt)
+    assert verdict.clean, verdict
+    assert in_doubt == cuts // 2
+
+
+@pytest.mark.row(5)
+async def test_lost_answers_find_a_backend_that_writes_again_without_asking(
+    module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
+) -> None:
+    _, verdict, _ = await lose_commits(module_database, conn, tmp_path, row, 4, "forget_doubt")
+    row.caught("forget_doubt", twice=verdict.twice)
+    assert verdict.twice

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncpg
 import httpx
+import psutil
 
 from webmacs import accounts, keys
 from webmacs.accounts import Role
@@ -51,6 +52,11 @@ class Backend:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def rss_mb(self) -> float:
+        """Resident memory of its processes."""
+        main = psutil.Process(self.pid)
+        return sum(process.memory_info().rss for process in (main, *main.children(recursive=True))) / 1e6
 
     async def start(self) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("WEBMACS_")} | self._settings

@@ -127,65 +127,92 @@ class Verdict:
 
 
 async def check(conn: "asyncpg.Connection[Any]", journals: Iterable[Journal]) -> Verdict:
-    """Reads every run of the journals' sources and judges each reading. No number that the system keeps is looked at."""
+    """Reads every run of the journals' sources and judges each reading. No number that the system keeps is looked at.
+
+    Several journals may be of one source (other streams of it); they then have the same keys.
+    """
     verdict = Verdict()
+    by_name: dict[str, dict[int, Journal]] = {}
     for journal in journals:
+        by_name.setdefault(journal.name, {})[journal.source] = journal
+    for name, of_source in by_name.items():
         events = await conn.fetch(
             """SELECT e.id, e.channel_key FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
                 WHERE s.name = $1""",
-            journal.name,
+            name,
         )
         found = {row["channel_key"]: row["id"] for row in events}
-        for channel, key in enumerate(journal.keys):
-            await _check_channel(conn, journal, channel, key, found.pop(key, None), verdict)
+        for channel, key in enumerate(next(iter(of_source.values())).keys):
+            shelves = {number: _Shelf(journal, channel) for number, journal in of_source.items()}
+            for run in await conn.fetch("SELECT created_on, encoding, payload FROM datapoints WHERE event_id = $1", found.pop(key, None)):
+                verdict.foreign += _sort_in(
+                    shelves, *ingest_core.decode_run(from_datetime(run["created_on"]), run["encoding"], run["payload"])
+                )
+            for shelf in shelves.values():
+                shelf.judge(key, verdict)
         for stranger in found.values():
             verdict.foreign += await conn.fetchval("SELECT coalesce(sum(n), 0) FROM datapoints WHERE event_id = $1", stranger)
     return verdict
 
 
-async def _check_channel(
-    conn: "asyncpg.Connection[Any]", journal: Journal, channel: int, key: str, event_id: int | None, verdict: Verdict
-) -> None:
-    """A reading's place in its channel is (frame - 1) * readings + index; what should be stored there is laid out once and compared
-    run by run, and reading by reading only where a run is not what it should be."""
-    n = journal.readings
-    places = journal.sent_max * n
-    times = array("q", range(journal.start_us, journal.start_us + places * journal.step_us, journal.step_us)).tobytes()
-    values = bytearray()
-    for frame in range(1, journal.sent_max + 1):
-        first = int(value_of(journal.source, frame, channel * n))
-        values += array("d", range(first, first + n)).tobytes()
-    stretches: list[tuple[int, int]] = []
-    for run in await conn.fetch("SELECT created_on, encoding, payload FROM datapoints WHERE event_id = $1", event_id):
-        run_times, run_values = ingest_core.decode_run(from_datetime(run["created_on"]), run["encoding"], run["payload"])
-        place = _place(journal, channel, *struct.unpack_from("<d", run_values)) or 0
-        if run_times == times[8 * place : 8 * place + len(run_times)] and run_values == values[8 * place : 8 * place + len(run_values)]:
-            stretches.append((place, place + len(run_times) // 8))
-            continue
-        for t_us, value in zip(array("q", run_times), array("d", run_values), strict=True):
-            found = _place(journal, channel, value)
-            if found is None or found >= places or t_us != journal.start_us + found * journal.step_us:
-                verdict.foreign += 1
-            else:
-                stretches.append((found, found + 1))
-    acknowledged = journal.acknowledged_max * n
-    missing: list[tuple[int, int]] = []
-    reached = 0
-    for start, end in [*sorted(stretches), (places, places)]:
-        if reached < min(start, acknowledged):
-            missing.append((reached, min(start, acknowledged)))
-        verdict.twice += max(0, min(reached, end) - start)
-        verdict.stored += max(0, end - max(reached, start))
-        reached = max(reached, end)
-    verdict.acknowledged += acknowledged
-    verdict.lost += sum(end - start for start, end in missing)
-    if missing:
-        verdict.missing[key] = [(start // n + 1, (end - 1) // n + 1) for start, end in missing]
+class _Shelf:
+    """One channel of a journal: what should be stored there laid out in order, so that whole runs are compared at once.
+    A reading's place is (frame - 1) * readings + its index in the frame."""
+
+    def __init__(self, journal: Journal, channel: int) -> None:
+        self.journal = journal
+        self.channel = channel
+        self.places = journal.sent_max * journal.readings
+        end_us = journal.start_us + self.places * journal.step_us
+        self.times = array("q", range(journal.start_us, end_us, journal.step_us)).tobytes()
+        values = bytearray()
+        for frame in range(1, journal.sent_max + 1):
+            first = int(value_of(journal.source, frame, channel * journal.readings))
+            values += array("d", range(first, first + journal.readings)).tobytes()
+        self.values = bytes(values)
+        self.found: list[tuple[int, int]] = []
+        """Stretches of places, one for each copy that is stored."""
+
+    def place(self, frame: int, position: int) -> int | None:
+        channel, index = divmod(position, self.journal.readings)
+        place = (frame - 1) * self.journal.readings + index
+        return place if channel == self.channel and 0 <= place < self.places else None
+
+    def take(self, place: int, times: bytes, values: bytes) -> bool:
+        """Whether exactly this should be stored from this place on."""
+        here = slice(8 * place, 8 * place + len(times))
+        if times != self.times[here] or values != self.values[here]:
+            return False
+        self.found.append((place, place + len(times) // 8))
+        return True
+
+    def judge(self, key: str, verdict: Verdict) -> None:
+        acknowledged = self.journal.acknowledged_max * self.journal.readings
+        missing: list[tuple[int, int]] = []
+        reached = 0
+        for start, end in [*sorted(self.found), (self.places, self.places)]:
+            if reached < min(start, acknowledged):
+                missing.append((reached, min(start, acknowledged)))
+            verdict.twice += max(0, min(reached, end) - start)
+            verdict.stored += max(0, end - max(reached, start))
+            reached = max(reached, end)
+        verdict.acknowledged += acknowledged
+        verdict.lost += sum(end - start for start, end in missing)
+        if missing:
+            n = self.journal.readings
+            verdict.missing[key] = [(start // n + 1, (end - 1) // n + 1) for start, end in missing]
 
 
-def _place(journal: Journal, channel: int, value: float) -> int | None:
-    """Where in the channel this value belongs; None when it is not one of its own."""
-    identity = identity_of(value)
-    if identity is None or identity[0] != journal.source or identity[1] < 1 or identity[2] // journal.readings != channel:
-        return None
-    return (identity[1] - 1) * journal.readings + identity[2] % journal.readings
+def _sort_in(shelves: dict[int, _Shelf], times: bytes, values: bytes) -> int:
+    """Puts a run where it belongs, whole or reading by reading; answers how many belong nowhere."""
+    if _put(shelves, times, values):
+        return 0
+    return sum(not _put(shelves, times[at : at + 8], values[at : at + 8]) for at in range(0, len(times), 8))
+
+
+def _put(shelves: dict[int, _Shelf], times: bytes, values: bytes) -> bool:
+    identity = identity_of(*struct.unpack_from("<d", values))
+    if identity is None or (shelf := shelves.get(identity[0])) is None:
+        return False
+    place = shelf.place(*identity[1:])
+    return place is not None and shelf.take(place, times, values)

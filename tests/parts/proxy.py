@@ -1,70 +1,229 @@
-"""A proxy before PostgreSQL that can swallow a COMMIT, which then does not take place, or the answer to it, which did."""
+"""A small proxy that does to a connection what networks do: hold everything back one way or both, delay, throttle, cut, half-close.
+
+`Proxy` stands before any server on a TCP port of this machine or a Unix socket. `CommitProxy` knows PostgreSQL: it swallows a COMMIT,
+which then does not take place, or the answer to it, which did.
+"""
 
 import asyncio
 import tempfile
+import time
 from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qs, quote, urlsplit
 
+CHUNK = 1 << 16
 COMMIT = b"COMMIT;\0"
 SOCKET = ".s.PGSQL.5432"
 
 
+class Way:
+    """What happens to bytes in one direction, on every connection; settings count at once."""
+
+    def __init__(self) -> None:
+        self.delay_s = 0.0
+        self.bytes_per_s: float | None = None
+        self._passes = asyncio.Event()
+        self._passes.set()
+
+    @property
+    def black_hole(self) -> bool:
+        """Nothing comes through and nobody is told, as where packets are dropped; afterwards what was held arrives."""
+        return not self._passes.is_set()
+
+    @black_hole.setter
+    def black_hole(self, on: bool) -> None:
+        if on:
+            self._passes.clear()
+        else:
+            self._passes.set()
+
+    async def let_through(self, size: int, came: float) -> None:
+        """Returns when so many bytes that came at time.monotonic() `came` may go on."""
+        if self.bytes_per_s is not None:
+            await asyncio.sleep(size / self.bytes_per_s)
+        await asyncio.sleep(came + self.delay_s - time.monotonic())
+        await self._passes.wait()
+
+
+class Connection:
+    """One connection through a proxy. `left` says when each end closed it, also where the other is not told."""
+
+    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self.writers = {"client": client, "server": server}
+        self.left: dict[str, float] = {}
+        self.changed = asyncio.Event()
+
+    def leave(self, end: str) -> None:
+        self.left.setdefault(end, time.monotonic())
+        self.changed.set()
+
+    async def until_left(self, end: str, wait_s: float) -> float:
+        """Waits until this end has closed the connection: time.monotonic() of it."""
+        async with asyncio.timeout(wait_s):
+            while end not in self.left:
+                self.changed.clear()
+                await self.changed.wait()
+        return self.left[end]
+
+    def cut(self) -> None:
+        """As a reset: both ends are told at once."""
+        for writer in self.writers.values():
+            writer.transport.abort()
+
+
 class Proxy:
-    """Listens on a Unix socket of its own. Of the COMMITs that follow a COPY the next `lose` never arrive, then the answers to the next
-    `swallow` are lost; each time the connection is cut."""
+    """`there` is the way to the server, `back` the way from it. While `refusing`, new connections are closed at once."""
+
+    def __init__(self, server: int | Path) -> None:
+        """`server`: a TCP port, or the path of a Unix socket."""
+        self._server = server
+        self.there, self.back = Way(), Way()
+        self.connections: list[Connection] = []
+        self.refusing = False
+        self.opened = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        if isinstance(self._server, Path):
+            self._folder = tempfile.TemporaryDirectory(prefix="webmacs-proxy-")
+            self.path = Path(self._folder.name) / SOCKET
+            self._listener = await asyncio.start_unix_server(self._accept, self.path)
+        else:
+            self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+            self.port: int = self._listener.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if isinstance(self._server, Path):
+            self._folder.cleanup()
+
+    @property
+    def black_hole(self) -> bool:
+        """Both ways."""
+        return self.there.black_hole and self.back.black_hole
+
+    @black_hole.setter
+    def black_hole(self, on: bool) -> None:
+        self.there.black_hole = self.back.black_hole = on
+
+    def cut(self) -> None:
+        for connection in self.connections:
+            connection.cut()
+
+    async def until_opened(self, count: int) -> None:
+        """Waits until so many connections were opened, since the beginning."""
+        async with asyncio.timeout(60), self.opened:
+            await self.opened.wait_for(lambda: len(self.connections) >= count)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            if not self.refusing:
+                await self._serve(reader, writer)
+        except OSError:
+            pass  # the server is away: the client sees its connection end
+        finally:
+            writer.transport.abort()
+            self._tasks.discard(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if isinstance(self._server, Path):
+            server_reader, server_writer = await asyncio.open_unix_connection(self._server)
+        else:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server)
+        connection = Connection(writer, server_writer)
+        self.connections.append(connection)
+        async with self.opened:
+            self.opened.notify_all()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._carry(connection, reader, "client", "server", self.there))
+                group.create_task(self._carry(connection, server_reader, "server", "client", self.back))
+        except* OSError:
+            pass
+        finally:
+            server_writer.transport.abort()
+
+    async def _carry(self, connection: Connection, reader: asyncio.StreamReader, source: str, target: str, way: Way) -> None:
+        """Reads on while nothing goes through, so that an end which gives up is seen; a half-close is passed on as one."""
+        held: asyncio.Queue[tuple[bytes, float]] = asyncio.Queue()
+
+        async def pass_on() -> None:
+            writer = connection.writers[target]
+            while True:
+                data, came = await held.get()
+                await way.let_through(len(data), came)
+                if not data:
+                    writer.write_eof()
+                    return
+                if not self.passes(connection, source, data):
+                    connection.cut()
+                    return
+                writer.write(data)
+                await writer.drain()
+
+        passing = asyncio.create_task(pass_on())
+        try:
+            data = b"..."
+            while data:
+                try:
+                    data = await reader.read(CHUNK)
+                except ConnectionError:
+                    data = b""
+                held.put_nowait((data, time.monotonic()))
+            connection.leave(source)
+            await passing
+        finally:
+            passing.cancel()
+            await asyncio.gather(passing, return_exceptions=True)
+
+    def passes(self, connection: Connection, source: str, data: bytes) -> bool:
+        """Whether these bytes go on; else they are lost and the connection is cut."""
+        return True
+
+
+class CommitProxy(Proxy):
+    """Before PostgreSQL. Of the COMMITs that follow a COPY the next `lose` never arrive, then the answers to the next `swallow` are
+    lost; each time the connection is cut."""
 
     def __init__(self, database: str) -> None:
         parts = urlsplit(database)
-        self._server = Path(parse_qs(parts.query)["host"][0]) / SOCKET
-        self._folder = tempfile.TemporaryDirectory(prefix="webmacs-proxy-")
-        self.database = parts._replace(query=f"host={quote(self._folder.name, safe='')}").geturl()
+        super().__init__(Path(parse_qs(parts.query)["host"][0]) / SOCKET)
+        self._parts = parts
+        self._copied: set[Connection] = set()
+        self._doomed: set[Connection] = set()
         self.lose = 0
         self.lost = 0
         self.swallow = 0
         self.swallowed = 0
 
-    async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_unix_server(self._serve, Path(self._folder.name) / SOCKET)
-        return self
+    @property
+    def database(self) -> str:
+        """The URL that leads through the proxy."""
+        return self._parts._replace(query=f"host={quote(str(self.path.parent), safe='')}").geturl()
 
-    async def __aexit__(self, *_: object) -> None:
-        self._listener.close()
-        self._folder.cleanup()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream_reader, upstream_writer = await asyncio.open_unix_connection(self._server)
-        state = {"copied": False, "cut": False}
-
-        async def forward() -> None:
-            while data := await reader.read(1 << 16):
-                state["copied"] |= b"COPY" in data
-                if COMMIT in data:
-                    if state["copied"] and self.lose:
-                        self.lose -= 1
-                        self.lost += 1
-                        return
-                    if state["copied"] and self.swallow:
-                        self.swallow -= 1
-                        state["cut"] = True
-                    state["copied"] = False
-                upstream_writer.write(data)
-                await upstream_writer.drain()
-
-        async def back() -> None:
-            while data := await upstream_reader.read(1 << 16):
-                if state["cut"]:
-                    self.swallowed += 1
-                    return
-                writer.write(data)
-                await writer.drain()
-
-        tasks = {asyncio.create_task(forward()), asyncio.create_task(back())}
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            writer.close()
-            upstream_writer.close()
+    def passes(self, connection: Connection, source: str, data: bytes) -> bool:
+        if source == "server":
+            if connection in self._doomed:
+                self.swallowed += 1
+                return False
+            return True
+        if b"COPY" in data:
+            self._copied.add(connection)
+        if COMMIT in data:
+            copied = connection in self._copied
+            self._copied.discard(connection)
+            if copied and self.lose:
+                self.lose -= 1
+                self.lost += 1
+                return False
+            if copied and self.swallow:
+                self.swallow -= 1
+                self._doomed.add(connection)
+        return True

@@ -5,73 +5,94 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from typing import Final
+from pathlib import Path
+from typing import Final, Self
 
 import websockets
 from webmacs_controller import wire
 
-from parts.journal import Journal
+from parts.backend import Backend, make_source
+from parts.journal import Journal, Verdict
 from parts.source import Source
+from parts.torture import Row
 
 PAUSE_S: Final = 0.05
 """Before the next attempt."""
+PATIENCE_S: Final = 900.0
+"""Until a hanging test is given up; nothing is judged by it. A backend that cannot store says nothing for as long."""
 
 
 class Sender:
     """`run()` delivers until `finish()`; then it ends once everything that was sent is acknowledged.
 
-    `frames_per_s` None: as fast as acknowledgements come. `window` frames at most are under way.
+    As much is under way as the backend gives credit for, and at most `window` frames. `frames_per_s` None: as fast as that allows.
     """
 
     def __init__(
-        self, sockets: Callable[[], str], credential: str, journal: Journal, window: int, frames_per_s: float | None = None
+        self,
+        sockets: Callable[[], str],
+        credential: str,
+        journal: Journal,
+        window: int = 32,
+        frames_per_s: float | None = None,
+        stream: bytes | None = None,
     ) -> None:
         self._sockets = sockets
         self._credential = credential
         self.journal = journal
         self._window = window
         self._frames_per_s = frames_per_s
-        self.stream = os.urandom(16)
+        self.stream = stream or os.urandom(16)
         self.connections = 0
         self.unknown: list[int] = []
         """At each end of a connection: frames under way whose fate is not known."""
-        self.ends: list[str] = []
-        """Why connections ended."""
+        self.closes: list[int | None] = []
+        """The close codes of connections that the backend ended."""
         self.refused = 0
-        self.acknowledged_at = 0.0
-        """time.monotonic() of the newest acknowledgement."""
-        self._finishing = False
+        self.dry = asyncio.Event()
+        """Set while it may not send, for want of credit or window."""
+        self.finishing = False
+        self._credit_bytes = 0
         self._changed = asyncio.Condition()
 
     def finish(self) -> None:
-        self._finishing = True
+        """No new frames from now on."""
+        self.finishing = True
 
     @property
     def finished(self) -> bool:
-        return self._finishing and self.journal.unknown == 0
+        return self.finishing and self.journal.unknown == 0
 
-    async def run(self) -> None:
-        while not self.finished:
+    async def run(self, connections: int | None = None) -> None:
+        """Over any number of connections, or over so many."""
+        while not self.finished and connections != self.connections:
             try:
                 async with Source(self._sockets(), self._credential, self.stream) as source:
-                    await self._deliver(source)
-            except (OSError, TimeoutError, websockets.exceptions.WebSocketException) as end:
+                    try:
+                        await self._deliver(source)
+                    finally:
+                        self.refused += len(source.nacks)
+                        self.closes.append(source.socket.close_code)
+            except (OSError, TimeoutError, websockets.exceptions.WebSocketException):
                 self.unknown.append(self.journal.unknown)
-                self.ends.append(str(end) or type(end).__name__)
                 await asyncio.sleep(PAUSE_S)
 
     async def _deliver(self, source: Source) -> None:
         welcome = await source.hello(self.journal.keys, next_seq=self.journal.sent_max + 1)
         self.connections += 1
+        self._credit_bytes = welcome.credit_bytes
         await self._told(welcome.committed_seq)
         room = asyncio.Event()
 
         async def send() -> None:
-            frame, begun, paced = welcome.committed_seq, time.monotonic(), 0
-            while not (self._finishing and frame >= self.journal.sent_max):
-                if frame - self.journal.acknowledged_max >= self._window:
+            frame, begun, paced, size = welcome.committed_seq, time.monotonic(), 0, len(self.journal.encode(1))
+            while not (self.finishing and frame >= self.journal.sent_max):
+                under_way = frame - self.journal.acknowledged_max
+                if under_way >= self._window or (under_way and (under_way + 1) * size > self._credit_bytes):
+                    self.dry.set()
                     room.clear()
                     await room.wait()
+                    self.dry.clear()
                     continue
                 if self._frames_per_s is not None and frame >= self.journal.sent_max:  # what is sent again goes as fast as it can
                     await asyncio.sleep(begun + paced / self._frames_per_s - time.monotonic())
@@ -83,27 +104,96 @@ class Sender:
         sending = asyncio.create_task(send())
         try:
             while not self.finished:
-                ack = await source.expect(wire.Ack)
+                ack = await source.expect(wire.Ack, wait_s=PATIENCE_S)
+                self._credit_bytes = ack.credit_bytes
                 await self._told(ack.committed_seq)
                 room.set()
         finally:
-            self.refused += len(source.nacks)
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError, websockets.exceptions.WebSocketException):
                 await sending
 
     async def _told(self, committed_seq: int) -> None:
         self.journal.acknowledged(committed_seq)
-        self.acknowledged_at = time.monotonic()
         async with self._changed:
             self._changed.notify_all()
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits until `condition` is true after some acknowledgement."""
-        async with asyncio.timeout(120), self._changed:
-            await self._changed.wait_for(condition)
-
-    async def acknowledged(self, more: int) -> None:
+    async def acknowledged(self, more: int = 1) -> None:
         """Waits until so many more frames are acknowledged."""
-        goal = self.journal.acknowledged_max + more
-        await self.until(lambda: self.journal.acknowledged_max >= goal)
+        await self.reached(self.journal.acknowledged_max + more)
+
+    async def reached(self, frame: int) -> None:
+        """Waits until everything up to this frame is acknowledged."""
+        async with asyncio.timeout(PATIENCE_S), self._changed:
+            await self._changed.wait_for(lambda: self.journal.acknowledged_max >= frame)
+
+
+class Senders:
+    """Several sources at once, each with a journal of its own."""
+
+    def __init__(self, *senders: Sender) -> None:
+        self.all = senders
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def make(
+        cls,
+        backend: Backend,
+        name: str,
+        place: Path,
+        count: int,
+        channels: int,
+        readings: int,
+        frames_per_s: float | None,
+        window: int = 32,
+    ) -> Self:
+        """Sources `name 0`, `name 1`, ..., whose readings begin an hour ago."""
+        start_us = time.time_ns() // 1_000 - 3_600_000_000
+        senders = []
+        for number in range(count):
+            source = f"{name[:90]} {number}"
+            journal = Journal(place / f"journal {number}", source, number, [f"{source} {c}" for c in range(channels)], readings, start_us)
+            credential = await make_source(backend.database, source)
+            senders.append(Sender(lambda: backend.sockets, credential, journal, window, frames_per_s))
+        return cls(*senders)
+
+    @property
+    def journals(self) -> list[Journal]:
+        return list(dict.fromkeys(sender.journal for sender in self.all))
+
+    @property
+    def acknowledged_frames(self) -> int:
+        return sum(journal.acknowledged_max for journal in self.journals)
+
+    @property
+    def unknown(self) -> int:
+        return sum(sum(sender.unknown) for sender in self.all)
+
+    async def acknowledged(self, more: int = 1) -> None:
+        """Waits until every source has so many more frames acknowledged."""
+        await asyncio.gather(*(sender.acknowledged(more) for sender in self.all))
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(sender.run()) for sender in self.all]
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Sends nothing new, and waits until everything that was sent is acknowledged."""
+        for sender in self.all:
+            sender.finish()
+        if kind is not None:
+            for task in self._tasks:
+                task.cancel()
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(*self._tasks, return_exceptions=kind is not None)
+
+    def record(self, row: Row, verdict: Verdict, **figures: float) -> None:
+        row.record(
+            done=self.acknowledged_frames,
+            refused=sum(sender.refused for sender in self.all),
+            unknown=self.unknown,
+            lost=verdict.lost,
+            twice=verdict.twice,
+            readings=verdict.stored,
+            **figures,
+        )

@@ -82,9 +82,9 @@ class Source:
         await self.send(wire.encode(wire.Hello(1, 1, "test", self.stream, next_seq, channels, 0, 0)))
         return await self.expect(wire.Welcome)
 
-    async def expect(self, kind: type[M]) -> M:
+    async def expect(self, kind: type[M], wait_s: float = ANSWER_S) -> M:
         """The next message of a kind (str: text); what comes before it is passed over. Raises ConnectionError at the end."""
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(wait_s):
             while not isinstance(message := await self._messages.get(), kind):
                 if message is None:
                     raise ConnectionError("the backend ended the connection")

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
-import psutil
 
 from parts.backend import Backend
 from webmacs import accounts
@@ -41,11 +40,6 @@ class System:
             return int(await conn.fetchval("SELECT coalesce(sum(n), 0) FROM datapoints"))
         finally:
             await conn.close()
-
-    def rss_mb(self) -> float:
-        """Resident memory of the backend's processes."""
-        main = psutil.Process(self.backend.pid)
-        return sum(process.memory_info().rss for process in (main, *main.children(recursive=True))) / 1e6
 
 
 @asynccontextmanager
