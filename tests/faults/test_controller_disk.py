@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 from parts import shim
 from parts.backend import Backend, make_source
-from parts.gate import Gate
 from parts.ledger import Ledger, read_ledger
+from parts.proxy import Proxy
 from parts.shim import Shim
 from parts.station import Station
 from parts.torture import Row
@@ -30,32 +30,27 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shim.build(tmp_path_factory.mktemp("shim"))
 
 
-class Bench:
-    """A station whose disk the test breaks, and the way to the backend, which it cuts."""
-
-    def __init__(self, backend: Backend, credential: str, library: Path, place: Path, spool_mib: int, sabotage: str | None, **ramp: float):
-        place.mkdir(parents=True)
-        self.gate = Gate(backend.port)
-        self.disk = Shim(library, place, place / "spool")
-        url = f"ws://127.0.0.1:{self.gate.port}/ws/controller/telemetry"
-        self.station = Station(
-            place, url, credential, spool_mib=spool_mib, sabotage=sabotage, environment=self.disk.environment, disk_retry_s=1.0, **ramp
-        )
+def make_station(
+    line: Proxy, credential: str, disk: Shim, place: Path, spool_mib: int = 64, sabotage: str | None = None, **ramp: float
+) -> Station:
+    url = f"ws://127.0.0.1:{line.port}/ws/controller/telemetry"
+    environment = disk.environment
+    return Station(place, url, credential, spool_mib=spool_mib, sabotage=sabotage, environment=environment, disk_retry_s=1.0, **ramp)
 
 
 async def break_and_mend(backend: Backend, library: Path, place: Path, source: str, fault: str, sabotage: str | None = None) -> Path:
     """The disk fails before the controller starts, and again while it is cut off; each time it is mended. The device's journal."""
-    ramp = {"interval_ms": INTERVAL_MS, "channels": 1}
-    bench = Bench(backend, await make_source(backend.database, source), library, place, 64, sabotage, **ramp)
-    station, disk = bench.station, bench.disk
-    async with bench.gate as gate:
+    place.mkdir(parents=True)
+    disk, credential = Shim(library, place, place / "spool"), await make_source(backend.database, source)
+    async with Proxy(backend.port) as line:
+        station = make_station(line, credential, disk, place, sabotage=sabotage, interval_ms=INTERVAL_MS, channels=1)
         try:
             FAULTS[fault](disk)
             await station.start()
             await station.connected(1)
             await station.read_more(30)
             disk.mend()
-            await gate.shut()
+            line.shut()
             await station.until(lambda: any(path.suffix == ".segment" for path in station.spool.glob("*")))
             FAULTS[fault](disk)
             fails = len(station.said("spool_disk_failed"))
@@ -67,7 +62,7 @@ async def break_and_mend(backend: Backend, library: Path, place: Path, source: s
             works = len(station.said("spool_disk_works"))
             if sabotage is None:
                 await station.until(lambda: len(station.said("spool_disk_works")) > works)
-            await gate.open()
+            line.refusing = False
             await station.connected(2)
             await station.stop()
         finally:
@@ -78,22 +73,22 @@ async def break_and_mend(backend: Backend, library: Path, place: Path, source: s
 
 async def overflow(backend: Backend, library: Path, place: Path, source: str) -> Path:
     """The disk is full and the backend away, until memory is full too."""
-    ramp = {"interval_ms": 50, "channels": 1, "burst": 5_000}
-    bench = Bench(backend, await make_source(backend.database, source), library, place, 1, None, **ramp)
-    station = bench.station
-    async with bench.gate as gate:
+    place.mkdir(parents=True)
+    disk, credential = Shim(library, place, place / "spool"), await make_source(backend.database, source)
+    async with Proxy(backend.port) as line:
+        station = make_station(line, credential, disk, place, spool_mib=1, interval_ms=50, channels=1, burst=5_000)
         try:
             await station.start()
             await station.connected(1)
-            bench.disk.full()
-            await gate.shut()
+            disk.full()
+            line.shut()
             await station.read_more(60)  # 2.4 MB
-            await gate.open()
+            line.refusing = False
             await station.connected(2)
             await station.stop()
         finally:
             await station.end()
-    assert bench.disk.failed
+    assert disk.failed
     return station.journal
 
 

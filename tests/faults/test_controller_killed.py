@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 from parts.backend import Backend, make_source
-from parts.gate import Gate
 from parts.ledger import Ledger, length, read_ledger
+from parts.proxy import Proxy
 from parts.station import Station
 from parts.torture import Row
 
@@ -37,8 +37,8 @@ async def kill_again_and_again(
     backend: Backend, conn: "asyncpg.Connection[Any]", place: Path, row: Row, kills: int, sabotage: str | None = None
 ) -> Outcome:
     name = row.test
-    async with Gate(backend.port) as gate:
-        url = f"ws://127.0.0.1:{gate.port}/ws/controller/telemetry"
+    async with Proxy(backend.port) as line:
+        url = f"ws://127.0.0.1:{line.port}/ws/controller/telemetry"
         station = Station(
             place, url, await make_source(backend.database, name), sabotage=sabotage, interval_ms=INTERVAL_MS, channels=CHANNELS
         )
@@ -46,13 +46,13 @@ async def kill_again_and_again(
             for kill in range(kills):
                 cut = kill % 2 == 1
                 if cut:
-                    await gate.shut()
+                    line.shut()
                 await station.start()
                 await station.read_more(1)
                 await station.read_more((400 if cut else 0) + row.chance.randrange(20, 150))
                 await station.kill()
                 if cut:
-                    await gate.open()
+                    line.refusing = False
             await station.start()
             await station.read_more(50)
             await station.stop()

@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 from parts.backend import Backend, make_source
-from parts.gate import Gate
 from parts.ledger import Ledger, length, read_ledger
+from parts.proxy import Proxy
 from parts.station import Station
 from parts.torture import Row
 
@@ -21,31 +21,31 @@ WAITING = 300
 async def put_back_again_and_again(
     backend: Backend, conn: "asyncpg.Connection[Any]", place: Path, row: Row, times: int, sabotage: str | None = None
 ) -> Ledger:
-    async with Gate(backend.port) as gate:
-        url = f"ws://127.0.0.1:{gate.port}/ws/controller/telemetry"
+    async with Proxy(backend.port) as line:
+        url = f"ws://127.0.0.1:{line.port}/ws/controller/telemetry"
         credential = await make_source(backend.database, row.test)
         station = Station(place, url, credential, sabotage=sabotage, interval_ms=INTERVAL_MS, channels=CHANNELS)
         try:
             for _ in range(times):
-                await gate.shut()
+                line.shut()
                 await station.start()
                 await station.read_more(WAITING + row.chance.randrange(100))
                 await station.kill()
                 image = {directory: place / "image" / directory.name for directory in (station.spool, station.shared)}
                 for directory, copy in image.items():
                     shutil.copytree(directory, copy)
-                await gate.open()
+                line.refusing = False
                 await station.start()
                 await station.read_more(row.chance.randrange(60, 100))
                 await station.stop()
                 for directory, copy in image.items():
                     shutil.rmtree(directory, ignore_errors=True)
                     shutil.move(copy, directory)
-                await gate.shut()
+                line.shut()
                 connections = len(station.said("link_up"))
                 await station.start()
                 await station.read_more(WAITING)
-                await gate.open()
+                line.refusing = False
                 await station.connected(connections + 1)
                 await station.stop()
         finally:

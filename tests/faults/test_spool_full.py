@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 import pytest
 from parts.backend import Backend, make_source
-from parts.gate import Gate
 from parts.ledger import Ledger, length, read_ledger
+from parts.proxy import Proxy
 from parts.station import Station
 from parts.torture import Row
 
@@ -20,17 +20,17 @@ BEYOND_MIB = 4
 
 
 async def overflow(backend: Backend, conn: "asyncpg.Connection[Any]", place: Path, source: str, sabotage: str | None = None) -> Ledger:
-    async with Gate(backend.port) as gate:
-        url = f"ws://127.0.0.1:{gate.port}/ws/controller/telemetry"
+    async with Proxy(backend.port) as line:
+        url = f"ws://127.0.0.1:{line.port}/ws/controller/telemetry"
         credential = await make_source(backend.database, source)
         station = Station(place, url, credential, sabotage=sabotage, spool_mib=SPOOL_MIB, interval_ms=INTERVAL_MS, channels=1, burst=BURST)
         try:
             await station.start()
             await station.connected(1)
             await station.read_more(10)
-            await gate.shut()
+            line.shut()
             await station.read_more((SPOOL_MIB + BEYOND_MIB) * (1 << 20) // (8 * BURST))
-            await gate.open()
+            line.refusing = False
             await station.connected(2)
             await station.read_more(10)
             await station.stop()

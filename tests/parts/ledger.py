@@ -154,7 +154,7 @@ async def read_ledger(
             None if row["event_id"] is None else numbers[row["event_id"]],
             row["cause"],
             row["code"],
-            row["n"],
+            row["n"] or 0,  # a refused frame that held no readings
             None if row["from_on"] is None else from_datetime(row["from_on"]),
             None if row["to_on"] is None else from_datetime(row["to_on"]),
         )
