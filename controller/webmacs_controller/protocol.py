@@ -101,8 +101,10 @@ class Delivery:
         self.clock_offset_us: int | None = None
         """The backend's clock less ours, from the quickest ping of this connection."""
         self.nacks: Counter[str] = Counter()
-        self.readings_withheld = 0
-        """Readings that were spooled before their channel was refused, and not sent for that reason."""
+        self.withheld: frame.LeftOut | None = None
+        """Readings that were spooled before their channel was refused: the frames that held them went without them and are stored.
+        Whoever declares them as a gap takes them away from here."""
+        self._leaving_out: dict[int, frame.LeftOut] = {}  # by seq of frames that are not acknowledged
 
     @property
     def phase(self) -> Phase:
@@ -188,7 +190,8 @@ class Delivery:
             seq, message = found
             if self._refused:
                 message, left_out = frame.without(message, self._refused)
-                self.readings_withheld += left_out
+                if left_out is not None:
+                    self._leaving_out[seq] = left_out
             self._waiting = seq, message
         seq, message = self._waiting
         size = len(message)
@@ -231,9 +234,12 @@ class Delivery:
             raise ProtocolError(f"The backend speaks version {welcome.version} of the protocol, this controller {wire.PROTOCOL_VERSION}.")
         if welcome.new_stream or welcome.committed_seq >= self._stream.next_seq:
             self._backlog.begin_anew()
+            self._leaving_out.clear()
             self._phase = Phase.HELLO
             return None
         self._backlog.welcomed(welcome.committed_seq)
+        self._withhold(welcome.committed_seq)
+        self._leaving_out.clear()  # the rest is sent again, with what is taken now
         self._committed_seq = welcome.committed_seq
         self._next_seq = welcome.committed_seq + 1
         self._credit_bytes = welcome.credit_bytes
@@ -254,7 +260,12 @@ class Delivery:
         while self._unacknowledged and self._unacknowledged[0][0] <= committed_seq:
             self._unacknowledged_bytes -= self._unacknowledged.popleft()[1]
         self._committed_seq = committed_seq
+        self._withhold(committed_seq)
         self._backlog.committed(committed_seq)
+
+    def _withhold(self, committed_seq: int) -> None:
+        while self._leaving_out and (seq := next(iter(self._leaving_out))) <= committed_seq:
+            self.withheld = self._leaving_out.pop(seq).plus(self.withheld)
 
     def _nacked(self, nack: wire.Nack) -> Notice:
         self.nacks[nack.code] += 1

@@ -210,12 +210,33 @@ def test_a_refused_channel_is_left_out_of_frames_and_offered_again_after_ten_sec
         notices += [source.received(answer, now()) for answer in backend.take(message)]
     assert [notice.channels for notice in notices if isinstance(notice, Refused)] == [[("bench.2", "it waits for a person")]]
     assert [[column[0] for column in data[3]] for data in backend.stored[b"\1" * 16]] == [[1], []]  # type: ignore[attr-defined]
-    assert (source.live_refused, source.readings_withheld) == (frozenset({2}), 2)
+    assert (source.live_refused, source.withheld) == (frozenset({2}), frame.LeftOut(2, 1_000, 1_000))
     assert exchange(source, backend, now(4.9)) == []
     backend.refuse_channels = {}
     live.append(a_frame(3.0, (1, 2)))
     assert kinds(exchange(source, backend, now(10))) == [3, 1, 4, 11]
     assert source.live_refused == frozenset()
+
+
+def test_what_a_frame_went_without_counts_once_however_often_it_is_sent() -> None:
+    live = [a_frame(float(n), (1, 2)) for n in range(3)]
+    source, backend = delivery(Shelf(live)), Backend()
+    backend.refuse_channels = {"bench.2": "it waits for a person"}
+    backend.acknowledging = False
+    source.connected(now())
+    for _ in range(2):  # describe and hello arrive, the frames do not
+        message = source.next_message(now())
+        assert message is not None
+        for answer in backend.take(message):
+            source.received(answer, now())
+    while source.next_message(now()) is not None:
+        pass
+    for counted in (None, frame.LeftOut(3, 1_000, 1_000), frame.LeftOut(3, 1_000, 1_000)):
+        backend.forget_connection()
+        source.disconnected()
+        source.connected(now())
+        exchange(source, backend)  # the acknowledgements are lost: only the next welcome tells what is stored
+        assert source.withheld == counted
 
 
 def test_an_offer_waits_until_nothing_is_unacknowledged() -> None:

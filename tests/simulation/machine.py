@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from webmacs_controller import frame, segment, wire
-from webmacs_controller.clock import Now, Timeline
+from webmacs_controller.clock import FUTURE_US_MAX, Now, Timeline
 from webmacs_controller.protocol import Delivery, Phase, ProtocolError
 from webmacs_controller.spool import SPILL_AGE_US, Spool, Writing
 
@@ -18,6 +18,7 @@ from simulation.network import Connection
 DISK, SHARED = Path("/disk"), Path("/shared")
 CHANNELS = [wire.HelloChannel(1, "bench.1", None, "Channel", "", "sensor")]
 INTERVAL_US = 100_000
+WALL_US = 1_800_000_000_000_000
 SPILL_US = 500_000
 REBASE_US = 1_000_000
 
@@ -32,7 +33,7 @@ class Machine:
         self._bytes_max = bytes_max
         self._value = 0
         self.disk = MemoryDisk(SHARED)
-        self.wall_us = 1_800_000_000_000_000
+        self.wall_us = WALL_US
         """The wall clock when the monotonic one was 0."""
         self.frozen_us = 0
         """How long it did not run."""
@@ -61,8 +62,8 @@ class Machine:
         self._written = False
         self._spilled_us, self._rebased_us = now.monotonic_us - SPILL_US, now.monotonic_us
         self._last_us = -1
-        self._timeline = Timeline(now)
         self.spool = Spool(DISK, CHANNELS, self._bytes_max, SHARED, self.now, lambda: self._chance.randbytes(16), self.disk)
+        self._timeline = Timeline(now, self.spool.last_reading_us)
         self.delivery = Delivery(self.spool, [], "simulated", self.spool.window_bytes)
         self._declare_absence(now)
 
@@ -73,10 +74,12 @@ class Machine:
             self._append(frame.seal_gap(wire.Gap(0, None, last_us + 1, now.wall_us, n, "source_stopped")))
 
     def sample(self) -> None:
+        if not self._timeline.known:
+            return  # readings wait until somebody knows what time it is
         n = self._chance.choice((1, 1, 2, 3, 40))
         now = self.now()
         t0_us = self._timeline.at(now.monotonic_us)
-        if t0_us < self._last_us:
+        if self._last_us - FUTURE_US_MAX < t0_us < self._last_us:
             raise Violation(f"a reading is stamped {t0_us} after {self._last_us}")
         self._last_us = t0_us
         values = struct.pack(f"<{n}d", *range(self._value, self._value + n))

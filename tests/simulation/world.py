@@ -12,7 +12,7 @@ from simulation.backend import Worker
 from simulation.database import Database
 from simulation.disk import Died
 from simulation.journal import Journal, Violation
-from simulation.machine import Machine
+from simulation.machine import WALL_US, Machine
 from simulation.network import Connection
 
 WORKERS = 2
@@ -210,8 +210,9 @@ class World:
         return self._machine.flip_a_bit()
 
     def set_clock(self) -> int:
-        """An hour on or back, or to 1970."""
-        step_us = self._chance.choice((3_600_000_000, -3_600_000_000, 90_000, -self._machine.now().wall_us))
+        """An hour on or back, to 1970, or right."""
+        wall_us = self._machine.wall_us
+        step_us = self._chance.choice((3_600_000_000, -3_600_000_000, 90_000, -self._machine.now().wall_us, WALL_US - wall_us))
         self._machine.wall_us += step_us
         return step_us
 
