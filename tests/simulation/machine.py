@@ -74,8 +74,9 @@ class Machine:
             self._append(frame.seal_gap(wire.Gap(0, None, last_us + 1, now.wall_us, n, "source_stopped")))
 
     def sample(self) -> None:
-        if not self._timeline.known:
-            return  # readings wait until somebody knows what time it is
+        if not self._timeline.known:  # readings wait until somebody knows what time it is
+            self._last_us = -1
+            return
         n = self._chance.choice((1, 1, 2, 3, 40))
         now = self.now()
         t0_us = self._timeline.at(now.monotonic_us)
