@@ -33,6 +33,7 @@ class Machine:
         self._bytes_max = bytes_max
         self._value = 0
         self.disk = MemoryDisk(SHARED)
+        self._disk_failed = False  # and not everything that was due meanwhile is on it
         self.wall_us = WALL_US
         """The wall clock when the monotonic one was 0."""
         self.frozen_us = 0
@@ -74,9 +75,8 @@ class Machine:
             self._append(frame.seal_gap(wire.Gap(0, None, last_us + 1, now.wall_us, n, "source_stopped")))
 
     def sample(self) -> None:
-        if not self._timeline.known:  # readings wait until somebody knows what time it is
-            self._last_us = -1
-            return
+        if not self._timeline.known:
+            return  # readings wait until somebody knows what time it is
         n = self._chance.choice((1, 1, 2, 3, 40))
         now = self.now()
         t0_us = self._timeline.at(now.monotonic_us)
@@ -108,6 +108,8 @@ class Machine:
             self._written = False
             self.spool.end_writing(self._result)
             self._writing = None
+            if not self.disk.failing and self.spool._disk_failed_us is None and not self.spool._unsaved:
+                self._disk_failed = False
         elif self._writing is not None:
             self._result = self._writing.run()
             self._written = True
@@ -117,6 +119,8 @@ class Machine:
         if now_us - self._rebased_us >= REBASE_US:
             self._rebased_us = now_us
             self._timeline.rebase(self.now())
+            if not self._timeline.known:
+                self._last_us = -1
 
     def stop(self) -> None:
         """In order: everything goes to disk."""
@@ -187,9 +191,9 @@ class Machine:
             self.connection.cut(self._chance)
         self._end()
         self.disk.cut_power(self._chance)
-        young_us = self.running_us - POWER_CUT_LOSES_US
+        promised_us = self.running_us - POWER_CUT_LOSES_US if not self._disk_failed else 0  # nothing while the disk fails
         for stream, seq in self._journal.missing() - self._present():
-            if self._journal.made[stream][seq].made_us >= young_us:
+            if self._journal.made[stream][seq].made_us >= promised_us:
                 self._journal.excused.add((stream, seq))
         self._excuse_harmed_tails()
 
@@ -202,6 +206,13 @@ class Machine:
         self._journal.excused |= self._journal.missing() - present
         self._journal.uncounted |= set(self._journal.made)
         self._excuse_harmed_tails()
+
+    def fail_disk(self) -> None:
+        self.disk.failing = True
+        self._disk_failed = True
+
+    def mend_disk(self) -> None:
+        self.disk.failing = False
 
     def flip_a_bit(self) -> bool:
         files = [path for path in self.disk.files(".segment") + self.disk.files(".stream") if path.parent == DISK]

@@ -103,6 +103,8 @@ class World:
             self._machine.keep()
         if not self._database.up and self._chance.random() < 0.05:
             self._database.up = True
+        if self._machine.disk.failing and self._chance.random() < 0.03:
+            self._machine.mend_disk()
 
     # work
 
@@ -206,6 +208,9 @@ class World:
         self._death = lambda: self._machine.put_back(image, shared_too)
         return self._die()
 
+    def disk_fails(self) -> None:
+        self._machine.fail_disk()
+
     def flip_bit(self) -> bool:
         return self._machine.flip_a_bit()
 
@@ -238,6 +243,7 @@ class World:
         self._death = None
         self._machine.disk.calls_until_death = None
         self._database.up = True
+        self._machine.mend_disk()
         for worker in self._workers:
             worker.frozen_until_us = 0
         machine = self._machine
@@ -266,6 +272,7 @@ class World:
         freeze_controller,
         put_back_image,
         take_image,
+        disk_fails,
         flip_bit,
         set_clock,
         kill_worker,
