@@ -158,6 +158,9 @@ class Machine:
         message = connection.to_source.popleft()
         if self.delivery.phase is Phase.STREAM and message[1] == _ACK:
             self._journal.acknowledge(self.delivery._stream.id, wire.decode_from_backend(message).committed_seq)
+        elif message[1] == _WELCOME:
+            welcome = wire.decode_from_backend(message)
+            self._journal.acknowledge(welcome.stream, welcome.committed_seq)
         try:
             self.delivery.received(message, self.now())
         except ProtocolError:
@@ -192,7 +195,7 @@ class Machine:
         self._end()
         self.disk.cut_power(self._chance)
         promised_us = self.running_us - POWER_CUT_LOSES_US if not self._disk_failed else 0  # nothing while the disk fails
-        for stream, seq in self._journal.missing() - self._present():
+        for stream, seq in self._journal.missing() - self.held():
             if self._journal.made[stream][seq].made_us >= promised_us:
                 self._journal.excused.add((stream, seq))
         self._excuse_harmed_tails()
@@ -202,7 +205,7 @@ class Machine:
         self._journal.damage = True
         self._end()
         self.disk.put_back(image, shared_too)
-        present = self._present()
+        present = self.held()
         self._journal.excused |= self._journal.missing() - present
         self._journal.uncounted |= set(self._journal.made)
         self._excuse_harmed_tails()
@@ -231,12 +234,13 @@ class Machine:
 
     def _excuse_harmed_tails(self) -> None:
         """A damaged record behind which nothing is left cannot be told from one that was never written."""
-        present = self._present()
+        present = self.held()
         for stream, seq in self._journal.harmed | {key for key in self._journal.missing() if key[0] in self._journal.uncounted}:
             if not any(other == stream and later > seq for other, later in present):
                 self._journal.excused.add((stream, seq))
 
-    def _present(self) -> set[Key]:
+    def held(self) -> set[Key]:
+        """Frames in its files."""
         return {key for path in self.disk.files(".segment") for key in self._frames(path)}
 
     def _frames(self, path: Path) -> set[Key]:
@@ -244,4 +248,5 @@ class Machine:
         return {(name.stream, record.index) for record in segment.parse(self.disk.read(path)).records} if name is not None else set()
 
 
+_WELCOME = 2
 _ACK = 8

@@ -32,6 +32,7 @@ class World:
         self._credit_bytes = chance.choice((1, 300, 2_000, 100_000))
         self._workers = [self._new_worker() for _ in range(WORKERS)]
         self._images: list[dict[object, bytes]] = [{}]
+        self._backups = [self._database.backup()]
         self._death: Callable[[], None] | None = None
         self._down_until_us = 0
         self._settling = False
@@ -228,6 +229,16 @@ class World:
         self._workers[i].die(self._chance)
         self._workers[i] = self._new_worker()
 
+    def take_backup(self) -> None:
+        self._backups.append(self._database.backup())
+
+    def restore_backup(self) -> None:
+        """Of the database, an older one; the backend starts anew on it."""
+        for worker in self._workers:
+            worker.die(self._chance)
+        self._database.restore(self._chance.choice(self._backups), self._machine.held())
+        self._workers = [self._new_worker() for _ in range(WORKERS)]
+
     def freeze_worker(self) -> None:
         self._chance.choice(self._workers).frozen_until_us = self.now_us + self._chance.randrange(1_000_000, 60_000_000)
 
@@ -276,6 +287,8 @@ class World:
         flip_bit,
         set_clock,
         kill_worker,
+        take_backup,
+        restore_backup,
         freeze_worker,
         database_away,
     )
