@@ -61,6 +61,7 @@ class Spool:
         self._disk = disk or Disk()
         self._disk_failed_us: int | None = None
         self._shared_failed = False
+        self._unsaved: set[SpooledStream] = set()  # their newest state is only where a power cut takes it
         self._loaded: tuple[Path, dict[int, Record]] | None = None
         self._bytes = 0
         self._memory_bytes = 0
@@ -88,8 +89,7 @@ class Spool:
             held = sum(_size(record) for record, _ in stream.memory.values())
             self._memory_bytes += held
             self._bytes += held + sum(item.bytes for item in stream.disk)
-        for stream in left.unreadable:
-            log.error("spool_unreadable", stream=stream.home.hex(), reason="no segment says which channels the frames belong to")
+        for stream in left.unsaved:
             self._save(stream)
         order = max((stream.order for stream in self._streams), default=0) + 1
         home = self._new_id()
@@ -263,6 +263,7 @@ class Spool:
             elif self._disk_failed_us is not None:
                 self._disk_failed_us = None
                 log.info("spool_disk_works", directory=str(self._directory))
+                self._save_unsaved()
             if stream not in self._streams:  # delivered while it was written
                 self._remove_stream(stream)
         if all_written and not any(stream.memory for stream in self._streams if not stream.live):
@@ -276,6 +277,7 @@ class Spool:
         writing = self.begin_writing(0)
         if writing is not None:
             self.end_writing(writing.run())
+        self._save_unsaved()
         self._end_shared()
         if self.last_reading_us is not None:
             with contextlib.suppress(OSError):  # then the next process declares no gap since now
@@ -402,7 +404,7 @@ class Spool:
     def _declare_damage(self, stream: SpooledStream, index: int) -> Loss:
         """Frames from `index` on are gone and nobody counted them: what is known on both sides of them tells what they held."""
         following = self._following(stream, index)
-        end, readings, until_us = stream.next_index, stream.state.readings, 0
+        end, readings, until_us = stream.next_index, stream.state.readings, stream.state.settled.to_us
         if following is not None:
             end, readings, until_us = following.index, following.before, following.from_us - 1
         for loss in stream.state.losses:
@@ -517,6 +519,7 @@ class Spool:
             self._end_segment(stream)
         while stream.disk:
             self._remove_stored(stream, 0)
+        self._unsaved.discard(stream)
         for directory in (self._directory, self._shared):
             self._remove(directory / f"{stream.home.hex()}.stream")
         if not any(other.memory for other in self._streams if not other.live):
@@ -532,6 +535,10 @@ class Spool:
         except OSError as error:
             self._disk_failed(error)
 
+    def _save_unsaved(self) -> None:
+        for stream in [stream for stream in self._streams if stream in self._unsaved]:
+            self._save(stream)
+
     def _save(self, stream: SpooledStream) -> None:
         """Makes the stream's state durable; in shared memory when the disk does not take it."""
         stream.state.version += 1
@@ -539,9 +546,11 @@ class Spool:
         try:
             if not self._disk_pauses():
                 self._disk.replace(self._directory / f"{stream.home.hex()}.stream", data)
+                self._unsaved.discard(stream)
                 return
         except OSError as error:
             self._disk_failed(error)
+        self._unsaved.add(stream)
         try:
             self._disk.replace(self._shared / f"{stream.home.hex()}.stream", data)
         except OSError as error:

@@ -578,3 +578,30 @@ async def test_small_frames_under_way_do_not_make_the_spool_outgrow_its_bound(tm
                 source.received(answer, Now(0, 0))
     await machine.to_disk()  # where each segment has a head as well
     assert machine.spool.held_bytes <= 20_000
+
+
+@pytest.mark.parametrize("end", ["works again", "stop", "kill"])
+async def test_a_loss_that_the_failing_disk_did_not_take_is_on_disk_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Shared memory keeps it meanwhile; a power cut would take that."""
+    machine = Machine(tmp_path, 4_000)
+    with monkeypatch.context() as broken:
+
+        def fail(self: Disk, path: Path, data: bytes) -> None:
+            if path.parent == machine.disk:
+                raise OSError(errno.EIO, "Input/output error")
+            replace(self, path, data)
+
+        replace = Disk.replace
+        broken.setattr(Disk, "replace", fail)
+        machine.sample(60)
+    assert (len(list(machine.shared.glob("*.stream"))), len(list(machine.disk.glob("*.stream")))) == (1, 0)
+    match end:
+        case "works again":
+            await machine.to_disk()
+        case "stop":
+            machine.stop()
+        case "kill":
+            machine.restart()
+    assert len(list(machine.disk.glob("*.stream"))) == 1

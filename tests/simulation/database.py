@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from simulation.journal import Journal
+from simulation.journal import Journal, Key
 
 
 class Segment(NamedTuple):
@@ -17,6 +17,13 @@ class Segment(NamedTuple):
     """(seq, frame)"""
 
 
+class Backup(NamedTuple):
+    generation: int
+    committed: dict[bytes, int]
+    flushes: dict[int, int]
+    stored: dict[bytes, int]
+
+
 class Database:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -24,6 +31,16 @@ class Database:
         self._committed: dict[bytes, int] = defaultdict(int)
         self._flushes: dict[int, int] = {}
         self.up = True
+
+    def backup(self) -> "Backup":
+        return Backup(self._generation, dict(self._committed), dict(self._flushes), dict(self.journal.stored))
+
+    def restore(self, backup: "Backup", held: set[Key]) -> None:
+        """`held`: the frames that the source still has."""
+        self._generation = backup.generation
+        self._committed = defaultdict(int, backup.committed)
+        self._flushes = dict(backup.flushes)
+        self.journal.restored(backup.stored, held)
 
     def take_over(self) -> int:
         """Fences whoever wrote until now."""

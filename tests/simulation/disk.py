@@ -2,6 +2,7 @@
 was synced or any moment since. Files in `volatile` are shared memory: a power cut takes them all.
 """
 
+import errno
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -22,18 +23,23 @@ class Inode:
 
 
 class MemoryFile(AppendFile):
-    def __init__(self, inode: Inode, step: Callable[[], None]) -> None:
+    def __init__(self, path: Path, inode: Inode, step: Callable[[Path], None]) -> None:
         self.bytes = 0
+        self._path = path
         self._inode = inode
         self._step = step
 
     def write(self, data: bytes) -> None:
-        self._step()
+        try:
+            self._step(self._path)
+        except OSError:
+            self._inode.content += data[: len(data) // 2]
+            raise
         self._inode.content += data
         self.bytes += len(data)
 
     def sync(self) -> None:
-        self._step()
+        self._step(self._path)
         self._inode.synced = len(self._inode.content)
 
     def close(self) -> None:
@@ -48,8 +54,11 @@ class MemoryDisk(Disk):
         self._unsynced: dict[Path, list[Inode | None]] = {}  # what became of a name since its directory was synced
         self._locked = False
         self.calls_until_death: int | None = None
+        self.failing = False
 
-    def _step(self) -> None:
+    def _step(self, path: Path) -> None:
+        if self.failing and path.parent != self._volatile:
+            raise OSError(errno.EIO, "Input/output error")
         if self.calls_until_death is not None:
             self.calls_until_death -= 1
             if self.calls_until_death <= 0:
@@ -61,6 +70,7 @@ class MemoryDisk(Disk):
         pass
 
     def lock(self, path: Path) -> int:
+        self._step(path)
         if self._locked:
             raise BlockingIOError
         self._locked = True
@@ -81,35 +91,35 @@ class MemoryDisk(Disk):
         return len(self._names[path].content)
 
     def sync(self, path: Path) -> None:
-        self._step()
+        self._step(path)
         self._names[path].synced = len(self._names[path].content)
 
     def create(self, path: Path) -> MemoryFile:
-        self._step()
+        self._step(path)
         inode = Inode()
         self._set(path, inode)
-        return MemoryFile(inode, self._step)
+        return MemoryFile(path, inode, self._step)
 
     def replace(self, path: Path, data: bytes) -> None:
         temporary = path.with_suffix(".new")
         file = self.create(temporary)
         file.write(data)
         file.sync()
-        self._step()
+        self._step(path)
         self._set(path, self._names[temporary])
         self._set(temporary, None)
         self.sync_directory(path.parent)
 
     def remove(self, path: Path) -> None:
-        self._step()
+        self._step(path)
         if path in self._names:
             self._set(path, None)
 
     def remove_directory(self, directory: Path) -> None:
-        self._step()
+        self._step(directory / "any")
 
     def sync_directory(self, directory: Path) -> None:
-        self._step()
+        self._step(directory / "any")
         for path in [path for path in self._unsynced if path.parent == directory]:
             _assign(self._durable, path, self._unsynced.pop(path)[-1])
 

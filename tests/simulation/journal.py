@@ -43,6 +43,7 @@ class Journal:
         """A disk lost something."""
         self.uncounted: set[bytes] = set()
         """Streams whose counts were lost with a disk: their gaps may say too much or too little."""
+        self._restored_from: dict[bytes, int] = {}
         self.seen: Counter[str] = Counter()
         """What happened, by name: frames and readings stored, gaps by cause, faults that hit."""
 
@@ -78,16 +79,32 @@ class Journal:
         if last not in frames:
             raise Violation(f"a gap up to frame {last} of {stream.hex()[:6]}, which has {len(frames)}")
         lost = sum(frames[seq].n for seq in range(first, last + 1))
-        if gap.n != lost and stream not in self.uncounted and (stream, first - 1) not in self.harmed:
+        known = stream not in self.uncounted and (stream, first - 1) not in self.harmed
+        if gap.n != lost and known and not any((stream, seq) in self.excused for seq in range(first, last + 1)):
             raise Violation(f"frames {first} to {last} of {stream.hex()[:6]} held {lost} readings, their gap says {gap.n} ({gap.cause})")
         self.seen[f"gaps {gap.cause}"] += 1
         self.seen["readings declared lost"] += gap.n
 
     def acknowledge(self, stream: bytes, seq: int) -> None:
         """The source was told, and forgets."""
-        if seq > self.stored[stream]:
+        if self.stored[stream] < seq <= self._restored_from.get(stream, 0):  # said before an older database was put back
+            self.excused |= {(stream, told) for told in range(self.stored[stream] + 1, seq + 1)}
+        elif seq > self.stored[stream]:
             raise Violation(f"frame {seq} of {stream.hex()[:6]} was acknowledged, committed is {self.stored[stream]}")
         self.acknowledged[stream] = max(self.acknowledged[stream], seq)
+
+    def restored(self, stored: dict[bytes, int], held: set[Key]) -> None:
+        """The database is an older one. What the source was told to forget, or holds no more, is gone; the rest must come again."""
+        self.damage = True
+        for stream, seq in self.stored.items():
+            before = stored.get(stream, 0)
+            self._restored_from[stream] = max(seq, self._restored_from.get(stream, 0))
+            if before < seq:
+                self.uncounted.add(stream)
+                gone = {(stream, lost) for lost in range(before + 1, seq + 1)}
+                self.excused |= {key for key in gone if key not in held or key[1] <= self.acknowledged[stream]}
+        self.stored = defaultdict(int, stored)
+        self.acknowledged = defaultdict(int, {stream: min(seq, stored.get(stream, 0)) for stream, seq in self.acknowledged.items()})
 
     def missing(self) -> set[Key]:
         """Frames that are neither stored nor declared."""

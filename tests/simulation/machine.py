@@ -33,6 +33,7 @@ class Machine:
         self._bytes_max = bytes_max
         self._value = 0
         self.disk = MemoryDisk(SHARED)
+        self._disk_failed = False  # and not everything that was due meanwhile is on it
         self.wall_us = WALL_US
         """The wall clock when the monotonic one was 0."""
         self.frozen_us = 0
@@ -107,6 +108,8 @@ class Machine:
             self._written = False
             self.spool.end_writing(self._result)
             self._writing = None
+            if not self.disk.failing and self.spool._disk_failed_us is None and not self.spool._unsaved:
+                self._disk_failed = False
         elif self._writing is not None:
             self._result = self._writing.run()
             self._written = True
@@ -116,6 +119,8 @@ class Machine:
         if now_us - self._rebased_us >= REBASE_US:
             self._rebased_us = now_us
             self._timeline.rebase(self.now())
+            if not self._timeline.known:
+                self._last_us = -1
 
     def stop(self) -> None:
         """In order: everything goes to disk."""
@@ -153,6 +158,9 @@ class Machine:
         message = connection.to_source.popleft()
         if self.delivery.phase is Phase.STREAM and message[1] == _ACK:
             self._journal.acknowledge(self.delivery._stream.id, wire.decode_from_backend(message).committed_seq)
+        elif message[1] == _WELCOME:
+            welcome = wire.decode_from_backend(message)
+            self._journal.acknowledge(welcome.stream, welcome.committed_seq)
         try:
             self.delivery.received(message, self.now())
         except ProtocolError:
@@ -186,9 +194,9 @@ class Machine:
             self.connection.cut(self._chance)
         self._end()
         self.disk.cut_power(self._chance)
-        young_us = self.running_us - POWER_CUT_LOSES_US
-        for stream, seq in self._journal.missing() - self._present():
-            if self._journal.made[stream][seq].made_us >= young_us:
+        promised_us = self.running_us - POWER_CUT_LOSES_US if not self._disk_failed else 0  # nothing while the disk fails
+        for stream, seq in self._journal.missing() - self.held():
+            if self._journal.made[stream][seq].made_us >= promised_us:
                 self._journal.excused.add((stream, seq))
         self._excuse_harmed_tails()
 
@@ -197,10 +205,17 @@ class Machine:
         self._journal.damage = True
         self._end()
         self.disk.put_back(image, shared_too)
-        present = self._present()
+        present = self.held()
         self._journal.excused |= self._journal.missing() - present
         self._journal.uncounted |= set(self._journal.made)
         self._excuse_harmed_tails()
+
+    def fail_disk(self) -> None:
+        self.disk.failing = True
+        self._disk_failed = True
+
+    def mend_disk(self) -> None:
+        self.disk.failing = False
 
     def flip_a_bit(self) -> bool:
         files = [path for path in self.disk.files(".segment") + self.disk.files(".stream") if path.parent == DISK]
@@ -219,12 +234,13 @@ class Machine:
 
     def _excuse_harmed_tails(self) -> None:
         """A damaged record behind which nothing is left cannot be told from one that was never written."""
-        present = self._present()
+        present = self.held()
         for stream, seq in self._journal.harmed | {key for key in self._journal.missing() if key[0] in self._journal.uncounted}:
             if not any(other == stream and later > seq for other, later in present):
                 self._journal.excused.add((stream, seq))
 
-    def _present(self) -> set[Key]:
+    def held(self) -> set[Key]:
+        """Frames in its files."""
         return {key for path in self.disk.files(".segment") for key in self._frames(path)}
 
     def _frames(self, path: Path) -> set[Key]:
@@ -232,4 +248,5 @@ class Machine:
         return {(name.stream, record.index) for record in segment.parse(self.disk.read(path)).records} if name is not None else set()
 
 
+_WELCOME = 2
 _ACK = 8

@@ -32,6 +32,7 @@ class World:
         self._credit_bytes = chance.choice((1, 300, 2_000, 100_000))
         self._workers = [self._new_worker() for _ in range(WORKERS)]
         self._images: list[dict[object, bytes]] = [{}]
+        self._backups = [self._database.backup()]
         self._death: Callable[[], None] | None = None
         self._down_until_us = 0
         self._settling = False
@@ -103,6 +104,8 @@ class World:
             self._machine.keep()
         if not self._database.up and self._chance.random() < 0.05:
             self._database.up = True
+        if self._machine.disk.failing and self._chance.random() < 0.03:
+            self._machine.mend_disk()
 
     # work
 
@@ -206,6 +209,9 @@ class World:
         self._death = lambda: self._machine.put_back(image, shared_too)
         return self._die()
 
+    def disk_fails(self) -> None:
+        self._machine.fail_disk()
+
     def flip_bit(self) -> bool:
         return self._machine.flip_a_bit()
 
@@ -223,6 +229,16 @@ class World:
         self._workers[i].die(self._chance)
         self._workers[i] = self._new_worker()
 
+    def take_backup(self) -> None:
+        self._backups.append(self._database.backup())
+
+    def restore_backup(self) -> None:
+        """Of the database, an older one; the backend starts anew on it."""
+        for worker in self._workers:
+            worker.die(self._chance)
+        self._database.restore(self._chance.choice(self._backups), self._machine.held())
+        self._workers = [self._new_worker() for _ in range(WORKERS)]
+
     def freeze_worker(self) -> None:
         self._chance.choice(self._workers).frozen_until_us = self.now_us + self._chance.randrange(1_000_000, 60_000_000)
 
@@ -238,6 +254,7 @@ class World:
         self._death = None
         self._machine.disk.calls_until_death = None
         self._database.up = True
+        self._machine.mend_disk()
         for worker in self._workers:
             worker.frozen_until_us = 0
         machine = self._machine
@@ -266,9 +283,12 @@ class World:
         freeze_controller,
         put_back_image,
         take_image,
+        disk_fails,
         flip_bit,
         set_clock,
         kill_worker,
+        take_backup,
+        restore_backup,
         freeze_worker,
         database_away,
     )
