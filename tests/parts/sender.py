@@ -146,15 +146,17 @@ class Senders:
         readings: int,
         frames_per_s: float | None,
         window: int = 32,
+        port: int | None = None,
     ) -> Self:
-        """Sources `name 0`, `name 1`, ..., whose readings begin an hour ago."""
+        """Sources `name 0`, `name 1`, ..., whose readings begin an hour ago. `port`: of a proxy before the backend."""
+        sockets = f"ws://127.0.0.1:{port or backend.port}"
         start_us = time.time_ns() // 1_000 - 3_600_000_000
         senders = []
         for number in range(count):
             source = f"{name[:90]} {number}"
             journal = Journal(place / f"journal {number}", source, number, [f"{source} {c}" for c in range(channels)], readings, start_us)
             credential = await make_source(backend.database, source)
-            senders.append(Sender(lambda: backend.sockets, credential, journal, window, frames_per_s))
+            senders.append(Sender(lambda: sockets, credential, journal, window, frames_per_s))
         return cls(*senders)
 
     @property

@@ -1,0 +1,78 @@
+"""An older backup of the database is put back: sources send again what they still have, and the rest is a gap that says so."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from parts import stored
+from parts.controlled import Controller, account, stored_since
+from parts.journal import check
+from parts.sender import Senders
+from parts.system import System, run_system
+from parts.torture import Row
+
+
+@pytest.fixture(scope="module")
+async def system() -> AsyncIterator[System]:
+    async with run_system() as running:
+        yield running
+
+
+async def put_back(system: System, backup: Path) -> None:
+    """The backend and the database stop, the backup becomes the data, both start."""
+    assert await system.backend.stop() == 0
+    await asyncio.to_thread(system.server.stop)
+    shutil.rmtree(system.server.data)
+    await copy(backup, system.server.data)
+    await asyncio.to_thread(system.server.start)
+    await system.backend.start()
+
+
+async def copy(source: Path, target: Path) -> None:
+    process = await asyncio.create_subprocess_exec("cp", "-a", str(source), str(target))
+    assert await process.wait() == 0
+
+
+async def back_up(system: System, backup: Path) -> None:
+    """Of the data directory of a server that was stopped in order."""
+    await asyncio.to_thread(system.server.stop)
+    await copy(system.server.data, backup)
+    await asyncio.to_thread(system.server.start)
+
+
+@pytest.mark.row(18)
+async def test_an_older_backup_hides_nothing_and_nobody_gets_stuck(system: System, tmp_path: Path, row: Row) -> None:
+    times = row.count(quick=1, full=20)
+    controller = Controller(tmp_path / "controller", "restored", system.backend.port)
+    await controller.register(system.database)
+    senders = await Senders.make(system.backend, row.test, tmp_path, count=1, channels=10, readings=20, frames_per_s=50.0)
+    async with controller, senders:
+        for number in range(times):
+            await stored_since(system.database, controller.name, time.time_ns() // 1_000)
+            await senders.acknowledged(5)
+            backup = tmp_path / f"backup {number}"
+            await back_up(system, backup)
+            await senders.acknowledged(5)
+            await stored_since(system.database, controller.name, time.time_ns() // 1_000)
+            await asyncio.sleep(row.chance.uniform(0.5, 20.0 if row.torture else 1.0))  # how much the backup lacks
+            await put_back(system, backup)
+            shutil.rmtree(backup)
+            await senders.acknowledged(5)
+            await stored_since(system.database, controller.name, time.time_ns() // 1_000)
+    conn = await asyncpg.connect(system.database)
+    verdict, found = await check(conn, senders.journals), await account(conn, controller.name)
+    gaps = await stored.rows(conn, "SELECT cause, count(*), sum(n) FROM gaps GROUP BY cause")
+    await conn.close()
+    print(gaps, found)
+    row.record(
+        done=senders.acknowledged_frames, refused=0, unknown=senders.unknown,
+        lost=verdict.lost + found.lost, twice=verdict.twice + found.twice,
+        put_back=times, readings=verdict.stored, readings_of_the_controller=found.stored, forgotten_and_declared=found.declared,
+    )  # fmt: skip
+    assert verdict.clean, verdict
+    assert found.declared > 0, "the backup lacked nothing"
+    assert (found.lost, found.twice) == (0, 0)
