@@ -115,6 +115,11 @@ class Proxy:
         for connection in self.connections:
             connection.cut()
 
+    def shut(self) -> None:
+        """As where nobody listens any more, until `refusing` ends."""
+        self.refusing = True
+        self.cut()
+
     async def until_opened(self, count: int) -> None:
         """Waits until so many connections were opened, since the beginning."""
         async with asyncio.timeout(60), self.opened:
