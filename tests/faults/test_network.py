@@ -108,6 +108,7 @@ async def part_again_and_again(
                 await stored_since(database, controller.name, 0)
                 for ways in (lines if sabotage is None else lines[3:]) * rounds:
                     await senders.acknowledged()
+                    await asyncio.sleep(row.chance.uniform(0, 0.3))  # any moment of a flush
                     for way in ways:
                         way.black_hole = True
                     await asyncio.sleep(row.chance.uniform(*seconds))  # the length of the partition is what is tried
