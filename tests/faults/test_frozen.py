@@ -73,7 +73,7 @@ async def test_a_frozen_part_goes_on_where_it_was(system: System, tmp_path: Path
     await conn.close()
     row.record(
         done=senders.acknowledged_frames, refused=0, unknown=senders.unknown,
-        lost=verdict.lost + found.lost, twice=verdict.twice + found.twice,
+        lost=verdict.lost + verdict.retracted + found.lost, twice=verdict.twice + found.twice,
         freezes=3 * times, readings=verdict.stored, readings_of_the_controller=found.stored, not_sampled_and_declared=found.declared,
     )  # fmt: skip
     assert verdict.clean, verdict

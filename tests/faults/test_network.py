@@ -129,7 +129,7 @@ async def test_partitions_of_each_pair_lose_nothing_and_heal_alone(
     senders, verdict, found = await part_again_and_again(module_database, conn, tmp_path, row, rounds, seconds)
     row.record(
         done=senders.acknowledged_frames, refused=0, unknown=senders.unknown,
-        lost=verdict.lost + found.lost, twice=verdict.twice + found.twice,
+        lost=verdict.lost + verdict.retracted + found.lost, twice=verdict.twice + found.twice,
         partitions=6 * rounds, readings=verdict.stored, readings_of_the_controller=found.stored, declared=found.declared,
     )  # fmt: skip
     assert verdict.clean, verdict

@@ -78,8 +78,9 @@ async def test_an_older_backup_hides_nothing_and_nobody_gets_stuck(system: Syste
         lost=verdict.lost + found.lost, twice=verdict.twice + found.twice,
         put_back=times, readings=verdict.stored, readings_of_the_controller=found.stored, forgotten_and_declared=found.declared,
     )  # fmt: skip
-    assert verdict.clean, verdict
-    assert found.declared > 0, "the backup lacked nothing"
+    assert (verdict.lost, verdict.twice, verdict.foreign) == (0, 0, 0), verdict
+    assert verdict.retracted, "the backup lacked nothing that this source could send again"
+    assert found.declared, "the backup lacked nothing that the controller had forgotten"
     assert (found.lost, found.twice) == (0, 0)
 
 

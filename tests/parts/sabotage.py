@@ -37,7 +37,7 @@ from webmacs.telemetry.sources import Delivered
 
 Switch = Callable[[pytest.MonkeyPatch], None]
 SWITCHES: Final[dict[str, Switch]] = {}
-WINDOW_S: Final = 0.2
+WINDOW_S: Final = 0.5
 """How long a broken commit stays half done: long enough that a kill at a random moment often meets it."""
 
 

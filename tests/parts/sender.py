@@ -81,6 +81,7 @@ class Sender:
         welcome = await source.hello(self.journal.keys, next_seq=self.journal.sent_max + 1)
         self.connections += 1
         self._credit_bytes = welcome.credit_bytes
+        self.journal.resumed(welcome.committed_seq)
         await self._told(welcome.committed_seq)
         room = asyncio.Event()
 
@@ -194,7 +195,7 @@ class Senders:
             done=self.acknowledged_frames,
             refused=sum(sender.refused for sender in self.all),
             unknown=self.unknown,
-            lost=verdict.lost,
+            lost=verdict.lost + verdict.retracted,
             twice=verdict.twice,
             readings=verdict.stored,
             **figures,
