@@ -105,9 +105,7 @@ def assert_agreed(ledger: Ledger, station: Station) -> None:
         assert length(channel.missing) > 0
 
 
-async def test_readings_of_a_refused_frame_are_declared_with_the_reason(
-    backend: Backend, conn: "asyncpg.Connection[Any]"
-) -> None:
+async def test_readings_of_a_refused_frame_are_declared_with_the_reason(backend: Backend, conn: "asyncpg.Connection[Any]") -> None:
     """A source whose clock is 40 days ahead of its time, now and then."""
     now_us = time.time_ns() // 1000
     refused, taken = [], []
@@ -131,5 +129,7 @@ async def test_readings_of_a_refused_frame_are_declared_with_the_reason(
         """SELECT sum(n) FROM datapoints d JOIN events e ON e.id = d.event_id JOIN writers w ON w.id = e.writer_id
              JOIN sources s ON s.id = w.source_id WHERE s.name = 'out of bounds'"""
     )
-    receipts = await conn.fetchval("SELECT sum(readings) FROM receipts r JOIN sources s ON s.id = r.source_id WHERE s.name = 'out of bounds'")
+    receipts = await conn.fetchval(
+        "SELECT sum(readings) FROM receipts r JOIN sources s ON s.id = r.source_id WHERE s.name = 'out of bounds'"
+    )
     assert stored == receipts == sum(taken)

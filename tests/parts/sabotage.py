@@ -3,6 +3,7 @@
 Nothing of this is in the product. A switch patches one named function of it from outside:
   in this process      with sabotage.applied("forget_fence"): ...
   in a real process    Backend(..., sabotage="forget_fence"), or python -m parts.sabotaged forget_fence -- webmacs serve
+  several of them      "hurried+forget_doubt"
 A new switch is a function below, decorated with @switch, that is named after what it breaks and patches with `patch.setattr`.
 """
 
@@ -30,13 +31,13 @@ from webmacs.http import route, socket
 from webmacs.ingest_core import Drained
 from webmacs.settings import Settings
 from webmacs.storage import runs
-from webmacs.telemetry import sources
+from webmacs.telemetry import flush, sources
 from webmacs.telemetry.flush import Flusher, Void
 from webmacs.telemetry.sources import Delivered
 
 Switch = Callable[[pytest.MonkeyPatch], None]
 SWITCHES: Final[dict[str, Switch]] = {}
-WINDOW_S: Final = 0.2
+WINDOW_S: Final = 0.5
 """How long a broken commit stays half done: long enough that a kill at a random moment often meets it."""
 
 
@@ -58,9 +59,10 @@ _in_force: set[str] = set()
 
 def apply(name: str) -> None:
     """The sabotage is in force in this process until it ends. A worker that was forked has it already."""
-    if name not in _in_force:
-        _in_force.add(name)
-        SWITCHES[name](pytest.MonkeyPatch())
+    for part in name.split("+"):
+        if part not in _in_force:
+            _in_force.add(part)
+            SWITCHES[part](pytest.MonkeyPatch())
 
 
 _make_app = serve.make_app
@@ -137,6 +139,7 @@ def hurried(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(socket, "FIRST_MESSAGE_S_MAX", 0.5)
     patch.setattr(socket, "SILENCE_S_MAX", 1.0)
     patch.setattr(socket, "SEND_S_MAX", 0.5)
+    patch.setattr(flush, "STATEMENT_S_MAX", 1.0)
     connect = link.connect
 
     def connect_hurried(*args: Any, **options: Any) -> Any:
