@@ -164,6 +164,8 @@ class Proxy:
             while True:
                 data, came = await held.get()
                 await way.let_through(len(data), came)
+                if writer.is_closing():
+                    return  # it was cut
                 if not data:
                     writer.write_eof()
                     return
