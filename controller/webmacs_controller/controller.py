@@ -138,6 +138,7 @@ class Controller:
                         self._link.appended()
                         await self._link.delivered()
         finally:
+            stop.set()  # also when it was a bug: spilling ends by it
             link.cancel()
             await asyncio.gather(link, spilling, return_exceptions=True)
             self._declare_withheld(at_once=True)

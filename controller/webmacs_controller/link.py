@@ -89,7 +89,7 @@ class Link:
                         "make a new one with `webmacs source add NAME` and put it into the credential file."
                     )
                     wait_s = refused_pause.draw_s()
-            except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
+            except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ConnectionClosed) as error:
                 problem = f"The backend at {self._url} cannot be reached: {error or type(error).__name__}."
             finally:
                 self._delivery.disconnected()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,18 @@ class Source:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Source"]:
-        task = asyncio.create_task(self.link.run())
+        self._task = asyncio.create_task(self.link.run())
         try:
             yield self
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
             self.spool.close()
+
+    @property
+    def ended(self) -> bool:
+        """It never does, but for a bug."""
+        return self._task.done()
 
     async def delivered(self) -> None:
         async with asyncio.timeout(10):
@@ -149,6 +155,22 @@ async def test_an_unexpected_answer_to_the_handshake_is_retried(tmp_path: Path, 
         backend.status = None
         await source.delivered()
     assert "HTTP 503" in str(_fields(caplog, "link_down")[0]["reason"])
+
+
+async def test_a_backend_that_ends_connections_before_the_handshake_is_retried(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as server:
+        server.settimeout(10)  # nobody comes any more
+
+        def end(times: int) -> None:
+            """From another thread, so that the end is there before the other end says its first word."""
+            for _ in range(times):
+                connection, _ = server.accept()
+                connection.close()
+
+        source = Source(tmp_path, f"ws://127.0.0.1:{server.getsockname()[1]}/ws")
+        async with source.running() as running:
+            await asyncio.to_thread(end, 100)
+            assert not running.ended
 
 
 async def test_a_silent_backend_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

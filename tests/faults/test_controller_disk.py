@@ -57,7 +57,7 @@ async def break_and_mend(backend: Backend, library: Path, place: Path, source: s
             if sabotage is None:
                 await station.until(lambda: len(station.said("spool_disk_failed")) > fails)
             else:
-                await station.read_more(300)
+                await station.read_more(200)
             disk.mend()
             works = len(station.said("spool_disk_works"))
             if sabotage is None:

@@ -14,7 +14,7 @@ from parts.torture import Row
 
 INTERVAL_MS = 5
 CHANNELS = 2
-WAITING = 300
+WAITING = 250
 """Reads of which none was delivered when the image is made, and again when it was put back."""
 
 
@@ -29,7 +29,7 @@ async def put_back_again_and_again(
             for _ in range(times):
                 line.shut()
                 await station.start()
-                await station.read_more(WAITING + row.chance.randrange(100))
+                await station.read_more(WAITING + row.chance.randrange(50))
                 await station.kill()
                 image = {directory: place / "image" / directory.name for directory in (station.spool, station.shared)}
                 for directory, copy in image.items():

@@ -15,21 +15,23 @@ SPOOL_MIB = 8
 INTERVAL_MS = 50
 BURST = 12_500
 """Readings with times of their own in each read, 4 us apart: 2 MB of frames a second."""
-BEYOND_MIB = 4
+BEYOND_MIB = 3
 """What is sampled beyond the spool's size."""
 
 
-async def overflow(backend: Backend, conn: "asyncpg.Connection[Any]", place: Path, source: str, sabotage: str | None = None) -> Ledger:
+async def overflow(
+    backend: Backend, conn: "asyncpg.Connection[Any]", place: Path, source: str, spool_mib: int, sabotage: str | None = None
+) -> Ledger:
     async with Proxy(backend.port) as line:
         url = f"ws://127.0.0.1:{line.port}/ws/controller/telemetry"
         credential = await make_source(backend.database, source)
-        station = Station(place, url, credential, sabotage=sabotage, spool_mib=SPOOL_MIB, interval_ms=INTERVAL_MS, channels=1, burst=BURST)
+        station = Station(place, url, credential, sabotage=sabotage, spool_mib=spool_mib, interval_ms=INTERVAL_MS, channels=1, burst=BURST)
         try:
             await station.start()
             await station.connected(1)
             await station.read_more(10)
             line.shut()
-            await station.read_more((SPOOL_MIB + BEYOND_MIB) * (1 << 20) // (8 * BURST))
+            await station.read_more((spool_mib + BEYOND_MIB) * (1 << 20) // (8 * BURST))
             line.refusing = False
             await station.connected(2)
             await station.read_more(10)
@@ -47,7 +49,7 @@ async def test_a_full_spool_drops_the_oldest_and_declares_exactly_what(
 ) -> None:
     lost = twice = stored = declared = 0
     for time in range(row.count(quick=1, full=10)):
-        ledger = await overflow(backend, conn, tmp_path / str(time), f"{row.test} {time}")
+        ledger = await overflow(backend, conn, tmp_path / str(time), f"{row.test} {time}", SPOOL_MIB)
         (channel,) = ledger.channels
         gaps = [gap for gap in ledger.gaps if gap.cause == "spool_overflow"]
         lost += ledger.missing - ledger.declared("spool_overflow")
@@ -65,6 +67,6 @@ async def test_a_full_spool_drops_the_oldest_and_declares_exactly_what(
 
 @pytest.mark.row(14)
 async def test_a_drop_that_is_not_declared_is_found(backend: Backend, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row) -> None:
-    ledger = await overflow(backend, conn, tmp_path, row.test, "swallow_drop")
+    ledger = await overflow(backend, conn, tmp_path, row.test, 1, "swallow_drop")
     row.caught("swallow_drop", lost=ledger.missing - ledger.declared("spool_overflow"))
     assert length(ledger.channels[0].missing) != ledger.declared("spool_overflow")

@@ -68,8 +68,6 @@ def _joined(stretches: Iterable[Stretch]) -> list[Stretch]:
 class Channel:
     given: list[Stretch]
     """Readings that the device gave, and that can be readings."""
-    refused_by_sampler: int
-    """Left out by the device, or not finite."""
     stored: list[Stretch]
     twice: int
     """Copies beyond the first."""
@@ -145,10 +143,13 @@ async def read_ledger(
     }
     made = []
     for c in range(channels):
-        withheld = [(number, number + 1) for kind, number, _, more in entries if kind in (Kind.OMITTED, Kind.INFINITE) and more == c]
+        spoilt = (Kind.OMITTED, Kind.INFINITE)
+        withheld = _joined((number, number + count) for kind, number, count, more in entries if kind in spoilt and more == c)
         ids = [event for event in (events.get(f"ramp.c{c}"), (former or {}).get(c)) if event is not None]
-        made.append(await _read_channel(conn, ids, c, _joined(without(_joined(given), withheld)), len(withheld)))
-    numbers = {event: int(key.removeprefix("ramp.c")) for key, event in events.items()}
+        made.append(await _read_channel(conn, ids, c, without(_joined(given), withheld)))
+    numbers = {event: int(key.removeprefix("ramp.c")) for key, event in events.items()} | {
+        event: channel for channel, event in (former or {}).items()
+    }
     gaps = [
         Gap(
             None if row["event_id"] is None else numbers[row["event_id"]],
@@ -168,7 +169,7 @@ async def read_ledger(
     return Ledger(made, gaps, receipts, [first for kind, first, _, _ in entries if kind is Kind.STARTED])
 
 
-async def _read_channel(conn: "asyncpg.Connection[Any]", events: list[int], channel: int, given: list[Stretch], withheld: int) -> Channel:
+async def _read_channel(conn: "asyncpg.Connection[Any]", events: list[int], channel: int, given: list[Stretch]) -> Channel:
     found: list[tuple[int, int, int, int]] = []  # (first number, end, time of the first, of the last), rising in time
     rows = await conn.fetch("SELECT created_on, encoding, payload FROM datapoints WHERE event_id = ANY($1) ORDER BY created_on, id", events)
     for row in rows:
@@ -187,7 +188,6 @@ async def _read_channel(conn: "asyncpg.Connection[Any]", events: list[int], chan
     backwards = sum(after[2] <= before[3] or after[0] < before[1] for before, after in pairwise(found))
     return Channel(
         given,
-        withheld,
         stored,
         length((first, end) for first, end, _, _ in found) - length(stored),
         length(without(stored, given)),

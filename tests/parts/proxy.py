@@ -166,6 +166,8 @@ class Proxy:
                 data, came = await held.get()
                 await way.let_through(len(data), came)
                 await connection.line.let_through(0, came)
+                if writer.is_closing():
+                    return  # it was cut
                 if not data:
                     writer.write_eof()
                     return

@@ -25,13 +25,15 @@ class Kind(IntEnum):
     GIVEN = 1
     """(first number, how many, time of the first in µs or 0 when the sampler stamps it): of every channel ..."""
     OMITTED = 2
-    """... but (number, 1, channel) that was left out ..."""
+    """... but (first number, how many, channel) that were left out, one beat ..."""
     INFINITE = 3
-    """... and (number, 1, channel) that came as infinity"""
+    """... and (first number, how many, channel) that came as infinity"""
     FAILED = 4
     """(next number, 0, 0): DeviceError was raised"""
     STARTED = 5
-    """(next number, 0, 0): a process opened the device"""
+    """(next number, 0, monotonic µs): the device was opened"""
+    STOPPED = 6
+    """(next number, 0, monotonic µs): it was closed"""
 
 
 class PluginSettings(Settings, frozen=True):
@@ -43,7 +45,7 @@ class PluginSettings(Settings, frozen=True):
     fail_every: int = 0
     """Every so manieth read fails."""
     omit_every: int = 0
-    """The first channel is left out of every so manieth read."""
+    """The first channel is left out of every so manieth read that does not fail."""
     infinite_every: int = 0
     """The second channel is infinite in every so manieth read."""
     disk_retry_s: float = 10.0
@@ -66,7 +68,10 @@ class RampDevice(SyncDevice):
             _, first, count, _ = ENTRY.unpack(os.pread(self._journal, ENTRY.size, size - ENTRY.size))
             self._number = first + count
         self._t_us = max(self._t_us, time.time_ns() // 1000)
-        self._write((Kind.STARTED, self._number, 0, 0))
+        self._write((Kind.STARTED, self._number, 0, time.monotonic_ns() // 1000))
+
+    def close(self) -> None:
+        self._write((Kind.STOPPED, self._number, 0, time.monotonic_ns() // 1000))
 
     def _write(self, *entries: tuple[int, int, int, int]) -> None:
         os.write(self._journal, b"".join(ENTRY.pack(*entry) for entry in entries))
@@ -87,10 +92,10 @@ class RampDevice(SyncDevice):
         entries = []
         if settings.omit_every and self._reads % settings.omit_every == 0:
             del columns[0]
-            entries.append((Kind.OMITTED, first, 1, 0))
+            entries.append((Kind.OMITTED, first, settings.burst, 0))
         if settings.infinite_every and self._reads % settings.infinite_every == 0:
-            columns[1] = Column(times, [float("inf")])
-            entries.append((Kind.INFINITE, first, 1, 1))
+            columns[1] = Column(times, [float("inf")] * settings.burst)
+            entries.append((Kind.INFINITE, first, settings.burst, 1))
         self._write(*entries, (Kind.GIVEN, first, settings.burst, times[0] if times else 0))
         return {f"c{c}": column for c, column in columns.items()}
 
