@@ -52,6 +52,7 @@ ROWS: Final = {
     18: "an older state is put back",
     19: "a device fails",
     20: "readings come in any order",
+    21: "compaction is killed",
     25: "PostgreSQL is slow",
     29: "the simulator, every fault together",
 }
