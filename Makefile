@@ -17,7 +17,7 @@ help:
 	@echo "make torture  every fault at its full count, for hours; one by ROW=n; docs/proof.md is made of the results"
 	@echo "make lint     formatting, lint and types of Python, Rust and TypeScript"
 	@echo "make format   write the formatting"
-	@echo "make bench    measurements (SUITE=ingest, core or start)"
+	@echo "make bench    measurements (SUITE=ingest, core, history or start)"
 	@echo "make build    wheels of both distributions in dist/"
 	@echo "make lock     resolve requirements/*.txt anew"
 	@echo "make clean    remove what was built; data stays"

@@ -5,7 +5,7 @@ import sys
 
 from bench.figures import Figures
 
-SUITES = ("core", "ingest", "start")
+SUITES = ("core", "ingest", "history", "start")
 
 
 def main(asked: list[str]) -> int:
