@@ -1,97 +1,22 @@
 """Readings in any order, the same instants again, up to 30 days late: what is stored equals a plain model, whatever is merged meanwhile."""
 
 import asyncio
-import json
-import struct
-from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
-from itertools import count
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from random import Random
 from typing import Any
 
 import asyncpg
 import pytest
 from parts import sabotage
+from parts.plant import DAY_US, Plant, differences
 from parts.stored import readings_of
 from parts.torture import Row
-from webmacs_controller import wire
 
-from webmacs import clock, ingest_core
 from webmacs.clock import to_datetime
-from webmacs.ingest_core import Core
 from webmacs.storage import compact, partitions, pool, runs
 from webmacs.storage.compact import Compactor
 from webmacs.storage.vitals import Vitals
-
-EVENTS = range(1, 5)
-DAY_US = 86_400_000_000
-Model = dict[int, dict[int, float]]
-"""Event -> time -> the value that was written last."""
-
-
-class Plant:
-    """Writes readings as the flush does, and keeps the model beside it."""
-
-    def __init__(self, dsn: str, chance: Random) -> None:
-        self.now_us = clock.now_us()
-        self.model: Model = {event: {} for event in EVENTS}
-        self.sent = 0
-        self._dsn = dsn
-        self._chance = chance
-        self._numbers = count(1)
-        self._seqs = count(1)
-        self._pending: Model = {event: {} for event in EVENTS}
-        self._core = Core()
-        self._front = dict.fromkeys(EVENTS, self.now_us - 4 * 3_600_000_000)
-        self.conn: pool.Connection
-
-    async def __aenter__(self) -> "Plant":
-        self.conn = await pool.connect(self._dsn)
-        await self.take_over()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.conn.close()
-
-    async def take_over(self) -> None:
-        """As after a restart: a new core, which learns the frontiers from what is stored."""
-        frontiers = {event: max(self.model[event], default=None) for event in EVENTS}
-        self._core = Core()
-        self._core.own(1, 1, list(frontiers.items()), [])
-        self._core.open(1, [(event, event) for event in EVENTS], [], None)
-
-    def send(self) -> None:
-        """A frame of one event: live, a little late, or some days late; at times exactly where another one was."""
-        chance, event = self._chance, self._chance.choice(EVENTS)
-        n, step_us = chance.choice((1, 1, 5, 40, 100)), chance.choice((1, 1_000, 1_000, 50_000))
-        kind = chance.random()
-        if kind < 0.6:
-            t0_us = self._front[event] + step_us
-            self._front[event] = t0_us + n * step_us
-        elif kind < 0.8:
-            t0_us = self._front[event] - chance.randrange(60_000_000)
-        else:
-            t0_us = self.now_us - chance.randrange(1, 6) * 5 * DAY_US + 1_000 * chance.randrange(2_000)
-        values = [self._value(event) for _ in range(n)]
-        column = wire.Column(event, t0_us, step_us, struct.pack(f"<{n}d", *values))
-        taken = self._core.accept(1, wire.encode(wire.Data(next(self._seqs), self.now_us, [column])), self.now_us)
-        assert isinstance(taken, ingest_core.Accepted), taken
-        self._pending[event].update((t0_us + k * step_us, value) for k, value in enumerate(values))
-        self.sent += n
-
-    def _value(self, event: int) -> float:
-        """Each is another one. Sums of whole numbers and quarters are exact in any order; the other events are judged by bits only."""
-        number = next(self._numbers)
-        return {1: float(number), 2: number / 4, 3: round(number * 0.01, 2), 4: self._chance.gauss(number, 1.0)}[event]
-
-    async def flush(self) -> None:
-        drained = self._core.drain()
-        if drained is not None:
-            async with self.conn.transaction():
-                await runs.copy_runs(self.conn, [segment.rows for segment in drained.segments])
-            for event in EVENTS:
-                self.model[event] |= self._pending[event]
-                self._pending[event] = {}
 
 
 @pytest.fixture
@@ -111,31 +36,6 @@ async def compacting(database: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
 async def compact_all(compactor: Compactor, conn: pool.Connection, now_us: int) -> None:
     while await compactor.compact_once(conn, now_us, sweep=True):
         pass
-
-
-async def series(conn: pool.Connection, event: int, start: datetime, end: datetime, points: int) -> tuple[int, float, float, float]:
-    """(n, sum, min, max) over the buckets of a chart."""
-    chart = json.loads(await runs.read_series(conn, event, start, end, points, False))
-    total = sum(n * avg for n, avg in zip(chart["n"], chart["avg"], strict=True))
-    return sum(chart["n"]), total, min(chart["min"], default=0.0), max(chart["max"], default=0.0)
-
-
-async def differences(plant: Plant, chance: Random) -> list[str]:
-    """Where what is stored is not the model: reading by reading, and through charts of random windows."""
-    found = []
-    for event, model in plant.model.items():
-        if await readings_of(plant.conn, event) != model:
-            found.append(f"the readings of event {event}")
-        days = (0, *(5 * k for k in range(1, 6)))
-        for _ in range(4):
-            start_us = plant.now_us - chance.choice(days) * DAY_US + chance.randrange(-3_600_000_000, 2_000_000)
-            end_us = start_us + chance.choice((1, 50_000, 1_000_000, 600_000_000, 5 * DAY_US))
-            inside = [value for t_us, value in model.items() if start_us <= t_us < end_us]
-            n, total, low, high = await series(plant.conn, event, to_datetime(start_us), to_datetime(end_us), chance.choice((1, 7, 400)))
-            exact = (n, low, high) == (len(inside), min(inside, default=0.0), max(inside, default=0.0))
-            if not exact or abs(total - sum(inside)) > 1e-9 * (1 + abs(total)):
-                found.append(f"a chart of event {event} from {start_us} to {end_us}: {n} of {len(inside)} readings")
-    return found
 
 
 async def write_and_compact(row: Row, plant: Plant, conn: pool.Connection, monkeypatch: pytest.MonkeyPatch, readings: int) -> list[str]:
@@ -173,13 +73,13 @@ async def write_and_compact(row: Row, plant: Plant, conn: pool.Connection, monke
         if chance.random() < 0.2:
             await compactor.compact_once(conn, plant.now_us, sweep=chance.random() < 0.5)
         if plant.sent >= look:
-            found += await differences(plant, chance)
+            found += await differences(plant, plant.conn, chance)
             look = next(looks, readings)
-    found += await differences(plant, chance)
+    found += await differences(plant, plant.conn, chance)
     monkeypatch.setattr(runs, "read_loose", read_loose)
     monkeypatch.setattr(runs, "take_runs", take_runs)
     await compact_all(compactor, conn, plant.now_us + 2 * DAY_US)  # every day is over
-    return found + await differences(plant, chance)
+    return found + await differences(plant, plant.conn, chance)
 
 
 @pytest.mark.row(20)
@@ -215,13 +115,6 @@ async def test_a_wrong_order_of_writing_is_found(
     assert found
 
 
-async def write(plant: Plant, event: int, t0_us: int, values: Sequence[float], step_us: int = 1_000) -> None:
-    column = wire.Column(event, t0_us, step_us, struct.pack(f"<{len(values)}d", *values))
-    plant._core.accept(1, wire.encode(wire.Data(next(plant._seqs), plant.now_us, [column])), plant.now_us)
-    plant._pending[event].update((t0_us + k * step_us, value) for k, value in enumerate(values))
-    await plant.flush()
-
-
 async def lengths(conn: pool.Connection, event: int) -> list[tuple[int, int]]:
     """(encoding, readings) of an event's runs, in the order of time."""
     rows = await conn.fetch("SELECT encoding, n FROM datapoints WHERE event_id = $1 ORDER BY created_on", event)
@@ -231,13 +124,13 @@ async def lengths(conn: pool.Connection, event: int) -> list[tuple[int, int]]:
 async def test_sixty_four_small_runs_or_ten_minutes_are_worth_a_pass(plant: Plant, compacting: pool.Connection) -> None:
     compactor, begin_us = Compactor("", Vitals()), plant.now_us - 60_000_000
     for k in range(63):
-        await write(plant, 1, begin_us + k * 1_000, [k])
+        await plant.write(1, begin_us + k * 1_000, [k])
     assert await compactor.compact_once(compacting, plant.now_us, sweep=True) == 0
-    await write(plant, 1, begin_us + 63_000, [63])
+    await plant.write(1, begin_us + 63_000, [63])
     assert await compactor.compact_once(compacting, plant.now_us, sweep=False) == 64
     assert await lengths(plant.conn, 1) == [(2, 64)]
     for k in range(3):
-        await write(plant, 2, begin_us + k * 1_000, [k])
+        await plant.write(2, begin_us + k * 1_000, [k])
     assert await compactor.compact_once(compacting, plant.now_us + 530_000_000, sweep=True) == 0
     assert await compactor.compact_once(compacting, plant.now_us + 550_000_000, sweep=False) == 0
     assert await compactor.compact_once(compacting, plant.now_us + 550_000_000, sweep=True) == 3
@@ -247,7 +140,7 @@ async def test_sixty_four_small_runs_or_ten_minutes_are_worth_a_pass(plant: Plan
 async def test_what_is_newer_than_five_seconds_waits(plant: Plant, compacting: pool.Connection) -> None:
     compactor = Compactor("", Vitals())
     for k in range(200):
-        await write(plant, 1, plant.now_us - 10_000_000 + k * 50_000, [k])
+        await plant.write(1, plant.now_us - 10_000_000 + k * 50_000, [k])
     assert await compactor.compact_once(compacting, plant.now_us, sweep=False) == 100
     assert (await lengths(plant.conn, 1))[:2] == [(2, 100), (0, 1)]
 
@@ -255,8 +148,8 @@ async def test_what_is_newer_than_five_seconds_waits(plant: Plant, compacting: p
 async def test_membership_of_an_experiment_is_repaired_by_the_time_of_a_reading(plant: Plant, compacting: pool.Connection) -> None:
     begin_us = plant.now_us - 3_600_000_000
     for k in range(100):
-        await write(plant, 1, begin_us + k * 1_000_000, [k])
-        await write(plant, 2, begin_us + k * 1_000_000, [k])
+        await plant.write(1, begin_us + k * 1_000_000, [k])
+        await plant.write(2, begin_us + k * 1_000_000, [k])
     started, stopped = to_datetime(begin_us + 30_000_000), to_datetime(begin_us + 70_000_000)
     experiment = await plant.conn.fetchval(
         """INSERT INTO experiments (public_id, name, started_on, stopped_on, scoped)
@@ -284,7 +177,7 @@ async def test_a_run_that_cannot_be_read_is_said_and_holds_nobody_up(
     monkeypatch.setattr(compact.log, "error", lambda name, **fields: said.append({"name": name, **fields}))
     for k in range(64):
         for event in (1, 2, 3):
-            await write(plant, event, plant.now_us - 60_000_000 + k * 1_000, [k])
+            await plant.write(event, plant.now_us - 60_000_000 + k * 1_000, [k])
     await plant.conn.execute("UPDATE datapoints SET payload = '\\x0100' WHERE event_id = 2 AND first = 5")
     compactor = Compactor("", Vitals())
     assert await compactor.compact_once(compacting, plant.now_us, sweep=False) == 128
@@ -299,7 +192,7 @@ async def test_of_two_compactors_one_works_and_the_other_takes_over(database: st
     await holder.execute("SELECT pg_advisory_lock($1)", compact.COMPACTION_LOCK)
     await asyncio.wait_for(Compactor(database, Vitals())._work(other), 5)  # returns at once
     for k in range(64):
-        await write(plant, 1, plant.now_us - 60_000_000 + k * 1_000, [k])
+        await plant.write(1, plant.now_us - 60_000_000 + k * 1_000, [k])
     await holder.close()
     task = asyncio.create_task(Compactor(database, Vitals())._work(other))
     while await lengths(plant.conn, 1) != [(2, 64)]:
@@ -311,7 +204,7 @@ async def test_of_two_compactors_one_works_and_the_other_takes_over(database: st
 
 
 async def test_days_without_readings_cost_a_look_and_nothing_else(plant: Plant, compacting: pool.Connection) -> None:
-    await write(plant, 1, plant.now_us - 20 * DAY_US, [1.0])
+    await plant.write(1, plant.now_us - 20 * DAY_US, [1.0])
     compactor = Compactor("", Vitals())
     assert await compactor.compact_once(compacting, plant.now_us, sweep=False) == 0
     assert await compactor.compact_once(compacting, plant.now_us, sweep=True) == 1
