@@ -191,7 +191,7 @@ async def trial(figures: Figures, compacting: bool) -> dict[str, float]:
             await holding.__aenter__()
         cores = Cores(system)
         before, began = cores.spent(), time.monotonic()
-        watching = asyncio.create_task(watch(figures, system, cores, compacting))
+        watching = asyncio.create_task(watch(figures, system, cores))
         credentials = await system.make_sources(1)
         load = Load(channels, readings, TRIAL_S, TRIAL_FRAMES_PER_S)
         result = await send_all(f"{system.backend.sockets}/ws/controller/telemetry", credentials, load)
@@ -219,7 +219,7 @@ def logged(system: System, name: str) -> Iterator[dict[str, float]]:
             yield json.loads(line)
 
 
-async def watch(figures: Figures, system: System, cores: Cores, compacting: bool) -> None:
+async def watch(figures: Figures, system: System, cores: Cores) -> None:
     """What lies beside the data and which runs wait, every few seconds."""
     conn = await asyncpg.connect(system.database)
     query = """
@@ -233,11 +233,10 @@ async def watch(figures: Figures, system: System, cores: Cores, compacting: bool
             cores.spent()
             now = await conn.fetchrow(query)
             assert now is not None
-            if compacting:
-                figures.say(
-                    f"{now['readings'] / 1e6:.0f} million readings: {now['raw']:,} raw of {now['runs']:,} runs,"
-                    f" {now['mb'] - now['live_mb']:.0f} MB beside {now['live_mb']:.0f} MB of data"
-                )
+            figures.say(
+                f"{now['readings'] / 1e6:.0f} million readings: {now['raw']:,} raw of {now['runs']:,} runs,"
+                f" {now['mb'] - now['live_mb']:.0f} MB beside {now['live_mb']:.0f} MB of data"
+            )
     finally:
         await conn.close()
 

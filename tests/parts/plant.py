@@ -18,6 +18,7 @@ from webmacs.storage import pool, runs
 
 EVENTS: Final = range(1, 5)
 DAY_US: Final = 86_400_000_000
+DAYS_LATE: Final = (1, 7, 14, 21, 29)
 Model = dict[int, dict[int, float]]
 """Event -> time -> the value that was written last."""
 
@@ -64,7 +65,7 @@ class Plant:
         elif kind < 0.8:
             t0_us = self._front[event] - chance.randrange(60_000_000)
         else:
-            t0_us = self.now_us - chance.randrange(1, 6) * 5 * DAY_US + 1_000 * chance.randrange(2_000)
+            t0_us = self.now_us - chance.choice(DAYS_LATE) * DAY_US + 1_000 * chance.randrange(2_000)
         self._accept(event, t0_us, step_us, [self._value(event) for _ in range(n)])
 
     def _accept(self, event: int, t0_us: int, step_us: int, values: Sequence[float]) -> None:
@@ -107,9 +108,8 @@ async def differences(plant: Plant, conn: pool.Connection, chance: Random) -> li
     for event, model in plant.model.items():
         if await readings_of(conn, event) != model:
             found.append(f"the readings of event {event}")
-        days = (0, *(5 * k for k in range(1, 6)))
         for _ in range(4):
-            start_us = plant.now_us - chance.choice(days) * DAY_US + chance.randrange(-3_600_000_000, 2_000_000)
+            start_us = plant.now_us - chance.choice((0, *DAYS_LATE)) * DAY_US + chance.randrange(-3_600_000_000, 2_000_000)
             end_us = start_us + chance.choice((1, 50_000, 1_000_000, 600_000_000, 5 * DAY_US))
             inside = [value for t_us, value in model.items() if start_us <= t_us < end_us]
             n, total, low, high = await series(conn, event, to_datetime(start_us), to_datetime(end_us), chance.choice((1, 7, 400)))
