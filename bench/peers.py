@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -36,6 +36,42 @@ def ingest(figures: Figures, channels: int, readings: int) -> dict[str, float]:
         with start() as (port, path):
             rates[name] = frames * channels * readings / _post(port, path, bodies)
     return rates
+
+
+def disk(figures: Figures, begin_ms: int, channels: Sequence[Sequence[float]]) -> dict[str, int]:
+    """{peer: bytes of data and index} of channels with a value each ms, after the peer has merged what it wants to merge."""
+    if shutil.which("victoria-metrics") is None:
+        figures.say("victoriametrics is not installed (apt install victoria-metrics): left out")
+        return {}
+    places: list[Path] = []
+
+    def command(port: int, folder: Path) -> list[str]:
+        places.append(folder)
+        return ["victoria-metrics", f"-storageDataPath={folder}", f"-httpListenAddr=127.0.0.1:{port}"]
+
+    bodies = []
+    for channel, values in enumerate(channels):
+        for begin in range(0, len(values), 100_000):
+            stretch = values[begin : begin + 100_000]
+            times = ",".join(map(str, range(begin_ms + begin, begin_ms + begin + len(stretch))))
+            line = f'{{"metric":{{"__name__":"c{channel}"}},"values":[{",".join(map(str, stretch))}],"timestamps":[{times}]}}'
+            bodies.append(line.encode())
+    with _running(command) as port:
+        _post(port, "/api/v1/import", bodies)
+        size, before = _settled_bytes(port, places[0]), 0
+        while size != before:
+            before, size = size, _settled_bytes(port, places[0])
+    return {"victoriametrics": size}
+
+
+def _settled_bytes(port: int, folder: Path) -> int:
+    for path in ("/internal/force_flush", "/internal/force_merge"):
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", path)
+        connection.getresponse().read()
+        connection.close()
+    time.sleep(3)  # merging goes on after the answer
+    return sum(file.stat().st_size for part in ("data", "indexdb") for file in (folder / part).rglob("*") if file.is_file())
 
 
 def _values(channels: int, readings: int, frame: int) -> list[list[float]]:

@@ -203,7 +203,7 @@ class Window:
 
     `stats` is the output of a binary COPY of (created_on, id, last_on, n, min, max, sum, first, last, encoding, overlapping).
     Runs that a marked one touches are decoded and merged with it (highest id wins an instant), runs that cross an edge of the
-    window or are longer than a bucket are decoded; everything else, also a marked run that touches none, is answered from its
+    window or are longer than two buckets are decoded; everything else, also a marked run that touches none, is answered from its
     statistics.
     With `grid` runs that cross a bucket's edge are decoded too.
     """

@@ -1,4 +1,4 @@
-"""What runs besides requests: the core and its flush, the fan-out, the catalogue, the upkeep of days; and the orderly end of it all."""
+"""What runs besides requests: core and flush, fan-out, catalogue, upkeep of days, compaction; and the orderly end of it all."""
 
 import asyncio
 import os
@@ -16,6 +16,7 @@ from webmacs import clock, logs
 from webmacs.fanout.hub import Hub
 from webmacs.http.socket import CLOSE_STOP, OpenSockets
 from webmacs.ingest_core import Core
+from webmacs.storage.compact import Compactor
 from webmacs.storage.faults import FAULTS
 from webmacs.storage.partitions import ensure_partitions
 from webmacs.storage.pool import Pool
@@ -57,6 +58,7 @@ async def run(app: Starlette, pool: Pool, dsn: str, vitals: Vitals) -> AsyncIter
             ("status", status.tell(pool, hub, intake, vitals)),
             ("sweep", sockets.sweep(pool)),
             ("upkeep", _keep_days(pool)),
+            ("compaction", Compactor(dsn, vitals).run()),
         )
     ]
 

@@ -158,6 +158,45 @@ def endless_patience(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(socket, limit, 900.0)
 
 
+@switch
+def forget_marks(patch: pytest.MonkeyPatch) -> None:
+    """No run says that it may overlap an earlier one."""
+    copy_runs = runs.copy_runs
+
+    async def copy_unmarked(conn: Any, rows: Sequence[bytes]) -> None:
+        await copy_runs(conn, rows)
+        await conn.execute("UPDATE datapoints SET overlapping = false WHERE overlapping")
+
+    patch.setattr(runs, "copy_runs", copy_unmarked)
+
+
+@switch
+def merge_under_new_ids(patch: pytest.MonkeyPatch) -> None:
+    """A merged run counts as written when it was merged."""
+    copy_rewritten = runs.copy_rewritten
+
+    async def copy_and_number(conn: Any, rows: bytes) -> None:
+        await copy_rewritten(conn, rows)
+        await conn.execute("UPDATE datapoints SET id = DEFAULT WHERE xmin::text = pg_current_xact_id()::text")
+
+    patch.setattr(runs, "copy_rewritten", copy_and_number)
+
+
+@switch
+def merge_in_two_transactions(patch: pytest.MonkeyPatch) -> None:
+    """The small runs are gone for good before the long ones are there."""
+    take_runs = runs.take_runs
+
+    async def take_for_good(conn: Any, day: Any, ranges: Any) -> bytes:
+        taken = await take_runs(conn, day, ranges)
+        await conn.execute("COMMIT")
+        await asyncio.sleep(WINDOW_S)
+        await conn.execute("BEGIN")
+        return taken
+
+    patch.setattr(runs, "take_runs", take_for_good)
+
+
 # the controller
 
 

@@ -29,3 +29,16 @@ async def readings(conn: "asyncpg.Connection[Any]", source: str, key: str) -> li
 
 async def rows(conn: "asyncpg.Connection[Any]", query: str, *args: object) -> Sequence[tuple[Any, ...]]:
     return [tuple(row) for row in await conn.fetch(query, *args)]
+
+
+async def readings_of(conn: "asyncpg.Connection[Any]", event_id: int) -> dict[int, float]:
+    """Time in µs -> the value that the newest written run has there. Raises AssertionError for a run whose statistics are not those of
+    its readings."""
+    found: dict[int, float] = {}
+    for run in await conn.fetch("SELECT * FROM datapoints WHERE event_id = $1 ORDER BY id, created_on", event_id):
+        times, values = ingest_core.decode_run(from_datetime(run["created_on"]), run["encoding"], run["payload"])
+        own = dict(zip(struct.unpack(f"<{run['n']}q", times), struct.unpack(f"<{run['n']}d", values), strict=True))
+        assert (run["n"], run["min"], run["max"]) == (len(own), min(own.values()), max(own.values()))
+        assert (from_datetime(run["created_on"]), from_datetime(run["last_on"])) == (min(own), max(own))
+        found |= own
+    return found

@@ -43,7 +43,8 @@ class System:
 
 
 @asynccontextmanager
-async def run_system() -> AsyncIterator[System]:
+async def run_system(**settings: str) -> AsyncIterator[System]:
+    """`settings` are the backend's, as WEBMACS_<NAME> in its environment."""
     folder = Path(tempfile.mkdtemp(prefix="webmacs-bench-"))
     folder.chmod(0o755)  # the server's user must come in when root measures
     server = Server(folder)
@@ -54,7 +55,7 @@ async def run_system() -> AsyncIterator[System]:
         migration = await asyncio.create_subprocess_exec(sys.executable, "-m", "webmacs", "migrate", cwd=ROOT, env=environment)
         if await migration.wait() != 0:
             raise SystemExit("the database could not be migrated")
-        backend = Backend(server.url, folder)
+        backend = Backend(server.url, folder, **settings)
         await backend.start()
         try:
             yield System(server, backend)

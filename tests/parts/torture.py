@@ -52,6 +52,7 @@ ROWS: Final = {
     18: "the backend is restored from an older backup",
     19: "the clock is set",
     20: "readings come in any order",
+    21: "compaction is killed",
     25: "PostgreSQL is slow",
     29: "the simulator, every fault together",
     30: "hostile messages in the core",

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from parts.installation import command, environment
 
-from webmacs import clock
+from webmacs import clock, ingest_core
 from webmacs.postgres import Server
 from webmacs.storage import migrate
 from webmacs.storage.partitions import DAYS_AHEAD, DAYS_BEFORE, ensure_partitions
@@ -51,8 +51,8 @@ async def test_every_revision_can_be_taken_back_and_brought_again(database_serve
     assert await conn.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'") == 0
     assert await migrate.revision_of(conn) is None
     await conn.close()
-    assert command("migrate", WEBMACS_DATABASE_URL=url).stdout == "The database was brought to schema 0001.\n"
-    assert command("migrate", WEBMACS_DATABASE_URL=url).stdout == "The database has schema 0001 already.\n"
+    assert command("migrate", WEBMACS_DATABASE_URL=url).stdout == f"The database was brought to schema {migrate.head()}.\n"
+    assert command("migrate", WEBMACS_DATABASE_URL=url).stdout == f"The database has schema {migrate.head()} already.\n"
 
 
 async def test_a_schema_newer_than_this_version_is_refused(database: str) -> None:
@@ -61,7 +61,7 @@ async def test_a_schema_newer_than_this_version_is_refused(database: str) -> Non
     await conn.close()
     result = command("migrate", WEBMACS_DATABASE_URL=database)
     assert result.returncode == 1
-    assert result.stderr.startswith("webmacs: The database has schema 9999, this version of WebMACS knows 0001")
+    assert result.stderr.startswith(f"webmacs: The database has schema 9999, this version of WebMACS knows {migrate.head()}")
 
 
 async def test_the_days_that_a_live_reading_may_lie_in_are_there(database: str) -> None:
@@ -90,6 +90,15 @@ async def test_a_new_day_numbers_its_rows_and_keeps_payloads_uncompressed(databa
     assert await conn.fetchval(storage, child) == b"e"
     options = await conn.fetchval("SELECT reloptions FROM pg_class WHERE oid = $1::text::regclass", child)
     assert set(options) == {"autovacuum_vacuum_threshold=20000", "autovacuum_vacuum_scale_factor=0", "autovacuum_vacuum_cost_delay=0"}
+    await conn.close()
+
+
+async def test_the_index_of_loose_runs_leaves_out_what_the_core_leaves_alone(database: str) -> None:
+    conn = await asyncpg.connect(database)
+    definition = await conn.fetchval("SELECT pg_get_indexdef('datapoints_loose'::regclass)")
+    assert definition.endswith(f"WHERE ((encoding = 0) OR (n < {ingest_core.SETTLED_READINGS_MIN}) OR overlapping)")
+    for day in (await partitions(conn))[0], (await partitions(conn))[-1]:
+        assert await conn.fetchval("SELECT count(*) FROM pg_indexes WHERE tablename = $1", day) == 3
     await conn.close()
 
 

@@ -13,6 +13,7 @@ DAYS_AHEAD: Final = 8
 MIGRATION_LOCK: Final = 7_305_801_001
 """The advisory lock of migrations/env.py."""
 
+NAME: Final = "datapoints_%Y%m%d"
 VACUUM: Final = ", ".join(
     f"{table}autovacuum_vacuum_{setting}"
     for table in ("", "toast.")
@@ -43,16 +44,25 @@ async def ensure_partitions(conn: Connection, now_us: int) -> int:
 
 def name(day: datetime) -> str:
     """The table of the day that begins at `day`."""
-    return f"datapoints_{day:%Y%m%d}"
+    return day.strftime(NAME)
+
+
+async def present(conn: Connection) -> list[datetime]:
+    """Beginnings of the days that have a partition, oldest first."""
+    rows = await conn.fetch(
+        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'datapoints'::regclass"
+    )
+    return sorted(datetime.strptime(row["relname"], NAME).replace(tzinfo=UTC) for row in rows)
 
 
 async def _missing(conn: Connection, now_us: int) -> list[datetime]:
     """Beginnings of the days that have no partition yet, oldest first."""
-    rows = await conn.fetch(
-        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'datapoints'::regclass"
-    )
-    present = {str(row["relname"]) for row in rows}
-    now = clock.to_datetime(now_us)
-    today = datetime(now.year, now.month, now.day, tzinfo=UTC)
+    there = set(await present(conn))
+    today = day_of(now_us)
     days = (today + timedelta(days=offset) for offset in range(-DAYS_BEFORE, DAYS_AHEAD + 1))
-    return [day for day in days if name(day) not in present]
+    return [day for day in days if day not in there]
+
+
+def day_of(us: int) -> datetime:
+    """The beginning of the day UTC that holds an instant."""
+    return clock.to_datetime(us).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -1,21 +1,98 @@
-"""Every statement on `datapoints`: runs come in as COPY bytes, charts and raw readings are read back.
+"""Every statement on `datapoints`: runs come in as COPY bytes, charts and raw readings are read back, small runs are rewritten.
 
 A run is a stretch of consecutive readings of one event (docs/decisions/0003-runs-not-rows.md). The core makes and reads the
 payloads; here bytes only pass through.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from webmacs import ingest_core
 from webmacs.clock import from_datetime, to_datetime
 from webmacs.storage.copy import copy_rows
 from webmacs.storage.pool import Connection
 
+DAY: Final = timedelta(days=1)
+
 
 async def copy_runs(conn: Connection, rows: Sequence[bytes]) -> None:
     """Writes the rows of some segments (core's `Segment.rows`) in one COPY, in their order; ids are given in that order."""
     await copy_rows(conn, "datapoints", ingest_core.COPY_COLUMNS, rows)
+
+
+async def copy_rewritten(conn: Connection, rows: bytes) -> None:
+    """Writes runs that were written before (core's `Merged.rows`): each brings its id."""
+    await copy_rows(conn, "datapoints", (*ingest_core.COPY_COLUMNS, "id"), [rows])
+
+
+# Loose is what compaction may have to do with: raw, small or marked. The index `datapoints_loose` holds these runs and no others, so its
+# condition stands in these statements as it stands there; 2048 is the core's SETTLED_READINGS_MIN.
+
+
+async def find_loose(conn: Connection, day: datetime, before: datetime, runs_min: int, raw_before: datetime | None) -> list[int]:
+    """Events with at least `runs_min` raw runs, or as many small packed ones, among those of a day that begin before an instant; and, with
+    `raw_before`, those with a raw run that begins before that. Whoever has the oldest comes first."""
+    rows = await conn.fetch(
+        """
+        SELECT event_id FROM datapoints
+         WHERE created_on >= $1 AND created_on < $2 AND created_on < $3 AND (encoding = 0 OR n < 2048 OR overlapping)
+         GROUP BY event_id
+        HAVING count(*) FILTER (WHERE encoding = 0) >= $4 OR count(*) FILTER (WHERE encoding <> 0) >= $4
+            OR min(created_on) FILTER (WHERE encoding = 0) < $5
+         ORDER BY min(created_on)
+        """,
+        day,
+        day + DAY,
+        before,
+        runs_min,
+        raw_before,
+    )
+    return [row["event_id"] for row in rows]
+
+
+async def read_loose(conn: Connection, day: datetime, events: Sequence[int]) -> bytes:
+    """Statistics of the runs of a day from each event's first loose run on, and of the run before it, which may reach into it; all others
+    before are settled and end earlier. For the core's `Compaction`."""
+    return await _copy_out(
+        conn,
+        """
+        SELECT run.* FROM unnest($1::int4[]) AS e (id)
+          CROSS JOIN LATERAL (
+              SELECT min(created_on) AS first_on FROM datapoints
+               WHERE event_id = e.id AND created_on >= $2 AND created_on < $3 AND (encoding = 0 OR n < 2048 OR overlapping)) AS loose
+          CROSS JOIN LATERAL (
+              SELECT coalesce(max(created_on), first_on) AS from_on FROM datapoints
+               WHERE event_id = e.id AND created_on >= $2 AND created_on < $3 AND created_on < first_on) AS before
+          CROSS JOIN LATERAL (
+              SELECT event_id, created_on, last_on, n, experiment_id, encoding, overlapping FROM datapoints
+               WHERE event_id = e.id AND created_on >= $2 AND created_on < $3 AND created_on >= from_on
+               ORDER BY created_on, id LIMIT $4) AS run
+         ORDER BY event_id, created_on
+        """,
+        events,
+        day,
+        day + DAY,
+        ingest_core.COMPACTION_RUNS_MAX,
+    )
+
+
+async def take_runs(conn: Connection, day: datetime, ranges: Sequence[tuple[int, int, int]]) -> bytes:
+    """Deletes the runs of a day that begin in (event id, from_us, to_us) and answers them, for the core's `Compaction.merge`."""
+    return await _copy_out(
+        conn,
+        """
+        DELETE FROM datapoints AS d USING unnest($1::int4[], $2::timestamptz[], $3::timestamptz[]) AS r (event_id, from_on, to_on)
+         WHERE d.event_id = r.event_id AND d.created_on >= r.from_on AND d.created_on < r.to_on
+           AND d.created_on >= $4 AND d.created_on < $5
+        RETURNING d.event_id, d.created_on, d.id, d.encoding, d.overlapping, d.payload
+        """,
+        [event_id for event_id, _, _ in ranges],
+        [to_datetime(from_us) for _, from_us, _ in ranges],
+        [to_datetime(to_us) for _, _, to_us in ranges],
+        day,
+        day + DAY,
+    )
 
 
 async def read_series(conn: Connection, event_id: int, start: datetime, end: datetime, max_points: int, grid: bool) -> bytes:

@@ -19,6 +19,8 @@ def _now() -> datetime:
 
 
 FLUSH_S_MAX: Final = 2.0
+SLOW_S: Final = 0.5
+"""A flush that is under way for longer has the disk to itself."""
 
 
 @dataclass(slots=True)
@@ -43,6 +45,10 @@ class Vitals:
         """A flush that takes longer than FLUSH_S_MAX is not storing, whatever it waits for."""
         if self.flushing_since is not None and clock.monotonic() - self.flushing_since > FLUSH_S_MAX:
             self.set_storing(False)
+
+    def struggles(self) -> bool:
+        """Whether whoever can wait should leave the database to the flush."""
+        return not self.storing or (self.flushing_since is not None and clock.monotonic() - self.flushing_since > SLOW_S)
 
     def stored(self, readings: int, refused: int, lag_ms: float | None) -> None:
         """A flush was committed."""
