@@ -14,11 +14,12 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 import pytest
-from webmacs_controller import segment, wire
+from webmacs_controller import link, segment, wire
 from webmacs_controller.spooled_stream import SpooledStream
 
 from webmacs import clock
 from webmacs.commands import serve
+from webmacs.http import route, socket
 from webmacs.ingest_core import Drained
 from webmacs.settings import Settings
 from webmacs.storage import runs
@@ -45,9 +46,14 @@ def applied(name: str) -> Iterator[None]:
         yield
 
 
+_in_force: set[str] = set()
+
+
 def apply(name: str) -> None:
-    """The sabotage is in force in this process until it ends."""
-    SWITCHES[name](pytest.MonkeyPatch())
+    """The sabotage is in force in this process until it ends. A worker that was forked has it already."""
+    if name not in _in_force:
+        _in_force.add(name)
+        SWITCHES[name](pytest.MonkeyPatch())
 
 
 _make_app = serve.make_app
@@ -114,6 +120,32 @@ def forget_doubt(patch: pytest.MonkeyPatch) -> None:
         return -1
 
     patch.setattr(sources, "last_flush", last_flush)
+
+
+@switch
+def hurried(patch: pytest.MonkeyPatch) -> None:
+    """No sabotage: the time limits of sockets and requests are short, so that tests need not wait for them. Torture keeps the real ones."""
+    patch.setattr(serve, "HEADER_S_MAX", 1.0)
+    patch.setattr(route, "BODY_GRACE_S", 1.0)
+    patch.setattr(socket, "FIRST_MESSAGE_S_MAX", 0.5)
+    patch.setattr(socket, "SILENCE_S_MAX", 1.0)
+    patch.setattr(socket, "SEND_S_MAX", 0.5)
+    connect = link.connect
+
+    def connect_hurried(*args: Any, **options: Any) -> Any:
+        return connect(*args, **options | {"ping_interval": 0.3, "ping_timeout": 0.3})
+
+    patch.setattr(link, "connect", connect_hurried)
+
+
+@switch
+def endless_patience(patch: pytest.MonkeyPatch) -> None:
+    """Nobody who is slow or silent is ever ended."""
+    hurried(patch)
+    patch.setattr(serve, "HEADER_S_MAX", 900.0)
+    patch.setattr(route, "BODY_GRACE_S", 900.0)
+    for limit in ("FIRST_MESSAGE_S_MAX", "SILENCE_S_MAX", "SEND_S_MAX"):
+        patch.setattr(socket, limit, 900.0)
 
 
 # the controller
