@@ -51,8 +51,8 @@ def describe(installed: Sequence[Installed]) -> list[wire.Instance]:
     ]
 
 
-def _schema(settings: type[Settings]) -> dict[str, object]:
-    return dict(msgspec.json.schema(settings))
+def _schema(settings: type[Settings]) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(msgspec.json.schema(settings)))
 
 
 def _described(item: Installed, channel: Channel) -> wire.DescribedChannel:

@@ -61,7 +61,7 @@ class FastSender:
             raise SenderError(f"{self._url} cannot be reached ({error}): is the backend running, and is the address right?") from error
         table = [wire.HelloChannel(i, channel.key, None, channel.name, channel.unit, channel.type) for i, channel in enumerate(channels, 1)]
         now = clock.now()
-        await self._socket.send(wire.encode(wire.Describe([wire.Instance(INSTANCE, INSTANCE, True, {}, list(channels))])))
+        await self._socket.send(wire.encode(wire.Describe([wire.Instance(INSTANCE, INSTANCE, True, wire.NO_SETTINGS, list(channels))])))
         await self._socket.send(
             wire.encode(wire.Hello(1, 1, "webmacs-loadtest", secrets.token_bytes(16), 1, table, now.wall_us, now.monotonic_us))
         )

@@ -113,6 +113,10 @@ class DescribedChannel(msgspec.Struct, array_like=True, frozen=True):
             raise ValueError(f"channel {self.key}: min_value and max_value are finite and in this order")
 
 
+NO_SETTINGS: Final = msgspec.Raw(b"\x80")
+"""The schema of a device without settings, an empty map."""
+
+
 class Instance(msgspec.Struct, array_like=True, frozen=True):
     """One device of the source: a plugin with its settings."""
 
@@ -120,8 +124,14 @@ class Instance(msgspec.Struct, array_like=True, frozen=True):
     plugin: Text
     create_events: bool
     """Make an event for each channel that has none; otherwise they wait for a person."""
-    settings_schema: dict[str, object]
+    settings_schema: msgspec.Raw
+    """A map, left as it travels: unpacked, a few bytes of a hostile one would be a thousand objects."""
     channels: Annotated[list[DescribedChannel], Meta(max_length=CHANNELS_MAX)]
+
+    def __post_init__(self) -> None:
+        head = bytes(self.settings_schema)[:1]
+        if not (b"\x80" <= head <= b"\x8f" or head in (b"\xde", b"\xdf")):
+            raise ValueError(f"instance {self.name}: settings_schema is a map")
 
 
 class Describe(msgspec.Struct, array_like=True, frozen=True, tag=3):

@@ -46,7 +46,7 @@ FROM_SOURCE: Final[list[tuple[str, wire.FromSource, str]]] = [
     ("hello", wire.Hello(1, 1, "stranger 1.0", STREAM, 1, CHANNELS, NOW_US, 5_000_000), "opens a new stream with three channels"),
     (
         "describe",
-        wire.Describe([wire.Instance("bench", "stranger", True, {"type": "object"}, [DESCRIBED])]),
+        wire.Describe([wire.Instance("bench", "stranger", True, msgspec.Raw(msgspec.msgpack.encode({"type": "object"})), [DESCRIBED])]),
         "one device whose events are made when they are missing",
     ),
     ("ping", wire.Ping(NOW_US, 5_000_000), "the sender's clocks"),

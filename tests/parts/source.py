@@ -17,7 +17,7 @@ ANSWER_S = 20.0
 
 def describe(keys: Sequence[str]) -> wire.Describe:
     channels = [wire.DescribedChannel(key, key, "°C", "sensor", 0.0, 100.0, 2, 1_000) for key in keys]
-    return wire.Describe([wire.Instance("bench", "test", True, {}, channels)])
+    return wire.Describe([wire.Instance("bench", "test", True, wire.NO_SETTINGS, channels)])
 
 
 def data(seq: int, columns: dict[int, tuple[Sequence[int], Sequence[float]]]) -> bytes:

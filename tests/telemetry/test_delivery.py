@@ -142,7 +142,7 @@ async def test_a_refused_frame_does_not_close_its_socket(backend: Backend, conn:
     t = now_us()
     async with Source(backend.sockets, credential) as source, Source(backend.sockets, neighbour_credential) as neighbour:
         await neighbour.hello(["n"])
-        await source.send(wire.encode(wire.Describe([wire.Instance("bench", "test", True, {}, [_channel(code)])])))
+        await source.send(wire.encode(wire.Describe([wire.Instance("bench", "test", True, wire.NO_SETTINGS, [_channel(code)])])))
         granted = wire.HelloChannel(0, code, None, code, "", "sensor")
         foreign = wire.HelloChannel(1, "foreign", None, "foreign", "", "sensor")
         await source.send(wire.encode(wire.Hello(1, 1, "test", source.stream, 1, [granted, foreign], 0, 0)))
@@ -175,8 +175,9 @@ def _channel(key: str) -> wire.DescribedChannel:
         (wire.encode(wire.Hello(7, 9, "test", bytes(16), 1, [], 0, 0)), "version"),
         (wire.encode(wire.Hello(1, 1, "test", b"short", 1, [], 0, 0)), "malformed"),
         (b"\x91" * 5_000, "malformed"),
+        (wire.encode([3, [["bench", "test", True, [], []]]]), "malformed"),
     ],
-    ids=["empty", "no array", "unknown kind", "cut hello", "other version", "short stream", "deep"],
+    ids=["empty", "no array", "unknown kind", "cut hello", "other version", "short stream", "deep", "schema is no map"],
 )
 async def test_a_message_that_cannot_be_read_is_refused_by_its_index(backend: Backend, message: bytes, code: str) -> None:
     credential = await make_source(backend.database, f"unreadable {message[:20].hex()} {code}")
@@ -315,7 +316,7 @@ async def test_a_device_described_wrongly_is_refused_with_the_place(backend: Bac
 
 async def test_two_channels_cannot_be_one_event(backend: Backend) -> None:
     async with Source(backend.sockets, await make_source(backend.database, "double")) as source:
-        await source.send(wire.encode(wire.Describe([wire.Instance("bench", "test", True, {}, [_channel("double")])])))
+        await source.send(wire.encode(wire.Describe([wire.Instance("bench", "test", True, wire.NO_SETTINGS, [_channel("double")])])))
         channels = [wire.HelloChannel(number, "double", None, "double", "", "sensor") for number in (0, 1)]
         await source.send(wire.encode(wire.Hello(1, 1, "test", source.stream, 1, channels, 0, 0)))
         welcome = await source.expect(wire.Welcome)
@@ -383,5 +384,5 @@ async def test_a_source_whose_event_was_deleted_must_say_hello_again(backend: Ba
 
 async def test_a_hello_longer_than_allowed_is_refused(backend: Backend) -> None:
     async with Source(backend.sockets, await make_source(backend.database, "verbose")) as source:
-        await source.send(wire.encode(wire.Describe([wire.Instance("a", "b", True, {"x": "y" * wire.CONTROL_BYTES_MAX}, [])])))
+        await source.send(wire.encode(wire.Describe([wire.Instance("a" * wire.CONTROL_BYTES_MAX, "b", True, wire.NO_SETTINGS, [])])))
         assert (await source.expect(wire.Nack)).code == "too_large"

@@ -52,6 +52,11 @@ class Client:
         self._messages.append(message)
         self._some.set()
 
+    def begin(self, message: str) -> None:
+        """A new subscription: what waits of the one before is void."""
+        self._messages.clear()
+        self.offer(message)
+
     def notify(self, message: str) -> None:
         self._notices.append(message)
         self._some.set()
@@ -100,7 +105,7 @@ class Hub:
             self._groups[subscription] = group
         group.clients.add(client)
         self._subscriptions[client] = subscription
-        client.offer(self._core.snapshot(subscription.ids()).decode())
+        client.begin(self._core.snapshot(subscription.ids()).decode())
         self._busy.set()
         self._changed.set()
 

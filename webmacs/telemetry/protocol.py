@@ -12,6 +12,8 @@ from webmacs_controller.wire import FRAME_BYTES_MAX, KIND_GAP, Ack, Nack, Refusa
 
 CREDIT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Frames that all sources together may have sent and not yet seen acknowledged; beyond it they keep sampling into their spools."""
+FRAMES_WAITING_MAX: Final = 16_384
+"""Frames of one source that wait for a commit, however short: each costs memory beside its bytes, and may be answered by a nack."""
 
 
 class Verdict(Enum):
@@ -61,7 +63,7 @@ class Delivery:
 
     def over(self, credit_bytes: int) -> bool:
         """The source sent more than it was allowed: its socket is left unread until commits make room."""
-        return self.waiting_bytes > credit_bytes + FRAME_BYTES_MAX
+        return self.waiting_bytes > credit_bytes + FRAME_BYTES_MAX or len(self._waiting) > FRAMES_WAITING_MAX
 
     def ack(self, credit_bytes: int) -> Ack:
         return Ack(self.committed_seq, credit_bytes)

@@ -7,6 +7,7 @@ same source end it.
 
 import asyncio
 import json
+from typing import Final
 
 import msgspec
 from starlette.websockets import WebSocket
@@ -24,6 +25,9 @@ from webmacs.telemetry.protocol import Delivery, Verdict, credit_for
 
 log = logs.get(__name__)
 
+ANSWERS_MAX: Final = 1024
+"""Answers that wait for the client to read them; beyond it nothing more of it is heard. A commit adds those of the frames under way."""
+
 
 class TelemetrySocket(SupervisedSocket):
     """One accepted connection. As a `Sender` it is told of commits; as a coroutine (`serve`) it lives as long as its socket."""
@@ -37,6 +41,7 @@ class TelemetrySocket(SupervisedSocket):
         self._delivery: Delivery | None = None
         self._index = -1
         self._outbox: asyncio.Queue[bytes | str] = asyncio.Queue()
+        self._read = asyncio.Event()
         self.lag_ms: float | None = None
         self.clock_offset_us: int | None = None
 
@@ -72,7 +77,10 @@ class TelemetrySocket(SupervisedSocket):
             self._leave()
 
     async def say(self) -> bytes | str:
-        return await self._outbox.get()
+        message = await self._outbox.get()
+        if self._outbox.qsize() < ANSWERS_MAX:
+            self._read.set()
+        return message
 
     def _leave(self) -> None:
         """The core keeps what was buffered: it is committed with its numbers, though nobody is left to be told."""
@@ -91,6 +99,12 @@ class TelemetrySocket(SupervisedSocket):
 
     async def hear(self, message: str | bytes) -> None:
         self._index += 1
+        await self._hear(message)
+        if self._outbox.qsize() >= ANSWERS_MAX:
+            self._read.clear()
+            await self._read.wait()
+
+    async def _hear(self, message: str | bytes) -> None:
         if isinstance(message, str):
             await self._hear_text(message)
             return
