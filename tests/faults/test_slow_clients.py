@@ -200,7 +200,8 @@ class Watcher:
 
     async def watch(self, backend: Backend, token: str, event: str) -> None:
         address = f"{backend.sockets}/ws/datapoints/stream"
-        async with websockets.connect(address, additional_headers={"Authorization": f"Bearer {token}"}, compression=None) as watching:
+        headers = {"Authorization": f"Bearer {token}"}
+        async with websockets.connect(address, additional_headers=headers, compression=None, close_timeout=0.5) as watching:
             await watching.send(SUBSCRIBE.decode())
             async for message in watching:
                 await watching.send(PING.decode())
