@@ -22,6 +22,11 @@ SPILL_S: Final = 0.5
 REBASE_US: Final = 1_000_000
 REPORT_US: Final = 60_000_000
 DELIVER_AT_END_S: Final = 3.0
+WITHHELD_LASTS_US: Final = 60_000_000
+"""While channels are refused, what they gave is declared in pieces of this length."""
+HELD_READINGS_MAX: Final = 1_000_000
+"""What is held back while nobody knows what time it is (16 MB). Beyond it readings go out as they are stamped: the backend refuses them
+and counts them as lost."""
 
 log = logs.get(__name__)
 
@@ -80,9 +85,12 @@ class Controller:
     ) -> None:
         table = number_channels(installed)
         self._installed = installed
-        self._timeline = clock.Timeline(clock.now())
         self._spool = Spool(spool, table, spool_bytes_max)
-        self._delivery = Delivery(self._spool, describe(installed), f"webmacs-controller {__version__}", spool_bytes_max // 2)
+        start = clock.now()
+        self._timeline = clock.Timeline(start, self._spool.last_reading_us)
+        if self._timeline.started_ahead_us > clock.CORRECTION_NOTED_US:
+            log.warning("clock_was_set", by_us=-self._timeline.started_ahead_us, corrections=0)
+        self._delivery = Delivery(self._spool, describe(installed), f"webmacs-controller {__version__}", self._spool.window_bytes)
         self._link = Link(url, read_credential, self._delivery)
         self._numbers = {channel.key: channel.number for channel in table}
         self._samplers = [
@@ -95,14 +103,18 @@ class Controller:
             )
             for item in installed
         ]
-        self._readings_refused = 0
-        self._rebased_us = self._reported_us = clock.now().monotonic_us
+        self._withheld: frame.LeftOut | None = None
+        self._readings_withheld = 0
+        self._started_us = start.wall_us
+        self._rebased_us = self._reported_us = start.monotonic_us
         self._frames_dropped = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then what was sampled is delivered or made durable."""
-        self._declare_absence()
-        self._declare_quality()
+        if self._timeline.known:
+            self._declare_start()
+        else:
+            log.warning("clock_unknown", meaning="readings wait in memory until the clock is set, here or by the backend's")
         for sampler in self._samplers:
             sampler.start()
         link = asyncio.create_task(self._link.run())
@@ -118,36 +130,64 @@ class Controller:
                     if task.done() and not stop.is_set():
                         task.result()  # a bug: it ends the process, and the supervisor starts a new one on the same spool
             await asyncio.gather(*(asyncio.to_thread(sampler.stop, 1.0) for sampler in self._samplers))
-            self.seal_once()
+            self.seal_once(at_end=True)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DELIVER_AT_END_S):
                     await self._link.delivered()
+                    if self._declare_withheld(at_once=True):  # what the last frames went without
+                        self._link.appended()
+                        await self._link.delivered()
         finally:
             link.cancel()
             await asyncio.gather(link, spilling, return_exceptions=True)
+            self._declare_withheld(at_once=True)
             self._spool.close()
             log.info("controller_stopped", frames_waiting=self._spool.frames)
 
-    def seal_once(self) -> None:
-        """Everything that was sampled since the last time goes into the spool."""
+    def seal_once(self, at_end: bool = False) -> None:
+        """Everything that was sampled since the last time goes into the spool; what was sampled before anybody knew the time waits."""
+        if not self._timeline.known and not at_end and sum(sampler.held for sampler in self._samplers) <= HELD_READINGS_MAX:
+            return
         sent_us = clock.now().wall_us
         columns: dict[int, frame.Readings] = {}
-        appended = False
         refused = self._delivery.live_refused
+        appended = False
         for sampler in self._samplers:
             taken = sampler.take()
             columns.update(taken.columns)
             for missed in taken.missed:
-                if missed.number not in refused:
+                if missed.number in refused:
+                    self._withhold(frame.LeftOut(missed.n, missed.from_us, missed.to_us))
+                else:
                     self._spool.append(frame.seal_gap(wire.Gap(0, missed.number, missed.from_us, missed.to_us, missed.n, missed.cause)))
                     appended = True
         for number in refused & columns.keys():
-            self._readings_refused += len(columns.pop(number).times_us)
+            if times_us := columns.pop(number).times_us:
+                self._withhold(frame.LeftOut(len(times_us), times_us[0], times_us[-1]))
         for sealed in frame.seal(columns, sent_us):
             self._spool.append(sealed)
             appended = True
-        if appended:
+        if self._declare_withheld(at_end) or appended:
             self._link.appended()
+
+    def _withhold(self, left_out: frame.LeftOut) -> None:
+        self._readings_withheld += left_out.n
+        self._withheld = left_out.plus(self._withheld)
+
+    def _declare_withheld(self, at_once: bool) -> bool:
+        """What refused channels gave is a gap of all channels: one that has no event cannot be named. Whether one was declared."""
+        if self._delivery.withheld is not None:
+            self._withhold(self._delivery.withheld)
+            self._delivery.withheld = None
+        withheld = self._withheld
+        if withheld is None:
+            return False
+        lasts = self._delivery.live_refused and withheld.to_us - withheld.from_us < WITHHELD_LASTS_US
+        if lasts and not at_once:
+            return False
+        self._spool.append(frame.seal_gap(wire.Gap(0, None, withheld.from_us, withheld.to_us, withheld.n, "disabled")))
+        self._withheld = None
+        return True
 
     async def _spill(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -156,9 +196,13 @@ class Controller:
                 async with asyncio.timeout(SPILL_S):
                     await stop.wait()
 
+    def _declare_start(self) -> None:
+        self._declare_absence()
+        self._declare_quality()
+
     def _declare_absence(self) -> None:
-        """What the channels would have given between the process before this one and now."""
-        last_us, now_us = self._spool.last_reading_us, clock.now().wall_us
+        """What the channels would have given between the process before this one and its start."""
+        last_us, now_us = self._spool.last_reading_us, self._started_us
         if last_us is None or last_us >= now_us:
             return
         n = sum((now_us - last_us) // (channel.interval_ms * 1000) for item in self._installed for channel in item.channels)
@@ -177,12 +221,27 @@ class Controller:
         now = clock.now()
         if now.monotonic_us - self._rebased_us >= REBASE_US:
             self._rebased_us = now.monotonic_us
-            set_by_us = self._timeline.rebase(now)
-            if set_by_us is not None:
-                log.warning("clock_was_set", by_us=set_by_us, corrections=self._timeline.corrections)
+            self._rebase(now)
         if now.monotonic_us - self._reported_us >= REPORT_US:
             self._reported_us = now.monotonic_us
             self._report()
+
+    def _rebase(self, now: clock.Now) -> None:
+        """Follows the wall clock, or the backend's where ours was never set."""
+        if now.wall_us < clock.EARLIEST_US:
+            if self._delivery.clock_offset_us is None:
+                return
+            now = now._replace(wall_us=now.wall_us + self._delivery.clock_offset_us)
+        was_known = self._timeline.known
+        set_by_us = self._timeline.rebase(now)
+        if set_by_us is None:
+            return
+        log.warning("clock_was_set", by_us=set_by_us, corrections=self._timeline.corrections)
+        for sampler in self._samplers:
+            sampler.restamp(set_by_us, now.wall_us)
+        if self._timeline.known and not was_known:
+            self._started_us += set_by_us
+            self._declare_start()
 
     def _report(self) -> None:
         if self._spool.dropped_frames > self._frames_dropped:
@@ -195,7 +254,7 @@ class Controller:
             frames_dropped=self._spool.dropped_frames,
             readings_lost=dict(self._spool.lost),
             frames_refused=dict(self._delivery.nacks),
-            readings_of_refused_channels=self._readings_refused + self._delivery.readings_withheld,
+            readings_of_refused_channels=self._readings_withheld,
             device_failures=sum(sampler.failures for sampler in self._samplers),
             disk_failures=self._spool.disk_failures,
             clock_offset_us=self._delivery.clock_offset_us,

@@ -39,7 +39,7 @@ class Sealed(NamedTuple):
 
     frame: bytes
     n: int
-    """readings"""
+    """readings; of a gap those that it says are missing"""
     from_us: int
     to_us: int
 
@@ -100,7 +100,7 @@ def _offsets(times_us: "array[int]") -> bytes | int:
 
 
 def seal_gap(gap: wire.Gap) -> Sealed:
-    return Sealed(wire.encode(gap), 0, gap.from_us, gap.to_us)
+    return Sealed(wire.encode(gap), gap.n, gap.from_us, gap.to_us)  # if it is lost, what it declared is still missing
 
 
 def seal_quality(quality: wire.Quality) -> Sealed:
@@ -117,23 +117,43 @@ def _integer_length(first: int) -> int:
     return 1 if first < 0x80 else 1 + (1 << (first - 0xCC))
 
 
-def without(frame: bytes, channels: frozenset[int]) -> tuple[bytes, int]:
+class LeftOut(NamedTuple):
+    """Readings, given or missing, of channels that the backend does not take."""
+
+    n: int
+    from_us: int
+    to_us: int
+
+    def plus(self, other: "LeftOut | None") -> "LeftOut":
+        if other is None:
+            return self
+        return LeftOut(self.n + other.n, min(self.from_us, other.from_us), max(self.to_us, other.to_us))
+
+
+def without(frame: bytes, channels: frozenset[int]) -> tuple[bytes, LeftOut | None]:
     """The frame without what it says about these channels, and the readings that were left out. It keeps its seq: a frame about
     nothing else becomes a data frame without columns."""
     decoded = _numbered.decode(frame)
     if isinstance(decoded, wire.Data):
         kept = [column for column in decoded.columns if column.channel not in channels]
         if len(kept) == len(decoded.columns):
-            return frame, 0
-        left_out = sum(_count(column) for column in decoded.columns if column.channel in channels)
+            return frame, None
+        left_out: LeftOut | None = None
+        for column in decoded.columns:
+            if column.channel in channels:
+                left_out = _left_out(column).plus(left_out)
         return wire.encode(wire.Data(decoded.seq, decoded.sent_us, kept)), left_out
-    if decoded.channel in channels:
-        return wire.encode(wire.Data(decoded.seq, decoded.from_us, [])), 0
-    return frame, 0
+    if decoded.channel not in channels:
+        return frame, None
+    empty = wire.encode(wire.Data(decoded.seq, decoded.from_us, []))
+    return empty, LeftOut(decoded.n, decoded.from_us, decoded.to_us) if isinstance(decoded, wire.Gap) else None
 
 
-def _count(column: wire.Column) -> int:
-    return len(column.values) // 8 if isinstance(column.values, bytes) else len(column.values)
+def _left_out(column: wire.Column) -> LeftOut:
+    n = len(column.values) // 8 if isinstance(column.values, bytes) else len(column.values)
+    times = column.times
+    last_us = times * (n - 1) if isinstance(times, int) else int.from_bytes(times[-4:], "little", signed=True)
+    return LeftOut(n, column.t0_us, column.t0_us + last_us)
 
 
 _numbered: msgspec.msgpack.Decoder[wire.Data | wire.Gap | wire.Quality] = msgspec.msgpack.Decoder(wire.Data | wire.Gap | wire.Quality)

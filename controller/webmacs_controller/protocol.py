@@ -34,8 +34,9 @@ class Backlog(Protocol):
     def current(self) -> Stream:
         """The oldest stream that is not delivered, at last the live one."""
 
-    def frame(self, seq: int) -> bytes | None:
-        """The current stream's frame; None when it is not made yet. From now on it may be stored at the other end."""
+    def frame(self, seq: int) -> tuple[int, bytes] | None:
+        """The current stream's frame and the number it carries; None when it is not made yet. From now on it may be stored at the other
+        end. A gap stands for all frames from `seq` to the number it carries."""
 
     def welcomed(self, committed_seq: int) -> None:
         """Of the current stream exactly this much is stored at the other end, and nothing is under way."""
@@ -89,7 +90,7 @@ class Delivery:
         self._unacknowledged: deque[tuple[int, int]] = deque()  # (seq, bytes)
         self._unacknowledged_bytes = 0
         self._credit_bytes = 0
-        self._waiting: bytes | None = None  # the next frame, while credit is too short for it
+        self._waiting: tuple[int, bytes] | None = None  # the next frame, while credit is too short for it
         self._refused: frozenset[int] = frozenset()
         self._greeted_us = 0
         self._pinged_us = 0
@@ -100,8 +101,10 @@ class Delivery:
         self.clock_offset_us: int | None = None
         """The backend's clock less ours, from the quickest ping of this connection."""
         self.nacks: Counter[str] = Counter()
-        self.readings_withheld = 0
-        """Readings that were spooled before their channel was refused, and not sent for that reason."""
+        self.withheld: frame.LeftOut | None = None
+        """Readings that were spooled before their channel was refused: the frames that held them went without them and are stored.
+        Whoever declares them as a gap takes them away from here."""
+        self._leaving_out: dict[int, frame.LeftOut] = {}  # by seq of frames that are not acknowledged
 
     @property
     def phase(self) -> Phase:
@@ -181,20 +184,23 @@ class Delivery:
         if self._credit_bytes == 0:
             return None
         if self._waiting is None:
-            message = self._backlog.frame(self._next_seq)
-            if message is None:
+            found = self._backlog.frame(self._next_seq)
+            if found is None:
                 return None
+            seq, message = found
             if self._refused:
                 message, left_out = frame.without(message, self._refused)
-                self.readings_withheld += left_out
-            self._waiting = message
-        size = len(self._waiting)
+                if left_out is not None:
+                    self._leaving_out[seq] = left_out
+            self._waiting = seq, message
+        seq, message = self._waiting
+        size = len(message)
         if self._unacknowledged and self._unacknowledged_bytes + size > min(self._credit_bytes, self._window_bytes):
             return None
-        message, self._waiting = self._waiting, None
-        self._unacknowledged.append((self._next_seq, size))
+        self._waiting = None
+        self._unacknowledged.append((seq, size))
         self._unacknowledged_bytes += size
-        self._next_seq += 1
+        self._next_seq = seq + 1
         return message
 
     # what came
@@ -228,9 +234,12 @@ class Delivery:
             raise ProtocolError(f"The backend speaks version {welcome.version} of the protocol, this controller {wire.PROTOCOL_VERSION}.")
         if welcome.new_stream or welcome.committed_seq >= self._stream.next_seq:
             self._backlog.begin_anew()
+            self._leaving_out.clear()
             self._phase = Phase.HELLO
             return None
         self._backlog.welcomed(welcome.committed_seq)
+        self._withhold(welcome.committed_seq)
+        self._leaving_out.clear()  # the rest is sent again, with what is taken now
         self._committed_seq = welcome.committed_seq
         self._next_seq = welcome.committed_seq + 1
         self._credit_bytes = welcome.credit_bytes
@@ -244,14 +253,19 @@ class Delivery:
         return Refused([(keys.get(number, str(number)), reason) for number, reason in welcome.refused])
 
     def _acknowledged(self, committed_seq: int) -> None:
-        if self._phase is not Phase.STREAM or committed_seq < self._committed_seq:
-            return  # an acknowledgement that was under way while a hello was
+        if self._phase is not Phase.STREAM or committed_seq <= self._committed_seq:
+            return  # one that was under way while a hello was, or was said before: the backlog may have gone on to the next stream
         if committed_seq >= self._next_seq:
             raise ProtocolError(f"The backend acknowledged frame {committed_seq}, but the last one sent is {self._next_seq - 1}.")
         while self._unacknowledged and self._unacknowledged[0][0] <= committed_seq:
             self._unacknowledged_bytes -= self._unacknowledged.popleft()[1]
         self._committed_seq = committed_seq
+        self._withhold(committed_seq)
         self._backlog.committed(committed_seq)
+
+    def _withhold(self, committed_seq: int) -> None:
+        while self._leaving_out and (seq := next(iter(self._leaving_out))) <= committed_seq:
+            self.withheld = self._leaving_out.pop(seq).plus(self.withheld)
 
     def _nacked(self, nack: wire.Nack) -> Notice:
         self.nacks[nack.code] += 1

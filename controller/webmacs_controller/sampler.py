@@ -5,6 +5,7 @@ gap. Deadlines are absolute on the monotonic clock, so a late read delays nothin
 import asyncio
 import math
 import threading
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -17,10 +18,6 @@ REOPEN_US: Final = (1_000_000, 60_000_000)
 """The pause before a failed device is opened again doubles from the first to the last."""
 GAP_LASTS_US: Final = 60_000_000
 """A gap that goes on is declared in pieces of this length, so that it is known while it lasts."""
-PAST_US_MAX: Final = 30 * 86_400_000_000
-FUTURE_US_MAX: Final = 86_400_000_000
-"""The backend refuses a whole frame for one reading outside these; a device that gives one is wrong about the time."""
-
 log = logs.get(__name__)
 
 
@@ -32,6 +29,9 @@ class Missed(NamedTuple):
     from_us: int
     to_us: int
     cause: GapCause
+
+    def moved(self, move: Callable[[int], int]) -> "Missed":
+        return self._replace(from_us=move(self.from_us), to_us=move(self.to_us))
 
 
 class Taken(NamedTuple):
@@ -45,7 +45,7 @@ class _Account:
     def __init__(self, number: int, interval_ms: int) -> None:
         self.number = number
         self.interval_ms = interval_ms
-        self.last_us = -(2**63)
+        self.last_us = 0
         self.came = False  # since it was last due
         self.missed: Missed | None = None
 
@@ -98,6 +98,26 @@ class Sampler:
             self._columns, self._missed = {}, []
         return taken
 
+    @property
+    def held(self) -> int:
+        """Readings that wait to be taken."""
+        with self._lock:
+            return sum(len(readings.times_us) for readings in self._columns.values())
+
+    def restamp(self, by_us: int, now_us: int) -> None:
+        """The wall clock was set by `by_us` and says `now_us`: what was stamped with a time that cannot be is moved by as much."""
+
+        def moved(t_us: int) -> int:
+            return t_us if now_us - clock.PAST_US_MAX < t_us < now_us + clock.FUTURE_US_MAX // 2 else t_us + by_us
+
+        with self._lock:
+            for readings in self._columns.values():
+                readings.times_us = array("q", map(moved, readings.times_us))
+            self._missed = [missed.moved(moved) for missed in self._missed]
+            for account in self._accounts.values():
+                account.last_us = moved(account.last_us)
+                account.missed = account.missed and account.missed.moved(moved)
+
     def _run(self) -> None:
         asyncio.run(self._sample_until_stopped())
 
@@ -144,12 +164,13 @@ class Sampler:
             unknown = readings.keys() - self._accounts.keys()
             if unknown:
                 raise DeviceError(f"The device gave readings of channels that it did not declare: {', '.join(sorted(unknown))}.")
-            self._accept(readings, self._timeline.at(now_us))
+            self._accept(readings, now_us)
         except Exception as error:  # whatever a plugin raises is a failure of its device
             await self._failed(error)
 
-    def _accept(self, readings: Readings, stamp_us: int) -> None:
+    def _accept(self, readings: Readings, now_us: int) -> None:
         with self._lock:
+            stamp_us = self._timeline.at(now_us)
             for key, column in readings.items():
                 account = self._accounts[key]
                 into = self._columns.get(account.number)
@@ -170,7 +191,7 @@ class Sampler:
             raise DeviceError(f"Channel {account.number} came with {len(times_us)} times for {len(column.values)} values.")
         accepted = 0
         for t_us, value in zip(times_us, column.values, strict=True):
-            if account.last_us < t_us and stamp_us - PAST_US_MAX < t_us < stamp_us + FUTURE_US_MAX and math.isfinite(value):
+            if account.last_us < t_us and clock.possible(t_us, stamp_us) and math.isfinite(value):
                 into.times_us.append(t_us)
                 into.values.append(value)
                 account.last_us = t_us

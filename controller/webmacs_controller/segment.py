@@ -5,7 +5,6 @@ mark lets a reader find the next record behind one whose length cannot be believ
 torn tail is simply not there, and a damaged record costs itself alone.
 """
 
-import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ import google_crc32c
 import msgspec
 
 from webmacs_controller import wire
+from webmacs_controller.disk import Disk
 
 _MAGIC: Final = b"WMSPOOL1"
 _MARK: Final = b"\xf5REC"
@@ -49,16 +49,26 @@ class Contents(NamedTuple):
     """Stretches of the file that are no record; a torn tail is one."""
 
 
-def name(order: int, stream: bytes, first: int) -> str:
-    """Names sort by age: `order` counts the starts of the controller."""
-    return f"{order:08d}-{stream.hex()}-{first:012d}.segment"
+class Name(NamedTuple):
+    """What a segment's name says of it, so that it is known although its first record is damaged."""
+
+    order: int
+    """counts the starts of the controller: names sort by age"""
+    stream: bytes
+    first: int
+    """index of its first record"""
+    before: int
+    """readings in all frames before that"""
+
+    def __str__(self) -> str:
+        return f"{self.order:08d}-{self.stream.hex()}-{self.first:012d}-{self.before:015d}.segment"
 
 
-def parse_name(path: Path) -> tuple[int, bytes, int] | None:
-    """(order, stream, first index); None for a file that is not ours."""
+def parse_name(path: Path) -> Name | None:
+    """None for a file that is not ours."""
     try:
-        order, stream, first = path.name.removesuffix(".segment").split("-")
-        return int(order), bytes.fromhex(stream), int(first)
+        order, stream, first, before = path.name.removesuffix(".segment").split("-")
+        return Name(int(order), bytes.fromhex(stream), int(first), int(before))
     except ValueError:
         return None
 
@@ -95,12 +105,8 @@ def encode_record(record: Record) -> bytes:
     return _MARK + sealed(meta + record.frame)
 
 
-def read(path: Path) -> Contents:
-    """Raises OSError. Nothing in a file makes it fail otherwise."""
-    return parse(path.read_bytes())
-
-
 def parse(data: bytes) -> Contents:
+    """Nothing in a file makes it fail."""
     head: Head | None = None
     at, damaged = 0, 0
     if data.startswith(_MAGIC) and (body := unsealed(data, len(_MAGIC))) is not None:
@@ -130,43 +136,32 @@ _head: msgspec.msgpack.Decoder[Head] = msgspec.msgpack.Decoder(Head)
 class Writer:
     """One segment being written. After an OSError it must be closed: what the disk holds behind `synced` is not known."""
 
-    def __init__(self, path: Path, first: int, head: Head, durable: bool) -> None:
+    def __init__(self, disk: Disk, path: Path, head: Head, first: Record, durable: bool) -> None:
         self.path = path
-        self.first = first
-        self.bytes = 0
+        self.first = first.index
+        self.before = first.before
         self.synced = False
         """Some records are safe in it."""
         self._durable = durable
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._file = disk.create(path)
         try:
-            self._write(encode_head(head))
+            self._file.write(encode_head(head))
             if durable:
-                sync_directory(path.parent)
+                disk.sync_directory(path.parent)
         except OSError:
             self.close()
             raise
 
+    @property
+    def bytes(self) -> int:
+        return self._file.bytes
+
     def append(self, records: Iterable[Record]) -> None:
         """Returns when the records are on disk (durable), or where a killed process leaves them (shared memory)."""
-        self._write(b"".join(map(encode_record, records)))
+        self._file.write(b"".join(map(encode_record, records)))
         if self._durable:
-            os.fdatasync(self._file)
+            self._file.sync()
         self.synced = True
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.write(self._file, view)
-            self.bytes += written
-            view = view[written:]
-
     def close(self) -> None:
-        os.close(self._file)
-
-
-def sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        self._file.close()

@@ -189,17 +189,18 @@ pub fn check_previews(previews: Previews<'_>, now_us: i64, mut standing: impl Fn
 }
 
 pub fn check_gap(gap: &Gap, now_us: i64, standing: impl FnOnce(i64) -> Standing) -> Result<(), Refusal> {
-    if let Some(channel) = gap.channel {
-        check_channel(channel, standing(channel))?;
-    }
     let check = || {
+        if let Some(channel) = gap.channel {
+            check_channel(channel, standing(channel))?;
+        }
         check_interval(gap.from_us, Some(gap.to_us), now_us)?;
         if gap.n < 0 {
             return Err(Refusal::new(Code::Malformed, "a gap misses fewer than no readings"));
         }
         Ok(())
     };
-    check().map_err(|refusal| Refusal { channel: gap.channel, ..refusal })
+    // What it declares is missing all the same, and counts with the refusal.
+    check().map_err(|refusal| Refusal { channel: gap.channel, ..refusal }.holding(usize::try_from(gap.n).unwrap_or(0)))
 }
 
 pub fn check_quality(quality: &Quality, now_us: i64, standing: impl FnOnce(i64) -> Standing) -> Result<(), Refusal> {

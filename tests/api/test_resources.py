@@ -194,19 +194,20 @@ async def test_gaps_of_an_event_include_those_of_all_channels_of_its_source(rest
         await conn.execute(gap, source_id, event_id, noon, "device_error")
         await conn.execute(gap, source_id, None, noon.replace(hour=13), "spool_overflow")
         await conn.execute(gap, source_id, 2_000_000_000, noon, "of a deleted event")
+        await conn.execute(gap, source_id, None, noon.replace(hour=11), "disabled")  # channels that have no event
 
         async def causes(**query: Any) -> list[str]:
             answer = (await client.get("/api/v1/gaps", params=query)).json()
             assert answer["truncated"] is False
             return [one["cause"] for one in answer["data"]]
 
-        assert await causes() == ["spool_overflow", "device_error"]
+        assert await causes() == ["spool_overflow", "device_error", "disabled"]
         assert await causes(event_public_id=event["public_id"]) == ["spool_overflow", "device_error"]
         assert await causes(event_public_id=other["public_id"]) == []
         assert await causes(**{"from": "2026-11-23T12:01:00Z", "to": "2026-11-23T13:00:00Z"}) == ["device_error"]
         assert await causes(**{"from": "2026-11-23T12:01:00.000001Z", "to": "2026-11-23T13:00:00.000001Z"}) == ["spool_overflow"]
         assert (await client.get("/api/v1/gaps", params={"event_public_id": rest.users["admin"]})).status_code == 404
-        (first, _) = (await client.get("/api/v1/gaps")).json()["data"]
+        (first, *_) = (await client.get("/api/v1/gaps")).json()["data"]
         assert first == {
             "event_public_id": None, "source": "source", "from": "2026-11-23T13:00:00Z", "to": "2026-11-23T13:01:00Z",
             "n": 5, "cause": "spool_overflow", "detail": None,

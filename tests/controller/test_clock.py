@@ -37,6 +37,31 @@ def test_a_clock_that_is_set_back_is_approached_at_half_speed_and_noted_once() -
     assert timeline.corrections == 1
 
 
+def test_times_go_on_from_an_earlier_process_when_the_clock_was_set_back_between_them() -> None:
+    newest_us = START.wall_us + 10_000_000
+    timeline = Timeline(START, newest_us)
+    assert timeline.at(START.monotonic_us) == newest_us + 1
+    assert timeline.rebase(Now(START.wall_us + 30_000_000, START.monotonic_us + 30_000_000)) is None
+    assert timeline.at(START.monotonic_us + 30_000_000) == START.wall_us + 30_000_000
+    assert Timeline(START, START.wall_us - 1).at(START.monotonic_us) == START.wall_us
+    assert Timeline(START, START.wall_us + 9 * 365 * 24 * HOUR_US).at(START.monotonic_us) == START.wall_us
+
+
+def test_a_clock_that_was_years_ahead_is_followed_back_at_once_because_nothing_of_it_is_stored() -> None:
+    timeline = Timeline(START)
+    back_us = -9 * 365 * 24 * HOUR_US
+    later = Now(START.wall_us + back_us + 1_000_000, START.monotonic_us + 1_000_000)
+    assert timeline.rebase(later) == back_us
+    assert timeline.at(later.monotonic_us) == later.wall_us
+
+
+def test_a_clock_that_was_never_set_is_not_known() -> None:
+    timeline = Timeline(Now(5_000_000, 1_000))
+    assert not timeline.known
+    timeline.rebase(Now(START.wall_us, 2_000))
+    assert timeline.known
+
+
 def test_a_clock_that_drifts_is_followed_without_being_noted() -> None:
     timeline = Timeline(START)
     for s in range(1, 100):

@@ -94,8 +94,14 @@ def test_the_quick_encoder_writes_what_the_plain_one_writes(count: int, n: int) 
 
 def test_a_frame_about_refused_channels_only_keeps_its_seq_and_loses_its_content() -> None:
     data = frame.numbered(next(frame.seal(columns_of({1: [1, 2], 2: [3]}), 9)).frame, 5)
-    assert frame.without(data, frozenset({3})) == (data, 0)
-    assert frame.without(data, frozenset({1})) == (frame.numbered(next(frame.seal(columns_of({2: [3]}), 9)).frame, 5), 2)
-    for message in (wire.Gap(5, 1, 1, 2, 3, "disabled"), wire.Quality(5, 1, 1, None, "good")):
+    assert frame.without(data, frozenset({3})) == (data, None)
+    assert frame.without(data, frozenset({1})) == (
+        frame.numbered(next(frame.seal(columns_of({2: [3]}), 9)).frame, 5),
+        frame.LeftOut(2, 1, 2),
+    )
+    for message, expected in (
+        (wire.Gap(5, 1, 1, 2, 3, "device_error"), frame.LeftOut(3, 1, 2)),
+        (wire.Quality(5, 1, 1, None, "good"), None),
+    ):
         kept, left_out = frame.without(wire.encode(message), frozenset({1}))
-        assert (msgspec.msgpack.decode(kept, type=wire.Data).seq, left_out) == (5, 0)
+        assert (msgspec.msgpack.decode(kept, type=wire.Data), left_out) == (wire.Data(5, 1, []), expected)

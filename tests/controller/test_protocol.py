@@ -35,9 +35,9 @@ class Shelf:
         stream, frames = self.streams[0]
         return Stream(stream, len(frames) + 1, CHANNELS, len(self.streams) == 1)
 
-    def frame(self, seq: int) -> bytes | None:
+    def frame(self, seq: int) -> tuple[int, bytes] | None:
         frames = self.streams[0][1]
-        return frame.numbered(frames[seq - 1], seq) if seq <= len(frames) else None
+        return (seq, frame.numbered(frames[seq - 1], seq)) if seq <= len(frames) else None
 
     def welcomed(self, committed_seq: int) -> None:
         self.committed(committed_seq)
@@ -179,9 +179,21 @@ def test_a_refused_frame_is_counted_and_its_seq_is_used_up() -> None:
     assert (source.nacks["not_finite"], source.delivered) == (1, True)
 
 
+def test_an_acknowledgement_said_twice_does_not_touch_the_next_stream() -> None:
+    shelf, backend = Shelf([a_frame(1.0)], [a_frame(2.0)]), Backend()
+    source = delivery(shelf)
+    source.connected(now())
+    while not backend.stored.get(b"\1" * 16):
+        for answer in backend.take(source.next_message(now()) or b""):
+            source.received(answer, now())
+    source.received(wire.encode(wire.Ack(1, 1 << 20)), now())
+    exchange(source, backend)
+    assert [len(backend.stored[bytes([n]) * 16]) for n in (1, 2)] == [1, 1]
+
+
 def test_a_stream_whose_numbers_ran_back_goes_on_as_a_new_one() -> None:
     shelf, backend = Shelf([a_frame(1.0), a_frame(2.0)]), Backend()
-    backend.stored[b"\1" * 16] = [[], [], []]
+    backend.stored[b"\1" * 16] = [[wire.KIND_DATA, seq] for seq in (1, 2, 3)]
     source = delivery(shelf)
     source.connected(now())
     assert kinds(exchange(source, backend)) == [3, 1, 1, 4, 4]
@@ -198,12 +210,33 @@ def test_a_refused_channel_is_left_out_of_frames_and_offered_again_after_ten_sec
         notices += [source.received(answer, now()) for answer in backend.take(message)]
     assert [notice.channels for notice in notices if isinstance(notice, Refused)] == [[("bench.2", "it waits for a person")]]
     assert [[column[0] for column in data[3]] for data in backend.stored[b"\1" * 16]] == [[1], []]  # type: ignore[attr-defined]
-    assert (source.live_refused, source.readings_withheld) == (frozenset({2}), 2)
+    assert (source.live_refused, source.withheld) == (frozenset({2}), frame.LeftOut(2, 1_000, 1_000))
     assert exchange(source, backend, now(4.9)) == []
     backend.refuse_channels = {}
     live.append(a_frame(3.0, (1, 2)))
     assert kinds(exchange(source, backend, now(10))) == [3, 1, 4, 11]
     assert source.live_refused == frozenset()
+
+
+def test_what_a_frame_went_without_counts_once_however_often_it_is_sent() -> None:
+    live = [a_frame(float(n), (1, 2)) for n in range(3)]
+    source, backend = delivery(Shelf(live)), Backend()
+    backend.refuse_channels = {"bench.2": "it waits for a person"}
+    backend.acknowledging = False
+    source.connected(now())
+    for _ in range(2):  # describe and hello arrive, the frames do not
+        message = source.next_message(now())
+        assert message is not None
+        for answer in backend.take(message):
+            source.received(answer, now())
+    while source.next_message(now()) is not None:
+        pass
+    for counted in (None, frame.LeftOut(3, 1_000, 1_000), frame.LeftOut(3, 1_000, 1_000)):
+        backend.forget_connection()
+        source.disconnected()
+        source.connected(now())
+        exchange(source, backend)  # the acknowledgements are lost: only the next welcome tells what is stored
+        assert source.withheld == counted
 
 
 def test_an_offer_waits_until_nothing_is_unacknowledged() -> None:

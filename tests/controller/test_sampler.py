@@ -39,13 +39,14 @@ class Bed:
     def __init__(self, device: Device | SyncDevice | None = None) -> None:
         self.device = device or Bench()
         self.us = 50 * S_US
+        self.wall_us = 1_800_000_000 * S_US
         start = self.now()
         channels = self.device.channels()
         numbers = {channel.key: number for number, channel in enumerate(channels, 1)}
         self.sampler = Sampler("bench", self.device, channels, numbers, Timeline(start), self.now)
 
     def now(self) -> Now:
-        return Now(1_800_000_000 * S_US + self.us, self.us)
+        return Now(self.wall_us + self.us, self.us)
 
     async def beat(self, times: int = 1) -> None:
         for _ in range(times):
@@ -130,6 +131,25 @@ async def test_values_and_times_that_cannot_be_are_refused_and_counted() -> None
     assert taken.columns[1].values.tolist() == [1.0, 3.0, 4.0, 1.0]
     assert test.sampler.readings_refused == 4
     assert counted(taken.missed) == {(1, "device_error"): 2, (2, "device_error"): 2}
+
+
+async def test_what_was_sampled_in_1970_is_moved_by_as_much_as_the_clock_is_set() -> None:
+    test = await bed()
+    assert isinstance(test.device, Bench)
+    test.wall_us = 0
+    timeline = test.sampler._timeline = Timeline(test.now())
+    test.device.answers = [{"fast": Column(None, (1.0,)), "slow": Column(None, (1.0,))}, {"slow": Column(None, (2.0,))}]
+    await test.beat(2)
+    test.wall_us = 1_800_000_000 * S_US
+    by_us = timeline.rebase(test.now())
+    assert by_us == test.wall_us
+    await test.beat()  # sampled before the samplers were told
+    test.sampler.restamp(by_us, test.now().wall_us)
+    await test.beat()
+    taken = test.sampler.take()
+    assert taken.columns[1].times_us.tolist() == [test.wall_us + s * S_US for s in (51, 53, 54)]
+    assert taken.columns[2].times_us.tolist() == [test.wall_us + s * S_US for s in (51, 52, 53, 54)]
+    assert [(missed.number, missed.n, missed.from_us) for missed in taken.missed] == [(1, 1, test.wall_us + 52 * S_US)]
 
 
 async def test_what_was_due_while_the_process_stood_still_is_declared() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from parts.double import Backend
-from webmacs_controller import clock, frame, segment, spool, wire
+from webmacs_controller import clock, frame, segment, wire
 from webmacs_controller.clock import Now
+from webmacs_controller.disk import Disk
 from webmacs_controller.protocol import Delivery
 from webmacs_controller.spool import Spool, SpoolError
 
@@ -40,18 +41,19 @@ class Machine:
     def pass_time(self, s: float) -> None:
         self._monotonic_us += int(s * 1e6)
 
-    def sample(self, frames: int = 1) -> None:
+    def sample(self, frames: int = 1, readings: int = READINGS) -> None:
         for _ in range(frames):
             column = frame.Readings()
-            column.times_us.extend(range(self.made, self.made + READINGS))
-            column.values.extend(float(i) for i in range(self.made, self.made + READINGS))
-            self.made += READINGS
+            column.times_us.extend(range(self.made, self.made + readings))
+            column.values.extend(float(i) for i in range(self.made, self.made + readings))
+            self.made += readings
             self.spool.append(next(frame.seal({1: column}, 0)))
             self.pass_time(0.1)
 
     def die(self) -> None:
         """kill -9: what the kernel would close is closed, nothing is said."""
-        os.close(self.spool._lock)
+        if self.spool._lock is not None:
+            os.close(self.spool._lock)
 
     def restart(self) -> None:
         self.die()
@@ -206,7 +208,7 @@ async def test_a_full_spool_drops_the_oldest_and_declares_one_gap_with_the_exact
     assert deliver(machine.spool, backend).delivered
     (gap,) = gaps(backend)
     stored = values(backend)
-    assert (gap.cause, gap.channel, gap.seq, gap.n) == ("spool_overflow", None, 1, machine.made - len(stored))
+    assert (gap.cause, gap.channel, gap.seq * READINGS, gap.n) == ("spool_overflow", None, gap.n, machine.made - len(stored))
     assert (gap.from_us, gap.to_us) == (0, stored[0] - 1)
     assert stored == list(range(gap.n, machine.made))
     assert machine.spool.lost == {"spool_overflow": gap.n}
@@ -328,7 +330,7 @@ async def test_a_lost_segment_becomes_one_gap_with_its_count(tmp_path: Path) -> 
 
 def test_foreign_and_empty_files_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir()
-    for name in ("notes.txt", "x.segment", segment.name(1, b"a" * 16, 1), f"{'00' * 16}.stream", "stopped"):
+    for name in ("notes.txt", "x.segment", str(segment.Name(1, b"a" * 16, 1, 0)), f"{'00' * 16}.stream", "stopped"):
         (tmp_path / "spool" / name).write_bytes(b"")
     machine, backend = Machine(tmp_path), Backend()
     machine.sample(3)
@@ -416,7 +418,22 @@ def test_a_backend_restored_from_an_older_backup_gets_the_rest_and_a_gap(machine
     machine.sample(5)
     assert deliver(machine.spool, backend).delivered
     (gap,) = gaps(backend)
-    assert (gap.seq, gap.n) == (13, 8 * READINGS)
+    assert (gap.seq, gap.n) == (20, 8 * READINGS)
+    assert_whole(machine, backend)
+
+
+@pytest.mark.parametrize("since", [0, 5], ids=["nothing sampled since", "sampled since"])
+def test_what_a_restored_backend_lacks_is_counted_exactly_however_uneven_the_frames(machine: Machine, since: int) -> None:
+    backend = Backend()
+    machine.sample(10, readings=1)
+    machine.sample(10, readings=9)
+    assert deliver(machine.spool, backend).delivered
+    (frames,) = backend.stored.values()
+    del frames[12:]
+    machine.sample(since)
+    assert deliver(machine.spool, backend).delivered
+    (gap,) = gaps(backend)
+    assert gap.n == 8 * 9
     assert_whole(machine, backend)
 
 
@@ -436,8 +453,143 @@ def test_a_state_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            spool._replace(target, bytes(8_008))
+            Disk().replace(target, bytes(8_008))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert target.read_bytes() == b"old"
+
+
+async def overflowed(place: Path) -> Machine:
+    """A machine whose spool dropped its oldest frames while the backend was away."""
+    machine = Machine(place, 20_000)
+    for _ in range(40):
+        machine.sample(10)
+        await machine.to_disk()
+    return machine
+
+
+async def test_a_damaged_state_file_doubles_nothing(tmp_path: Path) -> None:
+    machine, backend = await overflowed(tmp_path), Backend()
+    deliver(machine.spool, backend, 30)
+    (state,) = machine.disk.glob("*.stream")
+    state.write_bytes(state.read_bytes()[:-1])
+    machine.restart()
+    assert deliver(machine.spool, backend).delivered
+    stored = values(backend)
+    assert stored == sorted(set(stored))
+
+
+async def test_an_older_image_from_before_a_loss_doubles_nothing(tmp_path: Path) -> None:
+    machine, backend = Machine(tmp_path, 20_000), Backend()
+    while machine.spool.dropped_frames == 0:
+        image = {path: path.read_bytes() for path in machine.disk.iterdir()}
+        machine.sample(10)
+        await machine.to_disk()
+    deliver(machine.spool, backend, 100)
+    machine.die()
+    for path in [*machine.shared.iterdir(), *machine.disk.iterdir()]:
+        path.unlink()
+    for path, data in image.items():
+        path.write_bytes(data)
+    machine.spool = machine._start()
+    assert deliver(machine.spool, backend).delivered
+    stored = values(backend)
+    assert stored == sorted(set(stored))
+
+
+async def test_a_segment_that_grew_since_it_was_read_is_dropped_with_all_its_frames(tmp_path: Path) -> None:
+    machine, backend = Machine(tmp_path, 20_000), Backend()
+    machine.sample(5)
+    await machine.to_disk()
+    source = Delivery(machine.spool, [], "test", 1 << 30)
+    source.connected(Now(0, 0))
+    for _ in range(3):  # describe, hello, and a frame that is read and gets lost
+        for answer in backend.take(message) if (message := source.next_message(Now(0, 0))) and message[1] != wire.KIND_DATA else ():
+            source.received(answer, Now(0, 0))
+    source.disconnected()
+    deliver(machine.spool, backend, 2)
+    while not machine.spool.dropped_frames:
+        machine.sample(5)
+        await machine.to_disk()
+    assert deliver(machine.spool, backend).delivered
+    assert {gap.cause for gap in gaps(backend)} == {"spool_overflow"}
+    assert_whole(machine, backend)
+
+
+async def test_what_a_killed_process_wrote_is_synced_before_shared_memory_lets_go_of_it(machine: Machine) -> None:
+    """A process that dies between write and sync leaves a file that a power cut would take."""
+    machine.sample(3)
+    machine.pass_time(2)
+    unsynced = machine.spool.begin_writing(0)
+    assert unsynced is not None
+    unsynced.run()
+    machine.die()
+    synced: list[str] = []
+
+    class Watched(Disk):
+        def sync(self, path: Path) -> None:
+            synced.append(path.name)
+            super().sync(path)
+
+    machine.spool = Spool(machine.disk, CHANNELS, 1 << 20, machine.shared, machine._now, lambda: b"n" * 16, Watched())
+    assert synced == [path.name for path in machine.segments()]
+
+
+async def test_a_stream_without_a_readable_head_is_declared_with_its_count(tmp_path: Path) -> None:
+    machine, backend = Machine(tmp_path), Backend()
+    machine.sample(6)
+    await machine.to_disk()
+    machine.die()
+    for path in [*machine.segments(), *machine.shared.iterdir()]:
+        data = bytearray(path.read_bytes())
+        data[20] ^= 1
+        path.write_bytes(data)
+    machine.spool = machine._start()
+    machine.restart()
+    machine.sample(2)
+    assert deliver(machine.spool, backend).delivered
+    assert [(gap.cause, gap.n) for gap in gaps(backend)] == [("spool_damaged", 6 * READINGS)]
+    assert_whole(machine, backend)
+
+
+async def test_a_damaged_first_record_of_a_segment_costs_its_count_and_no_more(tmp_path: Path) -> None:
+    machine, backend = Machine(tmp_path, 40_000), Backend()
+    machine.spool.append(frame.seal_gap(wire.Gap(0, 1, 0, 0, 700, "device_error")))  # frames are not alike
+    for _ in range(8):
+        machine.sample(10)
+        await machine.to_disk()
+    first = segment.parse_name(machine.segments()[1])
+    assert first is not None
+    deliver(machine.spool, backend, 1 + first.first)  # describe, hello, and the frames of the first segment
+    machine.die()
+    data = bytearray(machine.segments()[0].read_bytes())
+    data[data.index(b"\xf5REC") + 60] ^= 1
+    machine.segments()[0].write_bytes(data)
+    machine.spool = machine._start()
+    assert deliver(machine.spool, backend).delivered
+    assert [(gap.cause, gap.n) for gap in gaps(backend)] == [("device_error", 700), ("spool_damaged", READINGS)]
+
+
+async def test_a_gap_frame_that_is_lost_still_counts_what_it_declared(tmp_path: Path) -> None:
+    machine, backend = Machine(tmp_path, 20_000), Backend()
+    machine.spool.append(frame.seal_gap(wire.Gap(0, 1, 0, 0, 7, "device_error")))
+    for _ in range(40):
+        machine.sample(10)
+        await machine.to_disk()
+    assert deliver(machine.spool, backend).delivered
+    assert lost(backend) + len(values(backend)) == machine.made + 7
+
+
+async def test_small_frames_under_way_do_not_make_the_spool_outgrow_its_bound(tmp_path: Path) -> None:
+    machine, backend = Machine(tmp_path, 20_000), Backend()
+    source = Delivery(machine.spool, [], "test", machine.spool.window_bytes)
+    backend.acknowledging = False
+    source.connected(Now(0, 0))
+    for _ in range(500):
+        machine.spool.append(frame.seal_quality(wire.Quality(0, 1, 0, None, "simulated")))
+        while (message := source.next_message(Now(0, 0))) is not None:
+            for answer in backend.take(message):
+                source.received(answer, Now(0, 0))
+    await machine.to_disk()  # where each segment has a head as well
+    assert machine.spool.held_bytes <= 20_000

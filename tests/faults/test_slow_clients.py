@@ -171,7 +171,7 @@ async def test_who_sends_too_slowly_is_cut_and_nobody_else_notices(
 async def test_a_backend_that_never_loses_patience_is_found_by_the_slow_ones(module_database: str, tmp_path: Path, row: Row) -> None:
     async with backend_for(row, module_database, tmp_path, "endless_patience") as backend:
         slow = await open_slow_ones(backend, len(SLOW))
-        await quick_answers(backend, lambda asked: asked == 200)
+        await quick_answers(backend, lambda asked: asked == 100)
         waiting = sum(not one.done() for one in slow)
         for one in slow:
             one.cancel()
@@ -200,7 +200,8 @@ class Watcher:
 
     async def watch(self, backend: Backend, token: str, event: str) -> None:
         address = f"{backend.sockets}/ws/datapoints/stream"
-        async with websockets.connect(address, additional_headers={"Authorization": f"Bearer {token}"}, compression=None) as watching:
+        headers = {"Authorization": f"Bearer {token}"}
+        async with websockets.connect(address, additional_headers=headers, compression=None, close_timeout=0.5) as watching:
             await watching.send(SUBSCRIBE.decode())
             async for message in watching:
                 await watching.send(PING.decode())
@@ -316,6 +317,6 @@ async def test_who_reads_too_slowly_is_ended_and_who_watches_beside_misses_nothi
 @pytest.mark.row(8)
 async def test_a_backend_that_never_loses_patience_is_found_by_a_slow_reader(module_database: str, tmp_path: Path, row: Row) -> None:
     async with backend_for(row, module_database, tmp_path, "endless_patience") as backend:
-        crowd = await watch_beside_slow_readers(backend, row, 1, rounds_max=60)
+        crowd = await watch_beside_slow_readers(backend, row, 1, rounds_max=30)
     row.caught("endless_patience", not_ended=1 - crowd.stuck)
     assert crowd.stuck == 0

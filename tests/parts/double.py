@@ -14,6 +14,13 @@ from websockets.http11 import Request, Response
 LIMITS = wire.Limits(wire.FRAME_BYTES_MAX, wire.FRAME_READINGS_MAX, wire.CHANNELS_MAX, 30 * 86_400_000_000, 86_400_000_000)
 
 
+def _last(frames: list[list[object]]) -> int:
+    """The newest number that is stored."""
+    seq = frames[-1][1] if frames else 0
+    assert isinstance(seq, int)
+    return seq
+
+
 class Backend:
     """Commits what comes in order. `stored[stream]` are the frames, decoded, seq 1 first."""
 
@@ -39,8 +46,8 @@ class Backend:
         frames = self.stored.setdefault(hello.stream, [])
         refused = [(channel.number, self.refuse_channels[channel.key]) for channel in hello.channels if channel.key in self.refuse_channels]
         accepted = [(channel.number, f"event-{channel.key}") for channel in hello.channels if channel.key not in self.refuse_channels]
-        new_stream = len(frames) >= hello.next_seq
-        return wire.Welcome(1, hello.stream, len(frames), self.credit_bytes, accepted, refused, LIMITS, 0, 1, new_stream)
+        new_stream = _last(frames) >= hello.next_seq
+        return wire.Welcome(1, hello.stream, _last(frames), self.credit_bytes, accepted, refused, LIMITS, 0, 1, new_stream)
 
     def take(self, message: bytes) -> list[bytes]:
         """The answers to one binary message. Frames are committed at once."""
@@ -49,12 +56,12 @@ class Backend:
             decoded = msgspec.msgpack.decode(message)
             frames = self.stored[self._stream]
             seq = decoded[1]
-            if seq > len(frames) + 1:
-                return [wire.encode(wire.Nack(seq, 0, "seq_gap", None, None, f"expected {len(frames) + 1}"))]
+            if seq > _last(frames) + 1 and kind != wire.KIND_GAP:
+                return [wire.encode(wire.Nack(seq, 0, "seq_gap", None, None, f"expected {_last(frames) + 1}"))]
             self._unacknowledged_bytes += len(message)
             self.under_way_bytes_max = max(self.under_way_bytes_max, self._unacknowledged_bytes)
             answers = []
-            if seq == len(frames) + 1:
+            if seq > _last(frames):
                 if seq in self.refuse_seqs:
                     answers.append(wire.encode(wire.Nack(seq, 0, self.refuse_seqs[seq], 1, 0, "refused by the test")))
                 frames.append(decoded)
@@ -74,7 +81,7 @@ class Backend:
 
     def ack(self) -> bytes:
         self._unacknowledged_bytes = 0
-        return wire.encode(wire.Ack(len(self.stored[self._stream]), self.credit_bytes))
+        return wire.encode(wire.Ack(_last(self.stored[self._stream]), self.credit_bytes))
 
     # behind a socket
 

@@ -3,10 +3,12 @@
 Nothing of this is in the product. A switch patches one named function of it from outside:
   in this process      with sabotage.applied("forget_fence"): ...
   in a real process    Backend(..., sabotage="forget_fence"), or python -m parts.sabotaged forget_fence -- webmacs serve
+  several of them      "hurried+forget_doubt"
 A new switch is a function below, decorated with @switch, that is named after what it breaks and patches with `patch.setattr`.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -15,7 +17,13 @@ import asyncpg
 import msgspec
 import pytest
 from webmacs_controller import link, segment, wire
-from webmacs_controller.spooled_stream import SpooledStream
+from webmacs_controller.clock import now
+from webmacs_controller.disk import AppendFile
+from webmacs_controller.frame import Readings
+from webmacs_controller.sampler import Sampler
+from webmacs_controller.sdk import Column
+from webmacs_controller.spool import Spool
+from webmacs_controller.spooled_stream import Loss
 
 from webmacs import clock
 from webmacs.commands import serve
@@ -23,13 +31,13 @@ from webmacs.http import route, socket
 from webmacs.ingest_core import Drained
 from webmacs.settings import Settings
 from webmacs.storage import runs
-from webmacs.telemetry import sources
+from webmacs.telemetry import flush, sources
 from webmacs.telemetry.flush import Flusher, Void
 from webmacs.telemetry.sources import Delivered
 
 Switch = Callable[[pytest.MonkeyPatch], None]
 SWITCHES: Final[dict[str, Switch]] = {}
-WINDOW_S: Final = 0.2
+WINDOW_S: Final = 0.5
 """How long a broken commit stays half done: long enough that a kill at a random moment often meets it."""
 
 
@@ -51,9 +59,10 @@ _in_force: set[str] = set()
 
 def apply(name: str) -> None:
     """The sabotage is in force in this process until it ends. A worker that was forked has it already."""
-    if name not in _in_force:
-        _in_force.add(name)
-        SWITCHES[name](pytest.MonkeyPatch())
+    for part in name.split("+"):
+        if part not in _in_force:
+            _in_force.add(part)
+            SWITCHES[part](pytest.MonkeyPatch())
 
 
 _make_app = serve.make_app
@@ -130,6 +139,7 @@ def hurried(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(socket, "FIRST_MESSAGE_S_MAX", 0.5)
     patch.setattr(socket, "SILENCE_S_MAX", 1.0)
     patch.setattr(socket, "SEND_S_MAX", 0.5)
+    patch.setattr(flush, "STATEMENT_S_MAX", 1.0)
     connect = link.connect
 
     def connect_hurried(*args: Any, **options: Any) -> Any:
@@ -154,13 +164,53 @@ def endless_patience(patch: pytest.MonkeyPatch) -> None:
 @switch
 def swallow_drop(patch: pytest.MonkeyPatch) -> None:
     """The gap that stands for what a full spool dropped says that nothing is missing."""
-    renumber_behind = SpooledStream.renumber_behind
+    gap = Loss.gap
 
-    def renumber_silently(self: SpooledStream, seq: int, end: int, gap: bytes) -> None:
-        declared = msgspec.msgpack.decode(gap, type=wire.Gap)
-        renumber_behind(self, seq, end, wire.encode(msgspec.structs.replace(declared, n=0)))
+    def gap_of_nothing(self: Loss, seq: int) -> bytes:
+        return wire.encode(msgspec.structs.replace(msgspec.msgpack.decode(gap(self, seq), type=wire.Gap), n=0))
 
-    patch.setattr(SpooledStream, "renumber_behind", renumber_silently)
+    patch.setattr(Loss, "gap", gap_of_nothing)
+
+
+@switch
+def forget_shared(patch: pytest.MonkeyPatch) -> None:
+    """Frames younger than a second are nowhere but in the memory of the process."""
+    patch.setattr(Spool, "_share", lambda self, record, now_us: None)
+
+
+@switch
+def derive_stream(patch: pytest.MonkeyPatch) -> None:
+    """A stream's id comes from what is on the disk instead of chance."""
+    begin = Spool.__init__
+
+    def begin_derived(self: Spool, *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **options, new_id=lambda: max((stream.order for stream in self._streams), default=0).to_bytes(16))
+
+    patch.setattr(Spool, "__init__", begin_derived)
+
+
+@switch
+def ignore_sync(patch: pytest.MonkeyPatch) -> None:
+    """A sync that failed is called success."""
+    sync = AppendFile.sync
+
+    def sync_somehow(self: AppendFile) -> None:
+        with contextlib.suppress(OSError):
+            sync(self)
+
+    patch.setattr(AppendFile, "sync", sync_somehow)
+
+
+@switch
+def believe_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    """Readings are stamped with whatever the wall clock says, and nothing keeps their order."""
+
+    def accept_column(self: Sampler, account: Any, column: Column, stamp_us: int, into: Readings) -> int:
+        into.times_us.append(now().wall_us)
+        into.values.extend(column.values)
+        return 1
+
+    patch.setattr(Sampler, "_accept_column", accept_column)
 
 
 @switch

@@ -55,7 +55,8 @@ async def list_gaps(call: Call[None, GapsQuery]) -> Gaps:
         SELECT e.public_id, s.name, g.from_on, g.to_on, g.n, g.cause, coalesce(g.detail, g.code) AS detail
           FROM gaps g LEFT JOIN events e ON e.id = g.event_id LEFT JOIN sources s ON s.id = g.source_id
          WHERE (g.event_id IS NULL OR e.id IS NOT NULL)   -- of a deleted event: it must not look like all channels
-           AND ($1::int4 IS NULL OR g.event_id = $1 OR (g.event_id IS NULL AND g.source_id = $2))
+           AND ($1::int4 IS NULL OR g.event_id = $1 OR (g.event_id IS NULL AND g.source_id = $2
+                AND g.cause <> 'disabled'))                 -- readings of channels that have no event miss in none
            AND ($3::timestamptz IS NULL OR coalesce(g.to_on, g.created_on) >= $3)
            AND ($4::timestamptz IS NULL OR coalesce(g.from_on, g.created_on) < $4)
          ORDER BY coalesce(g.from_on, g.created_on) DESC, g.id DESC LIMIT $5

@@ -8,7 +8,7 @@ from collections import deque
 from enum import Enum
 from typing import Final
 
-from webmacs_controller.wire import FRAME_BYTES_MAX, Ack, Nack, RefusalCode
+from webmacs_controller.wire import FRAME_BYTES_MAX, KIND_GAP, Ack, Nack, RefusalCode
 
 CREDIT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Frames that all sources together may have sent and not yet seen acknowledged; beyond it they keep sampling into their spools."""
@@ -39,15 +39,16 @@ class Delivery:
         self.waiting_bytes = 0
         self._waiting: deque[tuple[int, int]] = deque()
 
-    def judge(self, seq: int) -> Verdict:
+    def judge(self, kind: int, seq: int) -> Verdict:
+        """A gap that is further on stands for every number up to its own: those frames are what it says is missing."""
         if seq <= self.taken_seq:
             return Verdict.DUPLICATE
-        return Verdict.TAKE if seq == self.taken_seq + 1 else Verdict.HOLE
+        return Verdict.TAKE if seq == self.taken_seq + 1 or kind == KIND_GAP else Verdict.HOLE
 
     def take(self, seq: int, size: int) -> None:
         """The frame judged TAKE was handed to the core, which took or refused it: either way its number is consumed."""
-        if seq != self.taken_seq + 1:
-            raise ValueError(f"frame {seq} taken out of order: {self.taken_seq + 1} is next")
+        if seq <= self.taken_seq:
+            raise ValueError(f"frame {seq} taken twice: {self.taken_seq + 1} is next")
         self.taken_seq = seq
         self.waiting_bytes += size
         self._waiting.append((seq, size))

@@ -119,18 +119,18 @@ class TelemetrySocket(SupervisedSocket):
         if isinstance(header, Refused):
             self._refuse_unread(header.code, header.detail)
         elif header[0] in wire.NUMBERED_KINDS:
-            await self._hear_numbered(message, header[1])
+            await self._hear_numbered(message, *header)
         elif header[0] == wire.KIND_PREVIEW:
             self._hear_preview(message)
         else:
             await self._hear_control(message)
 
-    async def _hear_numbered(self, frame: bytes, seq: int | None) -> None:
+    async def _hear_numbered(self, frame: bytes, kind: int, seq: int | None) -> None:
         """Data, gap and quality frames: judged by their number, then taken or refused by the core. Either way the number is consumed."""
         if self._delivery is None or self.connection is None or seq is None:
             self._refuse_unread("malformed", "a hello must come before the first frame")
             return
-        match self._delivery.judge(seq):
+        match self._delivery.judge(kind, seq):
             case Verdict.TAKE:
                 self._delivery.take(seq, len(frame))
                 self._intake.accept(self.connection, frame)
