@@ -304,6 +304,24 @@ async def test_websocket_pings_that_are_read_cost_nothing(backend: Backend, toke
     assert grown <= 8
 
 
+async def test_a_client_that_reads_none_of_the_web_server_s_own_answers_is_given_up(backend: Backend) -> None:
+    """Pings of the WebSocket are answered below the backend, without a bound. Its own ping finds out that nobody reads; the client's pongs,
+    which want no answer, keep the connection from being silent."""
+    logged = len(backend.log)
+    alive = frame(wire.encode(wire.Pong(1, 2, 3, 4)))
+    async with RawSocket(backend.sockets, receive_bytes=4096) as socket:
+        assert await socket.upgrade(TELEMETRY, await make_source(backend.database, "pinging")) == 101
+
+        async def flood_for_ever() -> None:
+            while True:
+                await socket.send(100 * frame(b"x" * 100, PING) + alive)
+                await asyncio.sleep(0.005)  # or the flood would starve its neighbours on a small machine
+
+        with pytest.raises(ConnectionError):
+            await flood_for_ever()
+    assert "socket_stuck" in backend.log[logged:]
+
+
 @pytest.mark.row(31)
 async def test_two_hundred_hostile_sockets_without_a_credential_hold_little(backend: Backend, row: Row) -> None:
     sockets = 200

@@ -25,6 +25,9 @@ from webmacs.telemetry.protocol import Delivery, Verdict, credit_for
 
 log = logs.get(__name__)
 
+PING_S: Final = 5.0
+"""After so long without a message to send: only a send shows that a client still reads, and the web server's own answers to pings of the
+WebSocket would wait for it without a bound."""
 ANSWERS_MAX: Final = 1024
 """Answers that wait for the client to read them; beyond it nothing more of it is heard. A commit adds those of the frames under way."""
 
@@ -77,7 +80,11 @@ class TelemetrySocket(SupervisedSocket):
             self._leave()
 
     async def say(self) -> bytes | str:
-        message = await self._outbox.get()
+        try:
+            async with asyncio.timeout(PING_S):
+                message = await self._outbox.get()
+        except TimeoutError:
+            return wire.encode(wire.Ping(clock.now_us(), int(clock.monotonic() * 1e6)))
         if self._outbox.qsize() < ANSWERS_MAX:
             self._read.set()
         return message
