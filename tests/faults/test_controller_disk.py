@@ -51,15 +51,18 @@ async def break_and_mend(backend: Backend, library: Path, place: Path, source: s
             await station.read_more(30)
             disk.mend()
             line.shut()
-            await station.until(lambda: any(path.suffix == ".segment" for path in station.spool.glob("*")))
+            await station.until(
+                lambda: (
+                    any(station.spool.glob("*.segment")) and len(station.said("spool_disk_works")) == len(station.said("spool_disk_failed"))
+                )
+            )
+            fails, works = len(station.said("spool_disk_failed")), len(station.said("spool_disk_works"))
             FAULTS[fault](disk)
-            fails = len(station.said("spool_disk_failed"))
             if sabotage is None:
                 await station.until(lambda: len(station.said("spool_disk_failed")) > fails)
             else:
                 await station.read_more(200)
             disk.mend()
-            works = len(station.said("spool_disk_works"))
             if sabotage is None:
                 await station.until(lambda: len(station.said("spool_disk_works")) > works)
             line.refusing = False
