@@ -48,7 +48,7 @@ async def kill_while_merging(database: str, place: Path, row: Row, kills: int, s
     async with Plant(database, row.chance) as plant:
         for _ in range(kills):
             for _ in range(40):
-                for _ in range(50):
+                for _ in range(20):
                     plant.send()
                 await plant.flush()
             reader = Reader(plant, reading, row)
