@@ -90,7 +90,7 @@ class Controller:
         self._timeline = clock.Timeline(start, self._spool.last_reading_us)
         if self._timeline.started_ahead_us > clock.CORRECTION_NOTED_US:
             log.warning("clock_was_set", by_us=-self._timeline.started_ahead_us, corrections=0)
-        self._delivery = Delivery(self._spool, describe(installed), f"webmacs-controller {__version__}", spool_bytes_max // 2)
+        self._delivery = Delivery(self._spool, describe(installed), f"webmacs-controller {__version__}", self._spool.window_bytes)
         self._link = Link(url, read_credential, self._delivery)
         self._numbers = {channel.key: channel.number for channel in table}
         self._samplers = [

@@ -253,8 +253,8 @@ class Delivery:
         return Refused([(keys.get(number, str(number)), reason) for number, reason in welcome.refused])
 
     def _acknowledged(self, committed_seq: int) -> None:
-        if self._phase is not Phase.STREAM or committed_seq < self._committed_seq:
-            return  # an acknowledgement that was under way while a hello was
+        if self._phase is not Phase.STREAM or committed_seq <= self._committed_seq:
+            return  # one that was under way while a hello was, or was said before: the backlog may have gone on to the next stream
         if committed_seq >= self._next_seq:
             raise ProtocolError(f"The backend acknowledged frame {committed_seq}, but the last one sent is {self._next_seq - 1}.")
         while self._unacknowledged and self._unacknowledged[0][0] <= committed_seq:

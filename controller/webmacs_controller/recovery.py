@@ -22,8 +22,8 @@ class Left(NamedTuple):
     """Oldest first."""
     shared: list[Path]
     """Files in shared memory whose frames are in the streams' memory now."""
-    unreadable: list[SpooledStream]
-    """Among the streams: those of which only the losses are left, to be saved."""
+    unsaved: list[SpooledStream]
+    """Among the streams: those whose state is not on disk."""
     newest_us: int | None
     """The time of the newest reading."""
 
@@ -37,29 +37,33 @@ class Recovery:
         self._shared = shared
         self._read = read
         self._remove = remove
-        self._unreadable: list[SpooledStream] = []
+        self._unsaved: list[SpooledStream] = []
         self._newest_us: int | None = None
 
     def run(self) -> Left:
         stored, shared = self._segments(self._directory), self._segments(self._shared)
         states = self._states()
-        orders = {name.stream: name.order for name, _ in (*stored, *shared)} | {home: state.order for home, state in states.items()}
+        orders = {name.stream: name.order for name, _ in (*stored, *shared)} | {home: state.order for home, (state, _) in states.items()}
         streams = []
         for home, order in orders.items():
             mine = [(name, path) for name, path in stored if name.stream == home]
             newest = [path for name, path in shared if name.stream == home]
-            stream = self._stream(order, home, mine, newest, states.get(home))
+            state, place = states.get(home, (None, None))
+            stream = self._stream(order, home, mine, newest, state)
             if stream is not None:
                 streams.append(stream)
+                if place == self._shared:
+                    self._unsaved.append(stream)
         streams.sort(key=lambda stream: stream.order)
-        return Left(streams, [path for _, path in shared], self._unreadable, self._newest_us)
+        return Left(streams, [path for _, path in shared], self._unsaved, self._newest_us)
 
     def _segments(self, directory: Path) -> list[tuple[Name, Path]]:
         named = ((segment.parse_name(path), path) for path in self._listed(directory, ".segment"))
         return sorted((name, path) for name, path in named if name is not None)
 
-    def _states(self) -> dict[bytes, State]:
-        states: dict[bytes, State] = {}
+    def _states(self) -> dict[bytes, tuple[State, Path]]:
+        """The newest state of each stream, and where it was."""
+        states: dict[bytes, tuple[State, Path]] = {}
         for directory in (self._directory, self._shared):
             for path in self._listed(directory, ".new"):
                 self._remove(path)  # a state that was not written to its end
@@ -72,8 +76,8 @@ class Recovery:
                     state = None
                 if state is None:
                     log.warning("spool_damaged", file=path.name)
-                elif home not in states or states[home].version < state.version:
-                    states[home] = state
+                elif home not in states or states[home][0].version < state.version:
+                    states[home] = state, directory
         return states
 
     def _listed(self, directory: Path, suffix: str) -> list[Path]:
@@ -117,10 +121,8 @@ class Recovery:
         stream.sent_index = stream.next_index - 1
         if head is None:  # what the channels of its frames were is not known; how many readings they had is
             stream.lose(sorted([*seen, *young.values()], key=lambda record: record.index), "spool_damaged")
-            for item in stored:
-                self._remove(item.path)
-            self._unreadable.append(stream)
-            return stream
+            self._unsaved.append(stream)
+            log.error("spool_unreadable", stream=home.hex(), reason="no segment says which channels the frames belong to")
         stream.disk = stored
         stream.memory = {index: (young[index], 0) for index in sorted(young) if stream.loss_at(index) is None}
         return stream

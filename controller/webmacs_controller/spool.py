@@ -61,6 +61,7 @@ class Spool:
         self._disk = disk or Disk()
         self._disk_failed_us: int | None = None
         self._shared_failed = False
+        self._unsaved: set[SpooledStream] = set()  # their newest state is only where a power cut takes it
         self._loaded: tuple[Path, dict[int, Record]] | None = None
         self._bytes = 0
         self._memory_bytes = 0
@@ -81,15 +82,14 @@ class Spool:
         self._shared = self._prepare_shared(shared)
         left = Recovery(self._disk, directory, self._shared, self._read, self._remove).run()
         self._streams = deque(left.streams)
-        self._left_shared = left.shared  # removed once their frames are on disk
+        self._left_shared = left.shared if self._settle_on_disk(left.streams) else []  # removed once their frames are on disk
         if left.newest_us is not None:
             self.last_reading_us = max(self.last_reading_us or 0, left.newest_us)
         for stream in left.streams:
             held = sum(_size(record) for record, _ in stream.memory.values())
             self._memory_bytes += held
             self._bytes += held + sum(item.bytes for item in stream.disk)
-        for stream in left.unreadable:
-            log.error("spool_unreadable", stream=stream.home.hex(), reason="no segment says which channels the frames belong to")
+        for stream in left.unsaved:
             self._save(stream)
         order = max((stream.order for stream in self._streams), default=0) + 1
         home = self._new_id()
@@ -132,6 +132,19 @@ class Spool:
             self._shared_failure(error)
         return shared
 
+    def _settle_on_disk(self, streams: Sequence[SpooledStream]) -> bool:
+        """What a killed process had written may not have been synced; a power cut would still take it."""
+        newest = [stream.disk[-1].path for stream in streams if stream.disk]
+        try:
+            for path in newest:
+                self._disk.sync(path)
+            if streams:
+                self._disk.sync_directory(self._directory)
+        except OSError as error:
+            self._disk_failed(error)
+            return False
+        return True
+
     def _read(self, path: Path) -> segment.Contents:
         try:
             contents = segment.parse(self._disk.read(path))
@@ -149,6 +162,11 @@ class Spool:
     def held_bytes(self) -> int:
         """What is held on disk and in memory."""
         return self._bytes
+
+    @property
+    def window_bytes(self) -> int:
+        """What may be under way: it cannot be dropped, and the smallest frames take four times their bytes here."""
+        return self._bytes_max // 8
 
     @property
     def frames(self) -> int:
@@ -245,6 +263,7 @@ class Spool:
             elif self._disk_failed_us is not None:
                 self._disk_failed_us = None
                 log.info("spool_disk_works", directory=str(self._directory))
+                self._save_unsaved()
             if stream not in self._streams:  # delivered while it was written
                 self._remove_stream(stream)
         if all_written and not any(stream.memory for stream in self._streams if not stream.live):
@@ -258,6 +277,7 @@ class Spool:
         writing = self.begin_writing(0)
         if writing is not None:
             self.end_writing(writing.run())
+        self._save_unsaved()
         self._end_shared()
         if self.last_reading_us is not None:
             with contextlib.suppress(OSError):  # then the next process declares no gap since now
@@ -324,7 +344,8 @@ class Spool:
             stream.committed_index = index
         stream.handed = {}
         self.committed(committed_seq)
-        stream.settled = settled
+        if settled is not None:
+            stream.state.settled = settled
         stream.become_certain()
 
     def committed(self, seq: int) -> None:
@@ -333,17 +354,16 @@ class Spool:
         if index <= stream.committed_index:
             return
         stream.committed_index = index
-        stream.settled = None
         while stream.handed and (first := next(iter(stream.handed))) <= index:
-            stream.settled = stream.handed.pop(first)
+            stream.state.settled = stream.handed.pop(first)
         while stream.memory and (first := next(iter(stream.memory))) <= index:
             self._forget(stream, first)
         if not self._writing and next(iter(stream.memory), stream.next_index) - 1 <= index:
             self._end_segment(stream)
         while stream.disk and self._end(stream, 0) <= index:
             self._remove_stored(stream, 0)
-        settled = stream.settle_losses(index)
-        for loss in settled if stream.certain else ():  # a dead process dropped what may have been stored
+        declared = stream.settle_losses(index)
+        for loss in declared if stream.certain else ():  # a dead process dropped what may have been stored
             self.lost[loss.cause] += loss.n
             log.error("readings_lost", cause=loss.cause, readings=loss.n, from_us=loss.from_us, to_us=loss.to_us)
         if stream.finished:
@@ -384,7 +404,7 @@ class Spool:
     def _declare_damage(self, stream: SpooledStream, index: int) -> Loss:
         """Frames from `index` on are gone and nobody counted them: what is known on both sides of them tells what they held."""
         following = self._following(stream, index)
-        end, readings, until_us = stream.next_index, stream.state.readings, 0
+        end, readings, until_us = stream.next_index, stream.state.readings, stream.state.settled.to_us
         if following is not None:
             end, readings, until_us = following.index, following.before, following.from_us - 1
         for loss in stream.state.losses:
@@ -404,9 +424,7 @@ class Spool:
 
     def _end_of(self, stream: SpooledStream, index: int) -> Settled | None:
         """What is known at the end of this frame, from itself, from what stands for it, or from the name of what follows."""
-        if index <= 0:
-            return stream.start
-        for known in (stream.handed.get(index), stream.settled):
+        for known in (stream.handed.get(index), stream.state.settled, stream.start):
             if known is not None and known.index == index:
                 return known
         for loss in stream.state.losses:
@@ -451,7 +469,7 @@ class Spool:
                 self._end_segment(stream)
             for position, stored in enumerate(stream.disk):
                 if stored.first >= sendable:
-                    self._lose(stream, list(self._load(stored.path, stored.first).values()))
+                    self._lose(stream, self._read(stored.path).records)  # it may have grown since it was loaded
                     self._remove_stored(stream, position)
                     return True
         found = next((i for i in stream.memory if i >= sendable), None)
@@ -501,6 +519,7 @@ class Spool:
             self._end_segment(stream)
         while stream.disk:
             self._remove_stored(stream, 0)
+        self._unsaved.discard(stream)
         for directory in (self._directory, self._shared):
             self._remove(directory / f"{stream.home.hex()}.stream")
         if not any(other.memory for other in self._streams if not other.live):
@@ -516,6 +535,10 @@ class Spool:
         except OSError as error:
             self._disk_failed(error)
 
+    def _save_unsaved(self) -> None:
+        for stream in [stream for stream in self._streams if stream in self._unsaved]:
+            self._save(stream)
+
     def _save(self, stream: SpooledStream) -> None:
         """Makes the stream's state durable; in shared memory when the disk does not take it."""
         stream.state.version += 1
@@ -523,9 +546,11 @@ class Spool:
         try:
             if not self._disk_pauses():
                 self._disk.replace(self._directory / f"{stream.home.hex()}.stream", data)
+                self._unsaved.discard(stream)
                 return
         except OSError as error:
             self._disk_failed(error)
+        self._unsaved.add(stream)
         try:
             self._disk.replace(self._shared / f"{stream.home.hex()}.stream", data)
         except OSError as error:

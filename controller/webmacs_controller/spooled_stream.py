@@ -32,6 +32,14 @@ class Loss(msgspec.Struct, array_like=True):
         return wire.encode(wire.Gap(seq, None, self.from_us, max(self.from_us, self.to_us), self.n, self.cause))
 
 
+class Settled(msgspec.Struct, array_like=True, frozen=True):
+    """What is known at the end of a frame: readings up to it and its last time."""
+
+    index: int
+    readings: int
+    to_us: int
+
+
 class State(msgspec.Struct, array_like=True):
     """What a stream's segments do not say. Kept on disk from the first loss on, with what makes it a stream when every segment is gone."""
 
@@ -46,6 +54,8 @@ class State(msgspec.Struct, array_like=True):
     next_index: int
     readings: int
     """In all frames before next_index."""
+    settled: Settled
+    """The newest frame that is known to be stored at the other end and to have been the end of so many readings."""
 
 
 class Stored(NamedTuple):
@@ -53,14 +63,6 @@ class Stored(NamedTuple):
     first: int
     before: int
     bytes: int
-
-
-class Settled(msgspec.Struct, frozen=True):
-    """What is known at the end of a frame: readings up to it and its last time."""
-
-    index: int
-    readings: int
-    to_us: int
 
 
 class SpooledStream:
@@ -71,7 +73,7 @@ class SpooledStream:
         self.home = home
         self.head = head
         self.live = live
-        self.state = State(0, order, head, home, 0, [], 1, 0)
+        self.state = State(0, order, head, home, 0, [], 1, 0, self.start)
         self.disk: deque[Stored] = deque()
         self.writer: segment.Writer | None = None
         self.writer_bytes = 0  # as counted in the spool's size
@@ -80,7 +82,6 @@ class SpooledStream:
         self.sent_index = 0  # from committed to here it may be stored at the other end: not to be dropped
         self.certain = live  # False for what a dead process left until the backend has said how far it came
         self.handed: dict[int, Settled] = {}  # frames under way
-        self.settled: Settled | None = self.start  # at committed_index; None when that is not known
 
     @property
     def start(self) -> Settled:

@@ -179,6 +179,18 @@ def test_a_refused_frame_is_counted_and_its_seq_is_used_up() -> None:
     assert (source.nacks["not_finite"], source.delivered) == (1, True)
 
 
+def test_an_acknowledgement_said_twice_does_not_touch_the_next_stream() -> None:
+    shelf, backend = Shelf([a_frame(1.0)], [a_frame(2.0)]), Backend()
+    source = delivery(shelf)
+    source.connected(now())
+    while not backend.stored.get(b"\1" * 16):
+        for answer in backend.take(source.next_message(now()) or b""):
+            source.received(answer, now())
+    source.received(wire.encode(wire.Ack(1, 1 << 20)), now())
+    exchange(source, backend)
+    assert [len(backend.stored[bytes([n]) * 16]) for n in (1, 2)] == [1, 1]
+
+
 def test_a_stream_whose_numbers_ran_back_goes_on_as_a_new_one() -> None:
     shelf, backend = Shelf([a_frame(1.0), a_frame(2.0)]), Backend()
     backend.stored[b"\1" * 16] = [[wire.KIND_DATA, seq] for seq in (1, 2, 3)]

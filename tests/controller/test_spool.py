@@ -481,3 +481,127 @@ async def test_an_older_image_from_before_a_loss_doubles_nothing(tmp_path: Path)
     assert deliver(machine.spool, backend).delivered
     stored = values(backend)
     assert stored == sorted(set(stored))
+
+
+async def test_a_segment_that_grew_since_it_was_read_is_dropped_with_all_its_frames(tmp_path: Path) -> None:
+    machine, backend = Machine(tmp_path, 20_000), Backend()
+    machine.sample(5)
+    await machine.to_disk()
+    source = Delivery(machine.spool, [], "test", 1 << 30)
+    source.connected(Now(0, 0))
+    for _ in range(3):  # describe, hello, and a frame that is read and gets lost
+        for answer in backend.take(message) if (message := source.next_message(Now(0, 0))) and message[1] != wire.KIND_DATA else ():
+            source.received(answer, Now(0, 0))
+    source.disconnected()
+    deliver(machine.spool, backend, 2)
+    while not machine.spool.dropped_frames:
+        machine.sample(5)
+        await machine.to_disk()
+    assert deliver(machine.spool, backend).delivered
+    assert {gap.cause for gap in gaps(backend)} == {"spool_overflow"}
+    assert_whole(machine, backend)
+
+
+async def test_what_a_killed_process_wrote_is_synced_before_shared_memory_lets_go_of_it(machine: Machine) -> None:
+    """A process that dies between write and sync leaves a file that a power cut would take."""
+    machine.sample(3)
+    machine.pass_time(2)
+    unsynced = machine.spool.begin_writing(0)
+    assert unsynced is not None
+    unsynced.run()
+    machine.die()
+    synced: list[str] = []
+
+    class Watched(Disk):
+        def sync(self, path: Path) -> None:
+            synced.append(path.name)
+            super().sync(path)
+
+    machine.spool = Spool(machine.disk, CHANNELS, 1 << 20, machine.shared, machine._now, lambda: b"n" * 16, Watched())
+    assert synced == [path.name for path in machine.segments()]
+
+
+async def test_a_stream_without_a_readable_head_is_declared_with_its_count(tmp_path: Path) -> None:
+    machine, backend = Machine(tmp_path), Backend()
+    machine.sample(6)
+    await machine.to_disk()
+    machine.die()
+    for path in [*machine.segments(), *machine.shared.iterdir()]:
+        data = bytearray(path.read_bytes())
+        data[20] ^= 1
+        path.write_bytes(data)
+    machine.spool = machine._start()
+    machine.restart()
+    machine.sample(2)
+    assert deliver(machine.spool, backend).delivered
+    assert [(gap.cause, gap.n) for gap in gaps(backend)] == [("spool_damaged", 6 * READINGS)]
+    assert_whole(machine, backend)
+
+
+async def test_a_damaged_first_record_of_a_segment_costs_its_count_and_no_more(tmp_path: Path) -> None:
+    machine, backend = Machine(tmp_path, 40_000), Backend()
+    machine.spool.append(frame.seal_gap(wire.Gap(0, 1, 0, 0, 700, "device_error")))  # frames are not alike
+    for _ in range(8):
+        machine.sample(10)
+        await machine.to_disk()
+    first = segment.parse_name(machine.segments()[1])
+    assert first is not None
+    deliver(machine.spool, backend, 1 + first.first)  # describe, hello, and the frames of the first segment
+    machine.die()
+    data = bytearray(machine.segments()[0].read_bytes())
+    data[data.index(b"\xf5REC") + 60] ^= 1
+    machine.segments()[0].write_bytes(data)
+    machine.spool = machine._start()
+    assert deliver(machine.spool, backend).delivered
+    assert [(gap.cause, gap.n) for gap in gaps(backend)] == [("device_error", 700), ("spool_damaged", READINGS)]
+
+
+async def test_a_gap_frame_that_is_lost_still_counts_what_it_declared(tmp_path: Path) -> None:
+    machine, backend = Machine(tmp_path, 20_000), Backend()
+    machine.spool.append(frame.seal_gap(wire.Gap(0, 1, 0, 0, 7, "device_error")))
+    for _ in range(40):
+        machine.sample(10)
+        await machine.to_disk()
+    assert deliver(machine.spool, backend).delivered
+    assert lost(backend) + len(values(backend)) == machine.made + 7
+
+
+async def test_small_frames_under_way_do_not_make_the_spool_outgrow_its_bound(tmp_path: Path) -> None:
+    machine, backend = Machine(tmp_path, 20_000), Backend()
+    source = Delivery(machine.spool, [], "test", machine.spool.window_bytes)
+    backend.acknowledging = False
+    source.connected(Now(0, 0))
+    for _ in range(500):
+        machine.spool.append(frame.seal_quality(wire.Quality(0, 1, 0, None, "simulated")))
+        while (message := source.next_message(Now(0, 0))) is not None:
+            for answer in backend.take(message):
+                source.received(answer, Now(0, 0))
+    await machine.to_disk()  # where each segment has a head as well
+    assert machine.spool.held_bytes <= 20_000
+
+
+@pytest.mark.parametrize("end", ["works again", "stop", "kill"])
+async def test_a_loss_that_the_failing_disk_did_not_take_is_on_disk_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Shared memory keeps it meanwhile; a power cut would take that."""
+    machine = Machine(tmp_path, 4_000)
+    with monkeypatch.context() as broken:
+
+        def fail(self: Disk, path: Path, data: bytes) -> None:
+            if path.parent == machine.disk:
+                raise OSError(errno.EIO, "Input/output error")
+            replace(self, path, data)
+
+        replace = Disk.replace
+        broken.setattr(Disk, "replace", fail)
+        machine.sample(60)
+    assert (len(list(machine.shared.glob("*.stream"))), len(list(machine.disk.glob("*.stream")))) == (1, 0)
+    match end:
+        case "works again":
+            await machine.to_disk()
+        case "stop":
+            machine.stop()
+        case "kill":
+            machine.restart()
+    assert len(list(machine.disk.glob("*.stream"))) == 1

@@ -1,0 +1,142 @@
+"""Faults put into the product or into the model of the backend on purpose: the checks count because each of these is found."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from unittest.mock import patch
+
+from webmacs_controller import segment
+from webmacs_controller.clock import Now
+from webmacs_controller.protocol import Delivery, Notice
+from webmacs_controller.spool import Spool
+from webmacs_controller.spooled_stream import SpooledStream
+
+from simulation.backend import Flush, Segment, Worker
+from simulation.database import Database
+from simulation.disk import MemoryDisk, MemoryFile
+
+
+@contextlib.contextmanager
+def acknowledge_before_commit() -> Iterator[None]:
+    def drained(self: Worker, flush: Flush) -> None:
+        for session, brought in flush.segments:
+            session.delivery.commit(brought.frames[-1][0])
+            self.acknowledge(session)
+
+    with patch.object(Worker, "drained", drained):
+        yield
+
+
+@contextlib.contextmanager
+def seq_outside_transaction() -> Iterator[None]:
+    """The readings in one transaction, the numbers in a second one, which a lost connection prevents."""
+
+    def store(self: Worker, number: int, segments: list[Segment], commit: str) -> None:
+        for brought in segments:
+            self.database.write(brought)
+        if commit == "done":
+            self.database.commit(self.owner, number, [])
+            for brought in segments:
+                self.database.advance(brought)
+
+    with patch.object(Worker, "store", store):
+        yield
+
+
+@contextlib.contextmanager
+def forget_fence() -> Iterator[None]:
+    with patch.object(Database, "fenced", lambda self, segment: False):
+        yield
+
+
+@contextlib.contextmanager
+def swallow_drop() -> Iterator[None]:
+    """A full spool drops its oldest frames and says nothing."""
+    with patch.object(SpooledStream, "lose", lambda self, records, cause: None):
+        yield
+
+
+@contextlib.contextmanager
+def skip_checksum() -> Iterator[None]:
+    with patch.object(segment, "_checksum", lambda length, body: 0):
+        yield
+
+
+@contextlib.contextmanager
+def forget_resend() -> Iterator[None]:
+    """After a reconnect the source goes on behind what it has sent, not behind what is stored."""
+    welcomed = Delivery._welcomed
+
+    def go_on(self: Delivery, welcome: object) -> Notice | None:
+        sent_seq = self._next_seq
+        notice = welcomed(self, welcome)  # type: ignore[arg-type]
+        self._next_seq = max(self._next_seq, min(sent_seq, self._stream.next_seq))
+        return notice
+
+    with patch.object(Delivery, "_welcomed", go_on):
+        yield
+
+
+@contextlib.contextmanager
+def forget_when_sent() -> Iterator[None]:
+    """The spool lets go of a frame when it was sent, not when it is stored."""
+    frame = Spool.frame
+
+    def send_and_forget(self: Spool, seq: int) -> tuple[int, bytes] | None:
+        found = frame(self, seq)
+        if found is not None and self._streams[0].live:
+            self.committed(found[0])
+        return found
+
+    with patch.object(Spool, "frame", send_and_forget):
+        yield
+
+
+@contextlib.contextmanager
+def forget_credit() -> Iterator[None]:
+    received = Delivery.received
+
+    def receive(self: Delivery, message: bytes, now: Now) -> Notice | None:
+        notice = received(self, message, now)
+        self._credit_bytes = 1 << 30
+        return notice
+
+    with patch.object(Delivery, "received", receive):
+        yield
+
+
+@contextlib.contextmanager
+def forget_sync() -> Iterator[None]:
+    with patch.object(MemoryFile, "sync", lambda self: None):
+        yield
+
+
+@contextlib.contextmanager
+def forget_names() -> Iterator[None]:
+    """Files are synced, the directory that names them is not."""
+    with patch.object(MemoryDisk, "sync_directory", lambda self, directory: None):
+        yield
+
+
+@contextlib.contextmanager
+def trust_the_page_cache() -> Iterator[None]:
+    """What a killed process had written counts as being on disk."""
+    with patch.object(Spool, "_settle_on_disk", lambda self, streams: True):
+        yield
+
+
+ALL: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
+    switch.__name__: switch
+    for switch in (
+        acknowledge_before_commit,
+        seq_outside_transaction,
+        forget_fence,
+        swallow_drop,
+        skip_checksum,
+        forget_resend,
+        forget_when_sent,
+        forget_credit,
+        forget_sync,
+        forget_names,
+        trust_the_page_cache,
+    )
+}
