@@ -342,6 +342,7 @@ class Spool:
         settled = self._end_of(stream, index)
         if index < stream.committed_index:  # a backend restored from an older state forgot what it had
             stream.committed_index = index
+            stream.forget_after(index)
         stream.handed = {}
         self.committed(committed_seq)
         if settled is not None:
@@ -355,7 +356,7 @@ class Spool:
             return
         stream.committed_index = index
         while stream.handed and (first := next(iter(stream.handed))) <= index:
-            stream.state.settled = stream.handed.pop(first)
+            stream.settle(stream.handed.pop(first))
         while stream.memory and (first := next(iter(stream.memory))) <= index:
             self._forget(stream, first)
         if not self._writing and next(iter(stream.memory), stream.next_index) - 1 <= index:
@@ -410,13 +411,9 @@ class Spool:
         for loss in stream.state.losses:
             if index < loss.first < end:
                 end, readings, until_us = loss.first, loss.before, loss.from_us - 1
-        before = self._end_of(stream, index - 1)
-        if before is not None:
-            n, from_us = readings - before.readings, before.to_us + 1
-        else:  # the backend forgot what we were told to forget, or the state is gone too: it is known in proportion
-            lost_part = (end - index) / max(1, end - 1)
-            n = round(readings * lost_part)
-            from_us = until_us - round((until_us - stream.head.started_us) * lost_part)
+        # What is None was told to be stored and forgotten, by a backend that was put back to an older state; or the state is gone too.
+        before = self._end_of(stream, index - 1) or stream.remembered(index - 1, Settled(end - 1, readings, until_us))
+        n, from_us = readings - before.readings, before.to_us + 1
         loss = Loss(index, end - 1, readings - n, n, from_us, max(from_us, until_us), "spool_damaged")
         stream.state.losses = sorted([*stream.state.losses, loss], key=lambda loss: loss.first)
         self._save(stream)

@@ -15,8 +15,8 @@ PROTOCOL_VERSION: Final = 1
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 FRAME_READINGS_MAX: Final = 262_144
 CHANNELS_MAX: Final = 100_000
-SILENCE_S_MAX: Final = 30.0
-"""Either end closes a connection on which nothing arrived for this long."""
+SILENCE_S_MAX: Final = 12.0
+"""Either end closes a connection on which nothing arrived for this long: two pings are lost then. A half-open one is found within 15 s."""
 
 _NO_NUL: Final = "^[^\\x00]*$"
 Text = Annotated[str, Meta(max_length=100, pattern=_NO_NUL)]

@@ -41,12 +41,12 @@ class Machine:
     def pass_time(self, s: float) -> None:
         self._monotonic_us += int(s * 1e6)
 
-    def sample(self, frames: int = 1) -> None:
+    def sample(self, frames: int = 1, readings: int = READINGS) -> None:
         for _ in range(frames):
             column = frame.Readings()
-            column.times_us.extend(range(self.made, self.made + READINGS))
-            column.values.extend(float(i) for i in range(self.made, self.made + READINGS))
-            self.made += READINGS
+            column.times_us.extend(range(self.made, self.made + readings))
+            column.values.extend(float(i) for i in range(self.made, self.made + readings))
+            self.made += readings
             self.spool.append(next(frame.seal({1: column}, 0)))
             self.pass_time(0.1)
 
@@ -419,6 +419,21 @@ def test_a_backend_restored_from_an_older_backup_gets_the_rest_and_a_gap(machine
     assert deliver(machine.spool, backend).delivered
     (gap,) = gaps(backend)
     assert (gap.seq, gap.n) == (20, 8 * READINGS)
+    assert_whole(machine, backend)
+
+
+@pytest.mark.parametrize("since", [0, 5], ids=["nothing sampled since", "sampled since"])
+def test_what_a_restored_backend_lacks_is_counted_exactly_however_uneven_the_frames(machine: Machine, since: int) -> None:
+    backend = Backend()
+    machine.sample(10, readings=1)
+    machine.sample(10, readings=9)
+    assert deliver(machine.spool, backend).delivered
+    (frames,) = backend.stored.values()
+    del frames[12:]
+    machine.sample(since)
+    assert deliver(machine.spool, backend).delivered
+    (gap,) = gaps(backend)
+    assert gap.n == 8 * 9
     assert_whole(machine, backend)
 
 

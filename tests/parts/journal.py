@@ -61,6 +61,7 @@ class Journal:
         self._path = path
         self.acknowledged_max = max((frame for (frame,) in struct.iter_unpack("<q", path.read_bytes())), default=0) if path.exists() else 0
         self.sent_max = self.acknowledged_max
+        self.retracted = 0
 
     @property
     def frame_readings(self) -> int:
@@ -99,6 +100,12 @@ class Journal:
                 file.write(struct.pack("<q", frame))
                 os.fsync(file.fileno())
 
+    def resumed(self, frame: int) -> None:
+        """A new connection began, and the backend says that everything up to this frame is stored. Less than was acknowledged is a loss,
+        though this source, unlike any other, can send it again."""
+        self.retracted += max(0, self.acknowledged_max - frame)
+        self.acknowledged(frame)
+
     @property
     def unknown(self) -> int:
         """Frames that were sent and whose fate was not told."""
@@ -111,6 +118,8 @@ class Verdict:
 
     lost: int = 0
     """acknowledged and not stored"""
+    retracted: int = 0
+    """acknowledged, and asked for again later: lost for a source that forgets what was acknowledged"""
     twice: int = 0
     """copies beyond the first"""
     foreign: int = 0
@@ -123,7 +132,7 @@ class Verdict:
 
     @property
     def clean(self) -> bool:
-        return (self.lost, self.twice, self.foreign) == (0, 0, 0)
+        return (self.lost, self.retracted, self.twice, self.foreign) == (0, 0, 0, 0)
 
 
 async def check(conn: "asyncpg.Connection[Any]", journals: Iterable[Journal]) -> Verdict:
@@ -135,6 +144,7 @@ async def check(conn: "asyncpg.Connection[Any]", journals: Iterable[Journal]) ->
     by_name: dict[str, dict[int, Journal]] = {}
     for journal in journals:
         by_name.setdefault(journal.name, {})[journal.source] = journal
+        verdict.retracted += journal.retracted * journal.frame_readings
     for name, of_source in by_name.items():
         events = await conn.fetch(
             """SELECT e.id, e.channel_key FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id

@@ -46,10 +46,11 @@ class Way:
 
 
 class Connection:
-    """One connection through a proxy. `left` says when each end closed it, also where the other is not told."""
+    """One connection through a proxy. `line` holds back both ways; `left` says when each end closed it, even if the other is not told."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.writers = {"client": client, "server": server}
+        self.line = Way()
         self.left: dict[str, float] = {}
         self.changed = asyncio.Event()
 
@@ -131,8 +132,8 @@ class Proxy:
         try:
             if not self.refusing:
                 await self._serve(reader, writer)
-        except OSError:
-            pass  # the server is away: the client sees its connection end
+        except (OSError, asyncio.CancelledError):
+            pass  # the server is away, so that the client sees its connection end; or the proxy itself ends
         finally:
             writer.transport.abort()
             self._tasks.discard(task)
@@ -164,6 +165,7 @@ class Proxy:
             while True:
                 data, came = await held.get()
                 await way.let_through(len(data), came)
+                await connection.line.let_through(0, came)
                 if writer.is_closing():
                     return  # it was cut
                 if not data:

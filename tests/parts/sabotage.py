@@ -3,6 +3,7 @@
 Nothing of this is in the product. A switch patches one named function of it from outside:
   in this process      with sabotage.applied("forget_fence"): ...
   in a real process    Backend(..., sabotage="forget_fence"), or python -m parts.sabotaged forget_fence -- webmacs serve
+  several of them      "hurried+forget_doubt"
 A new switch is a function below, decorated with @switch, that is named after what it breaks and patches with `patch.setattr`.
 """
 
@@ -15,7 +16,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 import pytest
-from webmacs_controller import segment, wire
+from webmacs_controller import link, segment, wire
 from webmacs_controller.clock import now
 from webmacs_controller.disk import AppendFile
 from webmacs_controller.frame import Readings
@@ -26,16 +27,17 @@ from webmacs_controller.spooled_stream import Loss
 
 from webmacs import clock
 from webmacs.commands import serve
+from webmacs.http import route, socket
 from webmacs.ingest_core import Drained
 from webmacs.settings import Settings
 from webmacs.storage import runs
-from webmacs.telemetry import sources
+from webmacs.telemetry import flush, sources
 from webmacs.telemetry.flush import Flusher, Void
 from webmacs.telemetry.sources import Delivered
 
 Switch = Callable[[pytest.MonkeyPatch], None]
 SWITCHES: Final[dict[str, Switch]] = {}
-WINDOW_S: Final = 0.2
+WINDOW_S: Final = 0.5
 """How long a broken commit stays half done: long enough that a kill at a random moment often meets it."""
 
 
@@ -52,9 +54,15 @@ def applied(name: str) -> Iterator[None]:
         yield
 
 
+_in_force: set[str] = set()
+
+
 def apply(name: str) -> None:
-    """The sabotage is in force in this process until it ends."""
-    SWITCHES[name](pytest.MonkeyPatch())
+    """The sabotage is in force in this process until it ends. A worker that was forked has it already."""
+    for part in name.split("+"):
+        if part not in _in_force:
+            _in_force.add(part)
+            SWITCHES[part](pytest.MonkeyPatch())
 
 
 _make_app = serve.make_app
@@ -121,6 +129,33 @@ def forget_doubt(patch: pytest.MonkeyPatch) -> None:
         return -1
 
     patch.setattr(sources, "last_flush", last_flush)
+
+
+@switch
+def hurried(patch: pytest.MonkeyPatch) -> None:
+    """No sabotage: the time limits of sockets and requests are short, so that tests need not wait for them. Torture keeps the real ones."""
+    patch.setattr(serve, "HEADER_S_MAX", 1.0)
+    patch.setattr(route, "BODY_GRACE_S", 1.0)
+    patch.setattr(socket, "FIRST_MESSAGE_S_MAX", 0.5)
+    patch.setattr(socket, "SILENCE_S_MAX", 1.0)
+    patch.setattr(socket, "SEND_S_MAX", 0.5)
+    patch.setattr(flush, "STATEMENT_S_MAX", 1.0)
+    connect = link.connect
+
+    def connect_hurried(*args: Any, **options: Any) -> Any:
+        return connect(*args, **options | {"ping_interval": 0.3, "ping_timeout": 0.3})
+
+    patch.setattr(link, "connect", connect_hurried)
+
+
+@switch
+def endless_patience(patch: pytest.MonkeyPatch) -> None:
+    """Nobody who is slow or silent is ever ended."""
+    hurried(patch)
+    patch.setattr(serve, "HEADER_S_MAX", 900.0)
+    patch.setattr(route, "BODY_GRACE_S", 900.0)
+    for limit in ("FIRST_MESSAGE_S_MAX", "SILENCE_S_MAX", "SEND_S_MAX"):
+        patch.setattr(socket, limit, 900.0)
 
 
 # the controller

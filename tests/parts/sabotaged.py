@@ -10,12 +10,10 @@ from webmacs.commands import serve
 
 
 def main(name: str, separator: str, module: str, *arguments: str) -> None:
-    if separator != "--" or name not in sabotage.SWITCHES:
+    if separator != "--" or not set(name.split("+")) <= sabotage.SWITCHES.keys():
         sys.exit(f"usage: python -m parts.sabotaged {{{','.join(sabotage.SWITCHES)}}} -- MODULE ARGUMENTS")
-    if module == "webmacs":
-        serve.make_app = partial(sabotage.make_app, name)
-    else:
-        sabotage.apply(name)
+    sabotage.apply(name)
+    serve.make_app = partial(sabotage.make_app, name)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

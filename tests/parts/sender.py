@@ -81,6 +81,7 @@ class Sender:
         welcome = await source.hello(self.journal.keys, next_seq=self.journal.sent_max + 1)
         self.connections += 1
         self._credit_bytes = welcome.credit_bytes
+        self.journal.resumed(welcome.committed_seq)
         await self._told(welcome.committed_seq)
         room = asyncio.Event()
 
@@ -146,15 +147,17 @@ class Senders:
         readings: int,
         frames_per_s: float | None,
         window: int = 32,
+        port: int | None = None,
     ) -> Self:
-        """Sources `name 0`, `name 1`, ..., whose readings begin an hour ago."""
+        """Sources `name 0`, `name 1`, ..., whose readings begin an hour ago. `port`: of a proxy before the backend."""
+        sockets = f"ws://127.0.0.1:{port or backend.port}"
         start_us = time.time_ns() // 1_000 - 3_600_000_000
         senders = []
         for number in range(count):
             source = f"{name[:90]} {number}"
             journal = Journal(place / f"journal {number}", source, number, [f"{source} {c}" for c in range(channels)], readings, start_us)
             credential = await make_source(backend.database, source)
-            senders.append(Sender(lambda: backend.sockets, credential, journal, window, frames_per_s))
+            senders.append(Sender(lambda: sockets, credential, journal, window, frames_per_s))
         return cls(*senders)
 
     @property
@@ -192,7 +195,7 @@ class Senders:
             done=self.acknowledged_frames,
             refused=sum(sender.refused for sender in self.all),
             unknown=self.unknown,
-            lost=verdict.lost,
+            lost=verdict.lost + verdict.retracted,
             twice=verdict.twice,
             readings=verdict.stored,
             **figures,

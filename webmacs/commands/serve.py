@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server as Granian
 
@@ -15,6 +16,8 @@ from webmacs.settings import Settings, SettingsError
 
 DRAIN_S_MAX = 15
 """A worker that has not ended this long after SIGTERM is killed; what it had not committed was not acknowledged."""
+HEADER_S_MAX = 10.0
+"""A request whose headers are not there by then is cut; so is a connection that asks nothing for as long."""
 GRANIAN_LOGS: dict[str, Any] = {
     "loggers": {
         "_granian": {"handlers": [], "propagate": True},
@@ -34,6 +37,7 @@ def run(parsed: argparse.Namespace, settings: Settings) -> int:
         port=settings.port,
         interface=Interfaces.ASGI,
         http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=round(HEADER_S_MAX * 1_000)),
         loop=Loops.uvloop,
         workers=1,
         workers_kill_timeout=DRAIN_S_MAX,

@@ -80,6 +80,7 @@ class Envelope:
                 if status is not None:
                     raise  # the answer has begun: all that is left is to cut it
                 await _refuse(problem or bug(), scope, receive, send_wrapped)
+                error.__traceback__ = None  # its frames hold it in turn: the server would read on until the cycle is collected
         finally:
             fields = {
                 "method": scope.get("method", "WS"),

@@ -34,6 +34,8 @@ CLOSE_FENCED: Final = 4409
 CLOSE_SILENT: Final = 4410
 CLOSE_UNSTORABLE: Final = 4500
 
+FIRST_MESSAGE_S_MAX: Final = 5.0
+"""Whoever opens a socket has something to say at once; a message that trickles in counts when it is whole."""
 SEND_S_MAX: Final = 5.0
 """A send that takes longer means a stuck client."""
 CLOSE_S_MAX: Final = 1.0
@@ -53,6 +55,7 @@ class SupervisedSocket(ABC):
         self.name = identity.name
         self._heard = clock.monotonic()
         self._hearing = False
+        self._patience_s = FIRST_MESSAGE_S_MAX
         self._close: tuple[int, str] | None = None
         self._closing = asyncio.Event()
 
@@ -100,7 +103,7 @@ class SupervisedSocket(ABC):
             if message["type"] == "websocket.disconnect":
                 return
             data = message.get("bytes")
-            self._hearing = True  # what comes meanwhile waits unread: that is no silence
+            self._hearing, self._patience_s = True, SILENCE_S_MAX  # what comes meanwhile waits unread: that is no silence
             await self.hear(message["text"] if data is None else data)
             self._hearing, self._heard = False, clock.monotonic()
 
@@ -116,11 +119,11 @@ class SupervisedSocket(ABC):
                 return
 
     async def _listen(self) -> None:
-        rest = SILENCE_S_MAX
-        while rest > 0:
-            await asyncio.sleep(rest)
-            rest = SILENCE_S_MAX if self._hearing else self._heard + SILENCE_S_MAX - clock.monotonic()
-        self.end(CLOSE_SILENT, f"nothing heard for {SILENCE_S_MAX:.0f} s")
+        rest_s = self._patience_s
+        while rest_s > 0:
+            await asyncio.sleep(rest_s)
+            rest_s = self._patience_s if self._hearing else self._heard + self._patience_s - clock.monotonic()
+        self.end(CLOSE_SILENT, f"nothing heard for {self._patience_s:.0f} s")
 
 
 class OpenSockets:

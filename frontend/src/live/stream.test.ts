@@ -85,9 +85,9 @@ describe('the stream', () => {
     expect(silent.closed).toBe(true)
   })
 
-  it('asks for a sign of life every ten seconds', async () => {
+  it('asks for a sign of life every five seconds', async () => {
     await live()
-    for (let second = 0; second < 20; second += 1) {
+    for (let second = 0; second < 10; second += 1) {
       await vi.advanceTimersByTimeAsync(1000)
       socket().say({ type: 'pong' })
     }

@@ -7,7 +7,7 @@ import type { StreamMessage } from './messages'
 
 export const STREAM_PATH = '/ws/datapoints/stream'
 
-const PING_MS = 10_000
+const PING_MS = 5_000
 /** A status comes every second. Silence as long as this is a dead line, however open the socket claims to be. */
 const SILENCE_MS = 8_000
 const BACKOFF_FIRST_MS = 400

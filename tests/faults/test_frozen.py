@@ -1,0 +1,133 @@
+"""A part is stopped in the middle of its work and goes on later, as after a suspended machine: like a cut, and the thawed one is fenced."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import psutil
+import pytest
+from parts.backend import Backend, make_source
+from parts.controlled import Controller, account, stored_since
+from parts.journal import Journal, Verdict, check
+from parts.sender import Sender, Senders
+from parts.system import System, run_system
+from parts.torture import Row
+
+
+@pytest.fixture(scope="module")
+async def system() -> AsyncIterator[System]:
+    async with run_system() as running:
+        yield running
+
+
+@contextmanager
+def frozen(send: Callable[[signal.Signals], None]) -> Iterator[None]:
+    send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        send(signal.SIGCONT)
+
+
+def to_backend(backend: Backend) -> Callable[[signal.Signals], None]:
+    return lambda number: os.killpg(backend.pid, number)
+
+
+def to_database(system: System) -> Callable[[signal.Signals], None]:
+    """The postmaster first, so that it makes no children meanwhile."""
+    assert system.server.process is not None
+    postmaster = psutil.Process(system.server.process.pid)
+
+    def send(number: signal.Signals) -> None:
+        for process in (postmaster, *postmaster.children()):
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+
+    return send
+
+
+@pytest.mark.row(10)
+async def test_a_frozen_part_goes_on_where_it_was(system: System, tmp_path: Path, row: Row) -> None:
+    times = row.count(quick=1, full=20)
+    controller = Controller(tmp_path / "controller", "frozen", system.backend.port)
+    await controller.register(system.database)
+    shape = {"count": 2, "channels": 10, "readings": 20, "frames_per_s": 50.0}
+    async with controller, await Senders.make(system.backend, row.test, tmp_path, **shape) as senders:
+        await stored_since(system.database, controller.name, 0)
+        for number in range(times):
+            for send in (to_backend(system.backend), to_database(system), controller.send_signal):
+                await senders.acknowledged()
+                with frozen(send):
+                    await asyncio.sleep(30.0 if number < 3 and row.torture else row.chance.uniform(0.5, 5.0 if row.torture else 1.0))
+                await senders.acknowledged()
+                await stored_since(system.database, controller.name, time.time_ns() // 1_000)
+    conn = await asyncpg.connect(system.database)
+    verdict, found = await check(conn, senders.journals), await account(conn, controller.name)
+    await conn.close()
+    row.record(
+        done=senders.acknowledged_frames, refused=0, unknown=senders.unknown,
+        lost=verdict.lost + verdict.retracted + found.lost, twice=verdict.twice + found.twice,
+        freezes=3 * times, readings=verdict.stored, readings_of_the_controller=found.stored, not_sampled_and_declared=found.declared,
+    )  # fmt: skip
+    assert verdict.clean, verdict
+    assert (found.lost, found.twice) == (0, 0)
+
+
+async def thaw_after_a_takeover(
+    system: System, place: Path, row: Row, times: int, sabotage: str | None = None
+) -> tuple[list[Sender], Verdict]:
+    """A backend is frozen with frames under way, its source goes on at another one, and the first is thawed."""
+    backends = [Backend(system.database, place / name, sabotage) for name in ("first", "second")]
+    for backend in backends:
+        backend.data_dir.mkdir()
+        await backend.start()
+    name = f"thawed {sabotage}"
+    credential = await make_source(system.database, name)
+    journal = Journal(place / "journal", name, 0, [f"{name} {c}" for c in range(10)], 20, time.time_ns() // 1_000 - 3_600_000_000)
+    senders = [Sender(lambda: backends[0].sockets, credential, journal, frames_per_s=100.0)]
+    older = asyncio.create_task(senders[0].run(connections=1))
+    for number in range(1, times + 1):
+        await senders[-1].acknowledged(2)
+        at = backends[number % 2]
+        with frozen(to_backend(backends[1 - number % 2])):
+            under_way = journal.sent_max + 5
+            while journal.sent_max < under_way and not older.done():  # noqa: ASYNC110 a journal is looked at, it does not tell
+                await asyncio.sleep(0.01)
+            senders.append(Sender(lambda at=at: at.sockets, credential, journal, frames_per_s=100.0, stream=senders[0].stream))
+            newer = asyncio.create_task(senders[-1].run(connections=1))
+            await senders[-1].acknowledged(5)
+        await senders[-1].acknowledged(20)  # time for the thawed one to write what it had, if it may
+        if sabotage is not None:
+            older.cancel()
+        await asyncio.gather(older, return_exceptions=True)
+        older = newer
+    senders[-1].finish()
+    await older
+    for backend in backends:
+        assert await backend.stop() == 0
+    conn = await asyncpg.connect(system.database)
+    verdict = await check(conn, [journal])
+    await conn.close()
+    return senders, verdict
+
+
+@pytest.mark.row(10)
+async def test_a_thawed_backend_is_fenced(system: System, tmp_path: Path, row: Row) -> None:
+    times = row.count(quick=2, full=20)
+    senders, verdict = await thaw_after_a_takeover(system, tmp_path, row, times)
+    Senders(*senders).record(row, verdict, thawed_after_a_takeover=times)
+    assert verdict.clean, verdict
+
+
+@pytest.mark.row(10)
+async def test_a_thawed_backend_finds_a_forgotten_fence(system: System, tmp_path: Path, row: Row) -> None:
+    _, verdict = await thaw_after_a_takeover(system, tmp_path, row, 1, "forget_fence")
+    row.caught("forget_fence", twice=verdict.twice)
+    assert verdict.twice

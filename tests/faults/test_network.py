@@ -1,0 +1,146 @@
+"""The lines between controller, backend and database: half-open, parted, or silent one way. Each part finds out and goes on alone."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import asyncpg
+import pytest
+from parts.backend import Backend, make_source
+from parts.controlled import Controller, account, stored_since
+from parts.journal import check
+from parts.proxy import SOCKET, Proxy, Way
+from parts.sender import Senders
+from parts.source import Source
+from parts.torture import Row
+
+NOTICED_S_MAX = 15.0
+
+
+async def noticed_by_the_backend(proxy: Proxy, credential: str, wait_s: float) -> float:
+    """A source that says hello and is never heard of again: the seconds until the backend gives it up. Raises TimeoutError."""
+    async with Source(f"ws://127.0.0.1:{proxy.port}", credential) as source:
+        await source.hello(["abandoned"])
+        abandoned, began = proxy.connections[-1], time.monotonic()
+        abandoned.line.black_hole = True
+        try:
+            return await abandoned.until_left("server", wait_s) - began
+        finally:
+            abandoned.cut()
+
+
+async def noticed_by_the_controller(proxy: Proxy, database: str, controller: Controller) -> tuple[float, float]:
+    """The seconds until the controller gives its connection up, and until its next readings are stored."""
+    await stored_since(database, controller.name, time.time_ns() // 1_000)
+    half_open, began = proxy.connections[-1], time.monotonic()
+    half_open.line.black_hole = True
+    left = await half_open.until_left("client", 60)
+    await stored_since(database, controller.name, time.time_ns() // 1_000)
+    return left - began, time.monotonic() - left
+
+
+@pytest.mark.row(7)
+async def test_a_half_open_connection_is_noticed_on_both_ends_and_the_next_one_is_served(
+    module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
+) -> None:
+    times, hurry = row.count(quick=2, full=20), None if row.torture else "hurried"
+    backend = Backend(module_database, tmp_path, hurry)
+    await backend.start()
+    async with Proxy(backend.port) as first, Proxy(backend.port) as second:
+        credential = await make_source(module_database, "abandoned")
+        by_backend = [await noticed_by_the_backend(first, credential, 60) for _ in range(times)]
+        controller = Controller(tmp_path / "controller", "half-open", second.port, hurry)
+        await controller.register(module_database)
+        async with controller:
+            by_controller = [await noticed_by_the_controller(second, module_database, controller) for _ in range(times)]
+    assert await backend.stop() == 0
+    found = await account(conn, controller.name)
+    worst_s = [max(by_backend), max(noticed for noticed, _ in by_controller), max(stored for _, stored in by_controller)]
+    row.record(
+        done=found.stored, refused=0, unknown=times, lost=found.lost, twice=found.twice, half_open=2 * times, declared=found.declared,
+        noticed_by_the_backend_s_max=round(worst_s[0], 1), by_the_controller_s_max=round(worst_s[1], 1),
+        served_again_s_max=round(worst_s[2], 1),
+    )  # fmt: skip
+    assert (found.lost, found.twice, found.declared) == (0, 0, 0)
+    if row.torture:
+        assert max(worst_s) <= NOTICED_S_MAX
+
+
+@pytest.mark.row(7)
+async def test_a_half_open_connection_finds_a_backend_that_never_loses_patience(module_database: str, tmp_path: Path, row: Row) -> None:
+    backend = Backend(module_database, tmp_path, "endless_patience")
+    await backend.start()
+    async with Proxy(backend.port) as proxy:
+        credential = await make_source(module_database, "kept")
+        with pytest.raises(TimeoutError):
+            await noticed_by_the_backend(proxy, credential, wait_s=3.0)
+    await backend.stop()
+    row.caught("endless_patience", half_open_kept=1)
+
+
+async def part_again_and_again(
+    database: str,
+    conn: "asyncpg.Connection[Any]",
+    place: Path,
+    row: Row,
+    rounds: int,
+    seconds: tuple[float, float],
+    sabotage: str | None = None,
+) -> tuple[Senders, Any, Any]:
+    """Cuts the line of controller and backend, then that of backend and database: both ways, and one way only."""
+    parts = urlsplit(database)
+    async with Proxy(Path(parse_qs(parts.query)["host"][0]) / SOCKET) as behind:
+        through = parts._replace(query=f"host={quote(str(behind.path.parent), safe='')}").geturl()
+        backend = Backend(through, place, sabotage)
+        await backend.start()
+        backend.database = database
+        async with Proxy(backend.port) as before:
+            controller = Controller(place / "controller", row.test[:60], before.port)
+            await controller.register(database)
+            shape = {"count": 2, "channels": 10, "readings": 20, "frames_per_s": 50.0}
+            senders = await Senders.make(backend, row.test, place, **shape, port=before.port)
+            lines: list[tuple[Way, ...]] = [
+                (before.there, before.back), (before.there,), (before.back,), (behind.there, behind.back), (behind.there,), (behind.back,),
+            ]  # fmt: skip
+            async with controller, senders:
+                await stored_since(database, controller.name, 0)
+                for ways in (lines if sabotage is None else lines[3:]) * rounds:
+                    await senders.acknowledged()
+                    await asyncio.sleep(row.chance.uniform(0, 0.3))  # any moment of a flush
+                    for way in ways:
+                        way.black_hole = True
+                    await asyncio.sleep(row.chance.uniform(*seconds))  # the length of the partition is what is tried
+                    for way in ways:
+                        way.black_hole = False
+                    await senders.acknowledged()
+                await stored_since(database, controller.name, time.time_ns() // 1_000)
+        assert await backend.stop() == 0
+    return senders, await check(conn, senders.journals), await account(conn, controller.name)
+
+
+@pytest.mark.row(11)
+async def test_partitions_of_each_pair_lose_nothing_and_heal_alone(
+    module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
+) -> None:
+    rounds = row.count(quick=1, full=10)
+    seconds = (1.0, 45.0) if row.torture else (0.3, 0.6)
+    senders, verdict, found = await part_again_and_again(module_database, conn, tmp_path, row, rounds, seconds)
+    row.record(
+        done=senders.acknowledged_frames, refused=0, unknown=senders.unknown,
+        lost=verdict.lost + verdict.retracted + found.lost, twice=verdict.twice + found.twice,
+        partitions=6 * rounds, readings=verdict.stored, readings_of_the_controller=found.stored, declared=found.declared,
+    )  # fmt: skip
+    assert verdict.clean, verdict
+    assert (found.lost, found.twice, found.declared) == (0, 0, 0)
+
+
+@pytest.mark.row(11)
+async def test_partitions_find_numbers_outside_the_transaction(
+    module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
+) -> None:
+    """The database is out of reach for longer than the backend waits for an answer."""
+    _, verdict, _ = await part_again_and_again(module_database, conn, tmp_path, row, 1, (1.5, 1.6), "hurried+seq_outside_transaction")
+    row.caught("seq_outside_transaction", twice=verdict.twice)
+    assert verdict.twice

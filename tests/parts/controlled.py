@@ -1,0 +1,102 @@
+"""A real controller process that reads the simulated device on its beat, and the account of it: every beat is stored or declared."""
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import asyncpg
+
+from parts import stored
+from parts.backend import ROOT, make_source
+
+BEAT_US = 100_000
+"""The simulated device is read at 10 Hz."""
+
+
+class Controller:
+    """`webmacs_controller run` on a spool of its own, as the source `name`."""
+
+    def __init__(self, place: Path, name: str, port: int, sabotage: str | None = None) -> None:
+        self.name = name
+        self._place = place
+        self._command = ["webmacs_controller"] if sabotage is None else ["parts.sabotaged", sabotage, "--", "webmacs_controller"]
+        self._url = f"ws://127.0.0.1:{port}/ws/controller/telemetry"
+
+    async def register(self, database: str) -> None:
+        self._place.mkdir(exist_ok=True)
+        (self._place / "credential").write_text(await make_source(database, self.name))
+
+    async def __aenter__(self) -> Self:
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'controller'}"}
+        with (self._place / "controller.log").open("a") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", *self._command, "run", "--device", "simulated", "--url", self._url),
+                *("--credential-file", str(self._place / "credential"), "--spool", str(self._place / "spool")),
+                env=environment, stdout=log, stderr=log,
+            )  # fmt: skip
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Ends it in order: everything it has is delivered."""
+        self._process.terminate()
+        assert await asyncio.wait_for(self._process.wait(), 60) == 0, (self._place / "controller.log").read_text()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+
+async def newest_us(conn: "asyncpg.Connection[Any]", source: str) -> int:
+    """The time of the newest reading stored of a source's; 0 without any."""
+    return int(
+        await conn.fetchval(
+            """SELECT coalesce(extract(epoch FROM max(l.created_on)) * 1000000, 0)::int8 FROM latest l JOIN events e ON e.id = l.event_id
+                 JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id WHERE s.name = $1""",
+            source,
+        )
+    )
+
+
+async def stored_since(database: str, source: str, t_us: int) -> None:
+    """Waits until readings newer than this are stored."""
+    conn = await asyncpg.connect(database)
+    try:
+        async with asyncio.timeout(120):
+            while await newest_us(conn, source) <= t_us:  # noqa: ASYNC110 the table is asked, it does not tell
+                await asyncio.sleep(0.05)
+    finally:
+        await conn.close()
+
+
+@dataclass
+class Account:
+    stored: int
+    declared: int
+    """in gaps, with a cause"""
+    lost: int
+    """beats between the first and the last reading that are neither"""
+    twice: int
+
+
+async def account(conn: "asyncpg.Connection[Any]", source: str) -> Account:
+    """Over every channel of the source. What is stored is read as runs, never from a counter."""
+    keys = await stored.rows(
+        conn,
+        """SELECT e.channel_key, e.id FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
+            WHERE s.name = $1""",
+        source,
+    )
+    total, beats, twice = 0, 0, 0
+    for key, _ in keys:
+        times = [t_us for t_us, _ in await stored.readings(conn, source, key)]
+        distinct = set(times)
+        total, twice = total + len(distinct), twice + len(times) - len(distinct)
+        beats += round((max(distinct) - min(distinct)) / BEAT_US) + 1
+    declared = await conn.fetchval(
+        "SELECT coalesce(sum(n), 0)::int8 FROM gaps g JOIN sources s ON s.id = g.source_id WHERE s.name = $1 AND g.cause <> 'refused'",
+        source,
+    )
+    return Account(total, declared, beats - total - declared, twice)
