@@ -85,6 +85,7 @@ class Controller:
         self._delivery = Delivery(self._spool, describe(installed), f"webmacs-controller {__version__}", spool_bytes_max // 2)
         self._link = Link(url, read_credential, self._delivery)
         self._numbers = {channel.key: channel.number for channel in table}
+        self._keys = {channel.number: channel.key for channel in table}
         self._samplers = [
             Sampler(
                 item.name,
@@ -129,8 +130,8 @@ class Controller:
             log.info("controller_stopped", frames_waiting=self._spool.frames)
 
     def seal_once(self) -> None:
-        """Everything that was sampled since the last time goes into the spool."""
-        sent_us = clock.now().wall_us
+        """Everything that was sampled since the last time goes into the spool, and its newest is shown while storing is behind."""
+        now = clock.now()
         columns: dict[int, frame.Readings] = {}
         appended = False
         refused = self._delivery.live_refused
@@ -143,9 +144,11 @@ class Controller:
                     appended = True
         for number in refused & columns.keys():
             self._readings_refused += len(columns.pop(number).times_us)
-        for sealed in frame.seal(columns, sent_us):
+        for sealed in frame.seal(columns, now.wall_us):
             self._spool.append(sealed)
             appended = True
+        if self._delivery.behind(now):
+            self._delivery.show({self._keys[number]: (column.times_us[-1], column.values[-1]) for number, column in columns.items()})
         if appended:
             self._link.appended()
 
