@@ -93,6 +93,7 @@ class Controller:
         self._delivery = Delivery(self._spool, describe(installed), f"webmacs-controller {__version__}", self._spool.window_bytes)
         self._link = Link(url, read_credential, self._delivery)
         self._numbers = {channel.key: channel.number for channel in table}
+        self._keys = {channel.number: channel.key for channel in table}
         self._samplers = [
             Sampler(
                 item.name,
@@ -146,10 +147,11 @@ class Controller:
             log.info("controller_stopped", frames_waiting=self._spool.frames)
 
     def seal_once(self, at_end: bool = False) -> None:
-        """Everything that was sampled since the last time goes into the spool; what was sampled before anybody knew the time waits."""
+        """Everything that was sampled since the last time goes into the spool, and its newest is shown while storing is behind. What was
+        sampled before anybody knew the time waits."""
         if not self._timeline.known and not at_end and sum(sampler.held for sampler in self._samplers) <= HELD_READINGS_MAX:
             return
-        sent_us = clock.now().wall_us
+        now = clock.now()
         columns: dict[int, frame.Readings] = {}
         refused = self._delivery.live_refused
         appended = False
@@ -165,9 +167,12 @@ class Controller:
         for number in refused & columns.keys():
             if times_us := columns.pop(number).times_us:
                 self._withhold(frame.LeftOut(len(times_us), times_us[0], times_us[-1]))
-        for sealed in frame.seal(columns, sent_us):
+        for sealed in frame.seal(columns, now.wall_us):
             self._spool.append(sealed)
             appended = True
+        if self._delivery.behind(now):
+            newest = {number: column for number, column in columns.items() if column.times_us}  # all that came may have been refused
+            self._delivery.show({self._keys[number]: (column.times_us[-1], column.values[-1]) for number, column in newest.items()})
         if self._declare_withheld(at_end) or appended:
             self._link.appended()
 

@@ -6,7 +6,7 @@ something goes first; the next one is opened by another hello on the same connec
 """
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
@@ -18,6 +18,8 @@ from webmacs_controller.clock import Now
 PING_US: Final = 5_000_000
 REFUSED_RETRY_US: Final = 10_000_000
 """Channels that the backend refused are offered again this often; a person may have granted them meanwhile."""
+BEHIND_US: Final = 1_000_000
+"""A frame that is not stored this long after it was made means that the dashboards show the past: previews show them the present."""
 
 
 class Stream(NamedTuple):
@@ -92,6 +94,11 @@ class Delivery:
         self._credit_bytes = 0
         self._waiting: tuple[int, bytes] | None = None  # the next frame, while credit is too short for it
         self._refused: frozenset[int] = frozenset()
+        self._numbers: dict[str, int] = {}  # of the channels that may be shown on this connection, by their keys
+        self._previews: dict[str, tuple[int, float]] = {}
+        self._followed_seq = 0  # this frame of the live stream, made at ...
+        self._followed_us: int | None = None  # ... is watched until it is stored
+        self._behind = False
         self._greeted_us = 0
         self._pinged_us = 0
         self._pong: wire.Pong | None = None
@@ -130,7 +137,43 @@ class Delivery:
         self._unacknowledged_bytes = self._credit_bytes = 0
         self._waiting = None
         self._pong = None
+        self._previews.clear()
         self.clock_offset_us = None
+
+    # previews
+
+    def behind(self, now: Now) -> bool:
+        """Whether what is sampled now is stored BEHIND_US later or not at all: nothing can be stored, or an old backlog comes first.
+
+        Asked about ten times a second. One frame is followed until it is stored, then the newest of that moment; a backlog that drains
+        is behind until a frame has come through in time.
+        """
+        stream = self._backlog.current()
+        newest_seq = stream.next_seq - 1 if stream.live else 0
+        if self._followed_us is None:
+            self._followed_seq, self._followed_us = newest_seq, now.monotonic_us
+        self._followed_seq = min(self._followed_seq, newest_seq)  # numbers close up when a full spool has dropped frames
+        late = now.monotonic_us - self._followed_us >= BEHIND_US
+        greeted = self._phase is Phase.STREAM and stream.live and stream.id == self._stream.id
+        if greeted and self._followed_seq <= self._committed_seq:
+            self._behind = self._behind and late
+            self._followed_seq, self._followed_us = newest_seq, now.monotonic_us
+        elif late:
+            self._behind = True
+        return self._behind
+
+    def show(self, newest: Mapping[str, tuple[int, float]]) -> None:
+        """The newest readings (time, value) by channel key go out as a preview, ahead of the next frame and without credit. One reading of
+        each channel waits at most: a newer one takes its place. Without a connection they are forgotten."""
+        if self._phase is Phase.STREAM:
+            self._previews.update(newest)
+
+    def _next_preview(self) -> bytes | None:
+        """Numbered as in the greeting of this connection: an old stream that drains may have called its channels otherwise."""
+        numbers = self._numbers
+        readings = [(numbers[key], t_us, value) for key, (t_us, value) in self._previews.items() if key in numbers]
+        self._previews.clear()
+        return wire.encode(wire.Preview(readings)) if readings else None
 
     # what to send
 
@@ -151,6 +194,8 @@ class Delivery:
         if self._pong is not None:
             pong, self._pong = self._pong, None
             return wire.encode(pong)
+        if self._phase is Phase.STREAM and (message := self._next_preview()) is not None:
+            return message
         if self._phase is Phase.STREAM and not self._offers_again(now) and (message := self._next_frame()) is not None:
             return message
         if now.monotonic_us - self._pinged_us >= PING_US:  # also while frames go out: a backend that cannot store says nothing else
@@ -245,6 +290,7 @@ class Delivery:
         self._credit_bytes = welcome.credit_bytes
         self._phase = Phase.STREAM
         self._refused = frozenset(number for number, _ in welcome.refused)
+        self._numbers = {channel.key: channel.number for channel in self._stream.channels if channel.number not in self._refused}
         if self._stream.live:
             self.live_refused = self._refused
         if not welcome.refused:

@@ -4,6 +4,7 @@ import struct
 from collections import deque
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -304,3 +305,128 @@ def test_a_backend_that_breaks_the_protocol_ends_the_connection_with_a_sentence(
     exchange(source, backend)
     with pytest.raises(ProtocolError, match=r"^The backend .*"):
         source.received(message, now())
+
+
+class Previewing:
+    """A source that makes a frame and asks whether it is behind ten times a second, as the controller does, and a backend."""
+
+    def __init__(self, shelf: Shelf | None = None) -> None:
+        self.frames: list[bytes] = []
+        self.source = delivery(shelf or Shelf(self.frames))
+        self.backend = Backend()
+        self.tenths = 0
+        self.previews: list[list[list[float]]] = []
+        self.source.connected(now())
+
+    def tenth(self, taken: int | None = None) -> bool:
+        """A tenth of a second in which the backend commits `taken` of the frames under way (None: all)."""
+        self.tenths += 1
+        self.frames.append(a_frame(float(self.tenths)))
+        behind = self.source.behind(self.at)
+        if behind:
+            self.source.show({"bench.1": (self.tenths, float(self.tenths)), "unknown": (self.tenths, 0.0)})
+        if taken is not None:
+            self.backend.acknowledging = False
+        while (message := self.source.next_message(self.at)) is not None:
+            if message[1] == wire.KIND_PREVIEW:
+                self.previews.append(msgspec.msgpack.decode(message)[1])
+                continue
+            for answer in self.backend.take(message):
+                self.source.received(answer, self.at)
+        if taken:
+            committed = min(self.source._committed_seq + taken, self.source._next_seq - 1)
+            self.source.received(wire.encode(wire.Ack(committed, 1 << 20)), self.at)
+        return behind
+
+    @property
+    def at(self) -> Now:
+        return Now(1_800_000_000_000_000 + self.tenths * 100_000, self.tenths * 100_000)
+
+
+def test_a_source_is_behind_a_second_after_nothing_is_acknowledged_any_more() -> None:
+    test = Previewing()
+    assert not any(test.tenth() for _ in range(30))
+    assert [test.tenth(0) for _ in range(20)] == [False] * 10 + [True] * 10
+    assert test.previews == [[[1, tenth, float(tenth)]] for tenth in range(41, 51)]
+
+
+def test_while_a_backlog_drains_a_source_is_behind_until_a_frame_comes_through_in_time() -> None:
+    test = Previewing()
+    for _ in range(100):
+        test.tenth(0)
+    draining = [test.tenth(3) for _ in range(100)]
+    waiting = 100 - 3 * draining.index(False) + draining.index(False)
+    assert 0 <= waiting <= 12, "frames that were waiting when the previews ended"
+    assert draining == sorted(draining, reverse=True), "once it has caught up it is behind no more"
+    assert not test.source._previews
+
+
+def test_a_late_call_alone_is_no_backlog() -> None:
+    """As on a machine that was busy for two seconds."""
+    test = Previewing()
+    test.tenth()
+    test.tenths += 20
+    assert not test.tenth()
+
+
+def test_a_source_that_drains_what_a_dead_process_left_shows_its_present_under_the_numbers_of_that_greeting() -> None:
+    old = Stream(b"o" * 16, 2, [wire.HelloChannel(7, "bench.1", None, "Channel 1", "", "sensor")], False)
+    live = Stream(b"l" * 16, 1, CHANNELS, True)
+    streams = deque([old, live])
+
+    class Two(Shelf):
+        def current(self) -> Stream:
+            return streams[0]
+
+        def frame(self, seq: int) -> tuple[int, bytes] | None:
+            return (seq, frame.numbered(a_frame(1.0), seq)) if seq < streams[0].next_seq else None
+
+        def committed(self, seq: int) -> None:
+            pass
+
+    source, backend = delivery(Two([])), Backend()
+    backend.acknowledging = False
+    source.connected(now())
+    exchange(source, backend)
+    assert not source.behind(now())
+    assert source.behind(now(1.0))
+    source.show({"bench.1": (5, 5.0), "bench.2": (5, 6.0)})
+    message = source.next_message(now(1.0))
+    assert message is not None
+    assert msgspec.msgpack.decode(message) == [wire.KIND_PREVIEW, [[7, 5, 5.0]]]
+
+
+def test_previews_need_no_credit_and_one_for_each_channel_waits_at_most() -> None:
+    source, backend = delivery(Shelf([a_frame(1.0), a_frame(2.0)])), Backend()
+    source.connected(now())
+    source.show({"bench.1": (1, 1.0)})
+    assert kinds(exchange(source, backend)) == [3, 1, 4, 4], "what was shown before the welcome is forgotten"
+    source.received(wire.encode(wire.Credit(0)), now())
+    for t_us in range(100):
+        source.show({"bench.1": (t_us, 1.0)})
+    source.show({"bench.2": (7, 2.0)})
+    message = source.next_message(now())
+    assert message is not None
+    assert msgspec.msgpack.decode(message) == [wire.KIND_PREVIEW, [[1, 99, 1.0], [2, 7, 2.0]]]
+    assert source.next_message(now()) is None
+
+
+def test_channels_that_the_backend_refuses_are_not_shown() -> None:
+    source, backend = delivery(Shelf([a_frame(1.0)])), Backend()
+    backend.refuse_channels = {"bench.2": "somebody else writes it"}
+    source.connected(now())
+    exchange(source, backend)
+    source.show({"bench.2": (1, 1.0)})
+    assert source.next_message(now()) is None
+
+
+def test_numbers_that_close_up_when_a_full_spool_drops_frames_do_not_keep_a_source_behind() -> None:
+    shelf = Shelf(frames := [a_frame(float(n)) for n in range(50)])
+    source, backend = delivery(shelf), Backend()
+    assert not source.behind(now())
+    del frames[10:]
+    source.connected(now())
+    exchange(source, backend)
+    assert source.delivered
+    assert not source.behind(now(2.0))
+    assert not source.behind(now(2.1))

@@ -61,7 +61,8 @@ async def break_and_mend(backend: Backend, library: Path, place: Path, source: s
             if sabotage is None:
                 await station.until(lambda: len(station.said("spool_disk_failed")) > fails)
             else:
-                await station.read_more(200)
+                failed = disk.failed
+                await station.until(lambda: disk.failed >= failed + 3)
             disk.mend()
             if sabotage is None:
                 await station.until(lambda: len(station.said("spool_disk_works")) > works)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from webmacs_controller import __main__ as command
-from webmacs_controller import spool
+from webmacs_controller import protocol, spool
 from webmacs_controller.sdk import Channel, Column, DeviceError, Readings, Settings, SyncDevice
 
 CHANNEL: Final = 1 << 40
@@ -50,6 +50,8 @@ class PluginSettings(Settings, frozen=True):
     """The second channel is infinite in every so manieth read."""
     disk_retry_s: float = 10.0
     """Of the spool, so that a test need not wait as long as an operator would."""
+    refused_retry_s: float = 10.0
+    """Of the delivery, likewise."""
 
 
 class RampDevice(SyncDevice):
@@ -102,6 +104,7 @@ class RampDevice(SyncDevice):
 
 def make(settings: PluginSettings) -> RampDevice:
     spool.DISK_RETRY_US = int(settings.disk_retry_s * 1e6)  # type: ignore[misc]
+    protocol.REFUSED_RETRY_US = int(settings.refused_retry_s * 1e6)  # type: ignore[misc]
     return RampDevice(settings)
 
 

@@ -39,6 +39,7 @@ class Source:
         self._credential = credential
         self.stream = stream or os.urandom(16)
         self.acked = 0
+        self.credit_bytes = 0
         self.nacks: list[wire.Nack] = []
         self._messages: asyncio.Queue[wire.FromBackend | str | None] = asyncio.Queue()
         """None: the connection has ended"""
@@ -66,6 +67,8 @@ class Source:
                 decoded = message if isinstance(message, str) else wire.decode_from_backend(message)
                 if isinstance(decoded, wire.Ack):
                     self.acked = max(self.acked, decoded.committed_seq)
+                if isinstance(decoded, wire.Welcome | wire.Ack | wire.Credit):
+                    self.credit_bytes = decoded.credit_bytes
                 if isinstance(decoded, wire.Nack):
                     self.nacks.append(decoded)
                 self._messages.put_nowait(decoded)

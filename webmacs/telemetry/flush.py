@@ -34,6 +34,9 @@ RUNS_PER_S_PER_MS: Final = 500
 """... or for each so many runs: rows are what PostgreSQL pays for, and in thousands they cost half (`latest`: 12 and 7 us)."""
 BUFFER_BYTES_MAX: Final = 256 * 1024 * 1024
 """Undrained column buffers; beyond it sockets are left unread until a commit makes room."""
+CROWDED_BYTES: Final = BUFFER_BYTES_MAX // 2
+"""Beyond it whoever sends loses its credit until its next commit. Its socket is read on, for previews; the rest of the buffers is for
+what is under way."""
 RETRY_S_MIN: Final = 0.05
 RETRY_S_MAX: Final = 1.0
 STATEMENT_S_MAX: Final = 30.0
@@ -99,6 +102,11 @@ class Flusher:
     def wake(self) -> None:
         """Something was buffered."""
         self._wanted.set()
+
+    @property
+    def crowded(self) -> bool:
+        """The buffers fill faster than they are stored: time to withdraw credit, before sockets are left unread."""
+        return self._core.buffered_bytes > CROWDED_BYTES
 
     async def room(self) -> None:
         """Waits while the buffers are full."""

@@ -178,6 +178,10 @@ class Intake:
         """A message that holds no number of its own was refused: only counted."""
         self._vitals.refused += 1
 
+    @property
+    def crowded(self) -> bool:
+        return self._flusher.crowded
+
     async def room(self) -> None:
         await self._flusher.room()
 

@@ -134,6 +134,8 @@ class TelemetrySocket(SupervisedSocket):
             case Verdict.TAKE:
                 self._delivery.take(seq, len(frame))
                 self._intake.accept(self.connection, frame)
+                if self._intake.crowded:
+                    self._send(wire.Credit(0))  # the acknowledgement of this frame gives it back
                 while self._delivery.over(credit_for(self._intake.connections)):
                     await self._intake.flushed()
                 await self._intake.room()
