@@ -57,7 +57,10 @@ class Timeline:
         return utc0_us + max(elapsed_us // 2, elapsed_us - ahead_us)  # half speed until `ahead_us` is made good, then full
 
     def rebase(self, now: Now) -> int | None:
-        """Follows the wall clock. Returns by how many µs it was set, when it was; None otherwise."""
+        """Follows the wall clock. Returns by how many µs it was set, when it was; None otherwise. A clock that was lost while we run is
+        not followed: times go on by the monotonic clock until it is set again."""
+        if self.known and now.wall_us < EARLIEST_US:
+            return None
         utc_us = self.at(now.monotonic_us)
         off_us = now.wall_us - utc_us
         still_ahead_us = max(0, self._anchor[2] - (now.monotonic_us - self._anchor[0]) // 2)

@@ -55,6 +55,16 @@ def test_a_clock_that_was_years_ahead_is_followed_back_at_once_because_nothing_o
     assert timeline.at(later.monotonic_us) == later.wall_us
 
 
+def test_a_clock_that_is_lost_while_it_runs_is_not_followed() -> None:
+    timeline = Timeline(START)
+    timeline.rebase(Now(START.wall_us + HOUR_US, START.monotonic_us))
+    assert timeline.rebase(Now(1_000_000, START.monotonic_us + 1_000_000)) is None
+    assert timeline.known
+    assert timeline.at(START.monotonic_us + 2_000_000) == START.wall_us + HOUR_US + 2_000_000
+    assert timeline.rebase(Now(START.wall_us + 3_000_000, START.monotonic_us + 3_000_000)) == -HOUR_US
+    assert timeline.at(START.monotonic_us + 3_000_000) == START.wall_us + HOUR_US + 3_000_000
+
+
 def test_a_clock_that_was_never_set_is_not_known() -> None:
     timeline = Timeline(Now(5_000_000, 1_000))
     assert not timeline.known
