@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
+import psutil
 import pytest
 import uvloop
 from parts.backend import Backend
@@ -27,6 +28,14 @@ TEMPLATE = "webmacs"
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def nothing_left_running() -> AsyncIterator[None]:
+    """What a failed test left running is ended, or the event loop would wait for it for ever."""
+    yield
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
 
 
 @pytest.fixture(scope="session")

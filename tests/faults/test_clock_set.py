@@ -59,10 +59,14 @@ async def drift(clocks: Clocks) -> list[float]:
     return []
 
 
+BOOT_S = time.time()
+"""What the clock lacks that says 1970 at boot."""
+
+
 async def start_in_1970(clocks: Clocks) -> list[float]:
     """No backend is reached before the clock is set."""
     await clocks.set(0.0)
-    return [time.time()]
+    return [BOOT_S]
 
 
 async def start_years_ahead(clocks: Clocks) -> list[float]:
@@ -75,7 +79,7 @@ STORIES: dict[str, tuple[float, Callable[[Clocks], Awaitable[list[float]]]]] = {
     "set back a little": (0.0, set_back_a_little),
     "set back between two processes": (0.0, kill_between_two_times),
     "500 ppm too fast": (0.0, drift),
-    "1970 at boot": (-time.time(), start_in_1970),
+    "1970 at boot": (-BOOT_S, start_in_1970),
     "years ahead at boot": (9 * 365 * 86_400.0, start_years_ahead),
 }
 """name -> how far the clock is off at the start, and what happens then; it returns the corrections that must be on record, in s"""

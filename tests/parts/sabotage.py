@@ -30,7 +30,7 @@ from webmacs.commands import serve
 from webmacs.http import route, socket
 from webmacs.ingest_core import Drained
 from webmacs.settings import Settings
-from webmacs.storage import runs
+from webmacs.storage import latest, runs
 from webmacs.telemetry import flush, sources
 from webmacs.telemetry.flush import Flusher, Void
 from webmacs.telemetry.sources import Delivered
@@ -101,6 +101,7 @@ def seq_outside_transaction(patch: pytest.MonkeyPatch) -> None:
         finally:
             aside.terminate()
         await asyncio.sleep(WINDOW_S)
+        await latest.advance(conn, [d.segment.latest for d in delivered if d.segment.runs])
         await sources.advance(conn, delivered, self._owner, self._number)
         await sources.declare(conn, delivered)
 
