@@ -11,9 +11,11 @@ import time
 from datetime import datetime
 
 import uvloop
+from webmacs_controller.wire import SILENCE_S_MAX
 from websockets.asyncio.client import ClientConnection, connect
 
 CONNECTING_MAX = 16
+PING_S = SILENCE_S_MAX / 3
 STAMP = '"timestamp":"'
 
 
@@ -24,12 +26,14 @@ async def main(wanted: dict[str, object]) -> None:
     delays_ms: list[float] = []
     counts = [0] * sockets
     counting = False
+    tasks: list[asyncio.Task[None]] = []
 
     async def enter(number: int) -> ClientConnection:
         async with entering:
             headers = {"Authorization": f"Bearer {tokens[number % len(tokens)]}"}
             socket = await connect(str(wanted["url"]), additional_headers=headers, compression=None, ping_interval=None, max_size=None)
             await socket.send(subscription)
+            tasks.append(asyncio.create_task(live(socket)))
             while '"snapshot"' not in str(await socket.recv())[:40]:
                 pass
             return socket
@@ -45,15 +49,14 @@ async def main(wanted: dict[str, object]) -> None:
 
     async def live(socket: ClientConnection) -> None:
         while True:
-            await asyncio.sleep(10)
+            await asyncio.sleep(PING_S)
             await socket.send('{"type":"ping"}')
 
     opened = await asyncio.gather(*(enter(number) for number in range(sockets)))
     stuck = await asyncio.gather(*(enter(-1) for _ in range(int(wanted["stuck"]))))  # type: ignore[call-overload]
     for socket in stuck:  # what it has said so far is all that it will hear
         socket.transport.pause_reading()
-    tasks = [asyncio.create_task(watch(number, socket)) for number, socket in enumerate(opened)]
-    tasks += [asyncio.create_task(live(socket)) for socket in opened]
+    tasks += [asyncio.create_task(watch(number, socket)) for number, socket in enumerate(opened)]
     print("watching", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     counting = True
