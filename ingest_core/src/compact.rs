@@ -14,9 +14,9 @@ use crate::run::{cut, cut_long, newest_written, packed_runs, Run, SETTLED_READIN
 pub const SMALL_RUNS: usize = 64;
 /// The most rows of one event that a plan looks at; what comes later in time is left for another one.
 pub const RUNS_MAX: usize = 20_000;
-/// One plan's readings, 12 MiB of raw payload: what a transaction holds in memory. More only where many long runs begin at the same
+/// One plan's readings, 3 MiB of raw payload: what a transaction holds in memory. More only where many long runs begin at the same
 /// instant: these are taken together.
-pub const READINGS_MAX: i64 = 1 << 20;
+pub const READINGS_MAX: i64 = 1 << 18;
 
 /// A row of `datapoints` less what a plan does not need.
 #[derive(Clone, Copy, Debug)]
