@@ -1,10 +1,7 @@
 """Previews: while nothing can be stored the watchers see the present, marked as such, and nothing of it is kept."""
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +12,7 @@ import pytest
 from fanout.test_stream import ask, expect, now_us, stream
 from parts import stored
 from parts.backend import make_source, make_user, sign_in
+from parts.controller import run_controller
 from parts.source import Source, data
 from parts.system import System, run_system
 from webmacs_controller import wire
@@ -96,27 +94,8 @@ async def test_a_source_that_keeps_its_credit_is_heard_though_the_buffers_are_fu
         assert source.nacks == []
 
 
-@asynccontextmanager
-async def controller(system: System, name: str, folder: Path) -> AsyncIterator[None]:
-    """The real one, with the simulated plant."""
-    file = folder / "credential"
-    file.write_text(await make_source(system.database, name))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "webmacs_controller", "run", "--device", "simulated"),
-        *("--url", f"{system.backend.sockets}/ws/controller/telemetry", "--credential-file", str(file), "--spool", str(folder / "spool")),
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2] / "controller")},
-        stderr=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
-        assert await process.wait() == 0
-
-
 async def test_a_controller_shows_its_present_until_what_it_has_kept_is_stored(system: System, token: str, tmp_path: Path) -> None:
-    async with controller(system, "patient plant", tmp_path), stream(system.backend, token) as socket:
+    async with run_controller(system, "patient plant", tmp_path), stream(system.backend, token) as socket:
         await ask(socket, type="subscribe", events="all", interval_ms=20)
         conn = await asyncpg.connect(system.database)
         while (event := await conn.fetchval("SELECT public_id::text FROM events WHERE channel_key = 'simulated.tank_level'")) is None:

@@ -88,9 +88,9 @@ export interface Span {
 
 const rfc3339 = (us: number): string => new Date(us / 1000).toISOString()
 
-/** Readings of up to 20 channels as buckets with their extremes; a bucket of one reading is that reading. */
+/** Readings of up to 20 channels as buckets of equal width with their extremes; a bucket of one reading is that reading. */
 export async function series(ids: readonly string[], span: Span, maxPoints: number): Promise<Series[]> {
-  const body = { event_public_ids: [...ids], from: rfc3339(span.fromUs), to: rfc3339(span.toUs), max_points: maxPoints, grid: false }
+  const body = { event_public_ids: [...ids], from: rfc3339(span.fromUs), to: rfc3339(span.toUs), max_points: maxPoints, grid: true }
   return (await authorized(http.POST('/api/v1/datapoints/series', { body }))).series
 }
 

@@ -1,12 +1,12 @@
 import { describe, expect, it } from 'vitest'
 import { channel } from '@/testing/channel'
-import { axisBounds, decimation, panesOf, silence, spread, type Curve } from './bands'
+import { axisBounds, decimation, extent, firstPreview, newestOf, panesOf, shownReadings, silence, spread, type Curve } from './bands'
 import { Ring } from './ring'
 
 function curve(times: number[], slot = 0, unit = '%', n = 1, created = 0): Curve {
   const ring = new Ring(1, 10_000)
   for (const time of times) ring.push(time, 1, 1, 1, n)
-  return { channel: channel({ name: `c${slot}`, unit, expected_interval_ms: 1000, created_on: new Date(created).toISOString() }), ring, slot }
+  return { channel: channel({ name: `c${slot}`, unit, expected_interval_ms: 1000, created_on: new Date(created).toISOString() }), ring, previews: null, slot }
 }
 
 const every = (from: number, to: number, step = 1000): number[] => Array.from({ length: Math.floor((to - from) / step) + 1 }, (_, i) => from + i * step)
@@ -80,4 +80,42 @@ it('decimation tells the worst curve', () => {
 it('labels that would overlap are moved apart and stay inside', () => {
   expect(spread([10, 12, 14], 14, 0, 100)).toEqual([10, 24, 38])
   expect(spread([90, 95, 99], 14, 0, 100)).toEqual([72, 86, 100])
+})
+
+describe('previews', () => {
+  /** Stored up to 10 s, shown from 9 s to 30 s with the value 7. */
+  function ahead(): Curve {
+    const previews = new Ring(1, 100)
+    for (const time of every(9_000, 30_000)) previews.push(time, 7, 7, 7, 1)
+    return { ...curve(every(0, 10_000)), previews }
+  }
+
+  it('count from the first one that is newer than everything stored', () => {
+    const one = ahead()
+    expect(one.previews!.to(firstPreview(one))).toBe(11_000)
+    expect(newestOf(one)).toEqual({ time: 30_000, value: 7, preview: true })
+  })
+
+  it('are gone when what is stored has come as far, whatever is still remembered of them', () => {
+    const one = ahead()
+    one.ring.push(30_000, 1, 1, 1, 1)
+    expect(firstPreview(one)).toBe(one.previews!.length)
+    expect(newestOf(one)).toEqual({ time: 30_000, value: 1, preview: false })
+    expect(extent([one], 0, 40_000)).toEqual({ min: 1, max: 1 })
+  })
+
+  it('are no silence, and the axis has room for them', () => {
+    expect(silence([ahead()], 0, 31_000)).toEqual([])
+    expect(extent([ahead()], 0, 31_000)).toEqual({ min: 1, max: 7 })
+  })
+
+  it('do not hide that readings were lost', () => {
+    const one = ahead()
+    one.ring.push(30_000, 1, 1, 1, 1)
+    expect(silence([one], 0, 31_000)).toEqual([{ from: 10_000, to: 30_000 }])
+  })
+})
+
+it('the readings behind whole points are counted, with the stretch that they fill', () => {
+  expect(shownReadings([curve(every(0, 10_000), 0, '%', 5)], 500, 4_500)).toEqual({ count: 20, from: 1_000, to: 4_000 })
 })

@@ -11,6 +11,8 @@ export interface Stretch {
 export interface Curve {
   channel: Channel
   ring: Ring
+  /** Readings shown before they were stored, if there were any: see `firstPreview`. */
+  previews: Ring | null
   /** Place among the chosen channels, from 0: says colour and dash. */
   slot: number
 }
@@ -45,6 +47,21 @@ export function panesOf(curves: readonly Curve[]): Pane[] {
   return [...panes.values()]
 }
 
+/** The index of the first preview that is newer than everything stored; `length` when the ring of previews holds none. */
+export function firstPreview({ ring, previews }: Curve): number {
+  if (!previews) return 0
+  if (Number.isNaN(ring.newest)) return 0
+  const first = previews.indexAt(ring.newest)
+  return first < previews.length && previews.to(first) === ring.newest ? first + 1 : first
+}
+
+/** What a curve shows last, stored or not; null when nothing. */
+export function newestOf(curve: Curve): { time: number; value: number; preview: boolean } | null {
+  const { ring, previews } = curve
+  if (previews && firstPreview(curve) < previews.length) return { time: previews.newest, value: previews.last(previews.length - 1), preview: true }
+  return ring.length ? { time: ring.newest, value: ring.last(ring.length - 1), preview: false } : null
+}
+
 /** From which distance between two readings the curve is interrupted, ms. */
 export const gapAfterMs = (channel: Channel): number => staleAfterMs(channel.expected_interval_ms)
 
@@ -53,15 +70,24 @@ export function silence(curves: readonly Curve[], start: number, to: number): St
   const from = Math.max(start, Math.min(...curves.map((curve) => Date.parse(curve.channel.created_on))))
   if (from >= to) return []
   const covered: Stretch[] = []
-  for (const { channel, ring } of curves) {
+  for (const curve of curves) {
+    const { channel, ring, previews } = curve
     const reach = gapAfterMs(channel)
-    let open: Stretch | null = null
-    for (let i = ring.indexAt(from); i < ring.length && ring.from(i) <= to; i += 1) {
-      if (open && ring.from(i) - open.to <= reach) open.to = ring.to(i)
-      else covered.push((open = { from: ring.from(i), to: ring.to(i) }))
+    const own: Stretch[] = []
+    const cover = (readings: Ring, first: number): void => {
+      for (let i = first; i < readings.length && readings.from(i) <= to; i += 1) {
+        const open = own.at(-1)
+        if (open && readings.from(i) - open.to <= reach) open.to = readings.to(i)
+        else own.push({ from: readings.from(i), to: readings.to(i) })
+      }
     }
+    cover(ring, ring.indexAt(from))
+    // What is not stored yet is not missing.
+    if (previews) cover(previews, Math.max(firstPreview(curve), previews.indexAt(from)))
     // The time between the last reading and now is no gap before the channel counts as stale.
-    if (open && to - open.to <= reach) open.to = to
+    const last = own.at(-1)
+    if (last && to - last.to <= reach) last.to = to
+    covered.push(...own)
     const first = ring.length ? ring.indexAt(from) : -1
     if (first > 0 && first < ring.length && ring.from(first) - ring.to(first - 1) <= reach) covered.push({ from, to: ring.from(first) })
   }
@@ -86,11 +112,15 @@ export interface Bounds {
 export function extent(curves: readonly Curve[], from: number, to: number): Bounds | null {
   let min = Infinity
   let max = -Infinity
-  for (const { ring } of curves) {
-    for (let i = ring.indexAt(from); i < ring.length && ring.from(i) <= to; i += 1) {
-      min = Math.min(min, ring.min(i))
-      max = Math.max(max, ring.max(i))
+  const include = (readings: Ring, first: number): void => {
+    for (let i = first; i < readings.length && readings.from(i) <= to; i += 1) {
+      min = Math.min(min, readings.min(i))
+      max = Math.max(max, readings.max(i))
     }
+  }
+  for (const curve of curves) {
+    include(curve.ring, curve.ring.indexAt(from))
+    if (curve.previews) include(curve.previews, Math.max(firstPreview(curve), curve.previews.indexAt(from)))
   }
   return min <= max ? { min, max } : null
 }
@@ -149,6 +179,20 @@ export function decimation(curves: readonly Curve[], from: number, to: number): 
     if (points) worst = Math.max(worst, readings / points)
   }
   return worst
+}
+
+/** How many stored readings stand behind the whole points of [from, to], and the first and the last instant of those points (ms). */
+export function shownReadings(curves: readonly Curve[], from: number, to: number): { count: number; from: number; to: number } {
+  const shown = { count: 0, from: Infinity, to: -Infinity }
+  for (const { ring } of curves) {
+    for (let i = ring.indexAt(from); i < ring.length && ring.to(i) <= to; i += 1) {
+      if (ring.from(i) < from) continue
+      shown.count += ring.n(i)
+      shown.from = Math.min(shown.from, ring.from(i))
+      shown.to = Math.max(shown.to, ring.to(i))
+    }
+  }
+  return shown
 }
 
 /** Heights for labels at `wanted` (ascending px) with at least `gap` between them, inside [top, bottom]. */

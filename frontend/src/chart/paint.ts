@@ -1,7 +1,7 @@
 /** Draws curves into a uPlot canvas from their rings: envelope, line, gaps, end labels. All sizes in CSS px, scaled by `ratio`. */
 import type uPlot from 'uplot'
 import { formatSpan, formatValue } from '@/ui/format'
-import { colourOf, dashOf, gapAfterMs, spread, type Curve, type Stretch } from './bands'
+import { colourOf, dashOf, firstPreview, gapAfterMs, newestOf, spread, type Curve, type Stretch } from './bands'
 
 /** The tokens a canvas needs; it cannot read CSS variables by itself. */
 export interface Paints {
@@ -17,10 +17,13 @@ export interface Paints {
 
 const FONT = "11px 'Inter Variable', system-ui, sans-serif"
 const LABEL_FONT = "550 11px 'Inter Variable', system-ui, sans-serif"
+const PREVIEW_FONT = `italic ${LABEL_FONT}`
 export const LABEL_GAP = 14
 const KEY = 14
 const DOT_FROM_PX = 6
 const SIMULATED_STRIP = 5
+const PREVIEW_DASH = [2, 3]
+const PREVIEW_DOT = 3
 
 export function readPaints(element: Element): Paints {
   const style = getComputedStyle(element)
@@ -38,6 +41,7 @@ export function readPaints(element: Element): Paints {
 }
 
 export const font = FONT
+const scaled = (text: string): string => text.replace('11px', `${11 * devicePixelRatio}px`)
 
 interface Frame {
   plot: uPlot
@@ -76,17 +80,56 @@ export function paintSilence(frame: Frame, stretches: readonly Stretch[], causeO
     const right = Math.min(bbox.left + bbox.width, plot.valToPos(stretch.to, 'x', true))
     if (right - left < 1) continue
     hatched(context, paints, left, bbox.top, right - left, bbox.height, ratio)
-    const words = [`no readings ${formatSpan(stretch.to - stretch.from)}`, causeOf(stretch)].filter(Boolean).join(', ')
-    context.font = FONT.replace('11px', `${11 * ratio}px`)
-    const width = context.measureText(words).width
-    if (width + 12 * ratio > right - left) continue
+    write(frame, [`no readings ${formatSpan(stretch.to - stretch.from)}`, causeOf(stretch)].filter(Boolean).join(', '), (left + right) / 2, right - left)
+  }
+}
+
+/** A note at the top of a stretch, where there is room for it. */
+function write(frame: Frame, text: string, middle: number, least: number): void {
+  const { plot, paints } = frame
+  const { ctx: context, bbox } = plot
+  const ratio = devicePixelRatio
+  context.save() // uPlot remembers what it has set
+  context.font = scaled(FONT)
+  const width = context.measureText(text).width
+  if (width + 12 * ratio <= least) {
     context.fillStyle = paints.gap
-    context.fillRect((left + right) / 2 - width / 2 - 4 * ratio, bbox.top + 5 * ratio, width + 8 * ratio, 16 * ratio)
+    context.fillRect(middle - width / 2 - 4 * ratio, bbox.top + 5 * ratio, width + 8 * ratio, 16 * ratio)
     context.fillStyle = paints.axis
     context.textAlign = 'center'
     context.textBaseline = 'middle'
-    context.fillText(words, (left + right) / 2, bbox.top + 13 * ratio)
+    context.fillText(text, middle, bbox.top + 13 * ratio)
   }
+  context.restore()
+}
+
+/** Behind the newest stored reading of those curves that go on without being stored: another ground, its edge and the word. */
+export function paintUnstored(frame: Frame, curves: readonly Curve[]): void {
+  const { plot, paints, to } = frame
+  const { ctx: context, bbox } = plot
+  const ratio = devicePixelRatio
+  const begins = curves.flatMap((curve) => {
+    const first = firstPreview(curve)
+    if (!curve.previews || first >= curve.previews.length) return []
+    return [Number.isNaN(curve.ring.newest) ? curve.previews.from(first) : curve.ring.newest]
+  })
+  if (begins.length === 0) return
+  const edge = bbox.left + bbox.width
+  const left = Math.max(bbox.left, plot.valToPos(Math.min(...begins), 'x', true))
+  const right = Math.min(edge, plot.valToPos(to, 'x', true))
+  if (right - left < 1) return
+  context.save()
+  context.fillStyle = paints.gap
+  context.fillRect(left, bbox.top, right - left, bbox.height)
+  context.strokeStyle = paints.line
+  context.lineWidth = ratio
+  context.setLineDash([ratio, 3 * ratio])
+  context.beginPath()
+  context.moveTo(left, bbox.top)
+  context.lineTo(left, bbox.top + bbox.height)
+  context.stroke()
+  context.restore()
+  write(frame, 'not stored yet', (left + right) / 2, right - left)
 }
 
 /** What was painted of a curve: its points, the breaks in its line, the longest step between two points and the newest, ms. */
@@ -95,6 +138,8 @@ export interface Painted {
   breaks: number
   widest: number
   newest: number
+  /** Points of readings that are not stored. */
+  previews: number
 }
 
 /** One curve: the band from smallest to largest, the line through the last of each bucket, a break where readings are missing. */
@@ -176,8 +221,9 @@ export function paintCurve(frame: Frame, curve: Curve, shared: boolean): Painted
   context.fillStyle = colour
   context.fill(dots)
 
+  const previews = paintPreviews(frame, curve, x, y)
   const newest = ring.newest
-  if (end > first && end === ring.length && now - newest > reach && newest < to) {
+  if (previews === 0 && end > first && end === ring.length && now - newest > reach && newest < to) {
     const left = x(newest)
     const right = x(Math.min(now, to))
     context.strokeStyle = paints.line
@@ -186,7 +232,44 @@ export function paintCurve(frame: Frame, curve: Curve, shared: boolean): Painted
     context.strokeRect(left, y(ring.last(end - 1)) - 9 * ratio, right - left, 18 * ratio)
   }
   context.restore()
-  return { points: end - first, breaks, widest, newest: end > first ? ring.to(end - 1) : 0 }
+  return { points: end - first, breaks, widest, newest: end > first ? ring.to(end - 1) : 0, previews }
+}
+
+/** The part of a curve that is not stored: dotted, from the newest stored reading on, with a hollow end. Gives the points. */
+function paintPreviews(frame: Frame, curve: Curve, x: (time: number) => number, y: (value: number) => number): number {
+  const { plot, paints, from, to } = frame
+  const { previews, ring, channel, slot } = curve
+  if (!previews) return 0
+  const context = plot.ctx
+  const ratio = devicePixelRatio
+  const reach = gapAfterMs(channel)
+  const stored = ring.length - 1
+  let before = stored >= 0 ? ring.to(stored) : Number.NaN
+  let points = 0
+  const line = new Path2D()
+  if (stored >= 0) line.moveTo(x(before), y(ring.last(stored)))
+  let end: [number, number] | null = null
+  for (let i = firstPreview(curve); i < previews.length && previews.from(i) <= to; i += 1) {
+    const point: [number, number] = [x(previews.to(i)), y(previews.last(i))]
+    if (previews.from(i) - before <= reach) line.lineTo(...point)
+    else line.moveTo(...point)
+    before = previews.to(i)
+    if (before < from) continue
+    end = point
+    points += 1
+  }
+  if (!end) return 0
+  context.strokeStyle = paints.series[colourOf(slot) - 1]!
+  context.lineWidth = 1.5 * ratio
+  context.setLineDash(PREVIEW_DASH.map((length) => length * ratio))
+  context.stroke(line)
+  context.setLineDash([])
+  const dot = new Path2D()
+  dot.arc(end[0], end[1], PREVIEW_DOT * ratio, 0, Math.PI * 2)
+  context.fillStyle = paints.surface
+  context.fill(dot)
+  context.stroke(dot)
+  return points
 }
 
 /** A strip at the left edge: at least one curve here was never measured. */
@@ -203,8 +286,10 @@ export function paintLabels(frame: Frame, curves: readonly Curve[], width: numbe
   const ratio = devicePixelRatio
   const rows = curves
     .map((curve) => {
+      const newest = newestOf(curve)
+      if (newest?.preview && newest.time <= to) return { curve, ...newest }
       const index = Math.min(curve.ring.indexAt(to), curve.ring.length - 1)
-      return index < 0 ? null : { curve, time: curve.ring.to(index), value: curve.ring.last(index) }
+      return index < 0 ? null : { curve, time: curve.ring.to(index), value: curve.ring.last(index), preview: false }
     })
     .filter((row) => row !== null)
     .map((row) => ({ ...row, at: plot.valToPos(row.value, 'y', true) }))
@@ -214,7 +299,7 @@ export function paintLabels(frame: Frame, curves: readonly Curve[], width: numbe
   const left = edge + 8 * ratio
   const right = edge + (width - 10) * ratio
   context.save()
-  context.font = LABEL_FONT.replace('11px', `${11 * ratio}px`)
+  context.font = scaled(LABEL_FONT)
   context.textBaseline = 'middle'
   for (const [i, row] of rows.entries()) {
     const y = heights[i]!
@@ -235,7 +320,9 @@ export function paintLabels(frame: Frame, curves: readonly Curve[], width: numbe
     context.fillStyle = paints.text
     const value = formatValue(row.value, row.curve.channel.decimals)
     context.textAlign = 'right'
+    context.font = scaled(row.preview ? PREVIEW_FONT : LABEL_FONT)
     context.fillText(value, right, y)
+    context.font = scaled(LABEL_FONT)
     context.textAlign = 'left'
     const room = right - context.measureText(value).width - 8 * ratio - (left + (KEY + 5) * ratio)
     context.fillText(cut(context, row.curve.channel.name, room), left + (KEY + 5) * ratio, y)

@@ -17,7 +17,7 @@ let refuse = false
 function seriesOf(body: unknown): unknown {
   const { event_public_ids: ids, from, to } = body as { event_public_ids: string[]; from: string; to: string }
   const seconds: number[] = []
-  for (let t = Math.ceil(Date.parse(from) / 1000) * 1000; t <= Math.min(Date.parse(to), Date.now()); t += 1000) seconds.push(t)
+  for (let t = Math.ceil(Date.parse(from) / 1000) * 1000; t < Date.parse(to) && t <= Date.now(); t += 1000) seconds.push(t)
   const values = seconds.map((t) => (t - START) / 1000)
   const at = seconds.map((t) => t * 1000)
   return { series: ids.map((id) => ({ event_public_id: id, t0: at, t1: at, min: values, max: values, avg: values, last: values, n: values.map(() => 1) })) }
@@ -135,6 +135,62 @@ describe('a trend', () => {
     expect(seconds(trend)).toEqual(run(-120, 2))
   })
 
+  it('reads a whole backlog anew when it has been stored, however it came', async () => {
+    backend()
+    const { trend } = await trendOf()
+    for (let second = 5; second <= 60; second += 5) {
+      await pass(second)
+      socket().say({ type: 'pong' })
+    }
+    for (let second = 3; second < 60; second += 3) {
+      say(second, { min: second - 2, n: 3 }) // ticks of three readings each, a minute late and later less
+      await vi.advanceTimersByTimeAsync(10)
+    }
+    await pass(61)
+    say(61, { min: 60, n: 2 })
+    await vi.advanceTimersByTimeAsync(900)
+    expect(seconds(trend)).toEqual(run(-120, 61))
+    const ring = trend.rings.value.get('cpu')!
+    expect(Array.from({ length: ring.length }, (_, i) => ring.n(i)).every((n) => n === 1)).toBe(true)
+    await vi.advanceTimersByTimeAsync(2000)
+    expect(trend.pendingFrom.value).toBeNull()
+  })
+
+  it('has no reading twice that came by the stream while the history was under way', async () => {
+    let answer: () => void = () => undefined
+    fakeBackend(async ({ path, body }) => {
+      if (path.endsWith('/socket-ticket')) return { body: { ticket: 't', expires_on: '' } }
+      if (path.endsWith('/gaps')) return { body: { data: [] } }
+      const taken = seriesOf(body)
+      await new Promise<void>((resolve) => (answer = resolve))
+      return { body: taken }
+    })
+    const { trend } = await trendOf(600_000 * 60) // buckets of a minute: stream and history share the newest
+    say(0)
+    await pass(1)
+    say(1)
+    answer()
+    for (let second = 2; second <= 130; second += 1) {
+      await pass(second)
+      say(second)
+      answer()
+    }
+    const ring = trend.rings.value.get('cpu')!
+    const readings = Array.from({ length: ring.length }, (_, i) => (ring.to(i) > START ? ring.n(i) : 0)).reduce((sum, n) => sum + n, 0)
+    expect(readings).toBe(130)
+  })
+
+  it('keeps previews apart from what is stored', async () => {
+    backend()
+    const { trend } = await trendOf()
+    await pass(1)
+    const preview = { event_public_id: 'cpu', timestamp: new Date(START + 1000).toISOString(), value: 9 }
+    socket().say({ type: 'datapoints_batch', datapoints: [], previews: [preview, { ...preview, event_public_id: 'another' }] })
+    expect(seconds(trend)).toEqual(run(-120, 0))
+    expect([...trend.previews.value.keys()]).toEqual(['cpu'])
+    expect(trend.previews.value.get('cpu')!.newest).toBe(START + 1000)
+  })
+
   it('keeps the extremes of a tick', async () => {
     backend()
     const { trend } = await trendOf()
@@ -158,6 +214,6 @@ describe('a trend', () => {
     trend.reload()
     await settle()
     expect(trend.state.value).toBe('ready')
-    expect(seconds(trend)).toEqual(run(-599, 0))
+    expect(seconds(trend)).toEqual(run(-600, 0))
   })
 })

@@ -25,6 +25,30 @@ describe('the newest readings', () => {
     expect(latest.read('a')?.preview).toBe(false)
   })
 
+  it('go on showing a preview while a backlog is stored that has not come as far', () => {
+    const latest = new Latest()
+    latest.putPreview('a', 1000, 7)
+    latest.put('a', 900, 6, 6, 6, 100)
+    expect(latest.read('a')).toMatchObject({ time: 1000, value: 7, preview: true })
+    latest.put('a', 1001, 8, 8, 8, 1)
+    expect(latest.read('a')).toMatchObject({ time: 1001, value: 8, preview: false })
+  })
+
+  it('never let a preview take the place of a stored reading that is as new', () => {
+    const latest = new Latest()
+    latest.put('a', 1000, 7, 7, 7, 1)
+    latest.putPreview('a', 1000, 9)
+    expect(latest.read('a')).toMatchObject({ value: 7, preview: false })
+  })
+
+  it('tell how many channels show what is not stored, as long as somebody shows it', () => {
+    const latest = new Latest()
+    latest.put('a', 1000, 7, 7, 7, 1)
+    latest.putPreview('b', 1000, 7)
+    latest.putPreview('c', 2000, 7)
+    expect([latest.unstored(0), latest.unstored(1500), latest.unstored(3000)]).toEqual([2, 1, 0])
+  })
+
   it('are nothing before the first reading', () => {
     expect(new Latest().read('a')).toBeNull()
     expect(new Latest().timeOf('a')).toBeNaN()

@@ -52,10 +52,13 @@ export class Latest {
     this.version = longer(this.version, new Uint32Array(this.capacity))
   }
 
-  /** Takes a stored reading. One older than what is known changes nothing: late readings are history, not the present. */
+  /**
+   * Takes a stored reading. One older than what is known changes nothing: late readings are history, not the present, and a backlog that is
+   * being stored does not hide a preview before it has come as far.
+   */
   put(id: string, time: number, value: number, min: number, max: number, n: number): void {
     const slot = this.slotOf(id)
-    if (this.isPreview[slot] === 0 && this.time[slot]! > time) return
+    if (this.time[slot]! > time) return
     this.write(slot, time, value, min, max, n, 0)
   }
 
@@ -86,6 +89,13 @@ export class Latest {
   versionOf(id: string): number {
     const slot = this.slots.get(id)
     return slot === undefined ? 0 : this.version[slot]!
+  }
+
+  /** How many channels show a reading that is not stored, sampled at `since` or later (ms). */
+  unstored(since: number): number {
+    let count = 0
+    for (let slot = 0; slot < this.slots.size; slot += 1) if (this.isPreview[slot] === 1 && this.time[slot]! >= since) count += 1
+    return count
   }
 
   read(id: string): Reading | null {

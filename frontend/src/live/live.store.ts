@@ -6,7 +6,7 @@ import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
 import { socketTicket } from '@/api/client'
 import { Latest } from './latest'
-import type { Datapoint, SourceStatus, StatusMessage, StreamMessage } from './messages'
+import type { Datapoint, Preview, SourceStatus, StatusMessage, StreamMessage } from './messages'
 import { createStream, STREAM_PATH, type StreamState } from './stream'
 
 /** How often the backend is asked for a batch. Ten a second is what an eye follows; more would be drawn for nobody. */
@@ -17,19 +17,30 @@ const OFFSET_SAMPLES = 60
 /** Before there are so many, messages held up while the page was loading would make every delay look like none. */
 const OFFSET_SAMPLES_MIN = 3
 const LATENCY_SAMPLES = 600
+/** A preview older than this is no sign any more that its source is there and catching up. */
+const PREVIEW_FRESH_MS = 3_000
 const LATENCY_PER_BATCH = 16
 
 export const latest = new Latest()
 
 type BatchListener = (points: readonly Datapoint[], times: Float64Array) => void
+type PreviewListener = (previews: readonly Preview[], times: Float64Array) => void
 const batchListeners = new Set<BatchListener>()
+const previewListeners = new Set<PreviewListener>()
 const configListeners = new Set<(what: string) => void>()
-const backListeners = new Set<(lostAt: number) => void>()
+const backListeners = new Set<() => void>()
+const streamingListeners = new Set<(since: number) => void>()
 
 /** Hears every batch of stored readings, `times` in ms beside it. Returns how to stop hearing. */
 export function onBatch(listener: BatchListener): () => void {
   batchListeners.add(listener)
   return () => batchListeners.delete(listener)
+}
+
+/** Hears every batch of readings that are not stored, `times` in ms beside it. Returns how to stop hearing. */
+export function onPreviews(listener: PreviewListener): () => void {
+  previewListeners.add(listener)
+  return () => previewListeners.delete(listener)
 }
 
 /** Hears what was changed in the configuration ("events", "sources", ...). */
@@ -38,10 +49,19 @@ export function onConfig(listener: (what: string) => void): () => void {
   return () => configListeners.delete(listener)
 }
 
-/** Hears that the stream is back, and when it was last heard (ms): what lies between is to be fetched. */
-export function onBack(listener: (lastHeardAt: number) => void): () => void {
+/** Hears that the stream is back after a break. */
+export function onBack(listener: () => void): () => void {
   backListeners.add(listener)
   return () => backListeners.delete(listener)
+}
+
+/**
+ * Hears that from now on every reading comes by the stream, also for the first time, and since when it did not (ms, in the backend's time):
+ * what was stored between is to be fetched.
+ */
+export function onStreaming(listener: (since: number) => void): () => void {
+  streamingListeners.add(listener)
+  return () => streamingListeners.delete(listener)
 }
 
 let offsets: number[] = []
@@ -79,8 +99,14 @@ export const useLive = defineStore('live', () => {
   const filling = ref<number | null>(null)
 
   let lastHeardAt = 0
-  let notStoringSince = 0
+  let lostFrom = 0
+  /** Since when the backend says that it cannot store, in its own time; null while it can. */
   const unstoredSince = ref<number | null>(null)
+  /** The time of the newest reading that is known to be stored, ms in the backend's time; null before the first. */
+  const storedUntil = ref<number | null>(null)
+  /** Channels whose value is not stored yet, though their source is there. */
+  const unstored = ref(0)
+  let newestStored = Number.NaN
   const latencies = new Float64Array(LATENCY_SAMPLES)
   let latencyCount = 0
   let undrawn: number[] = []
@@ -98,6 +124,7 @@ export const useLive = defineStore('live', () => {
       const point = points[i]!
       const time = parseTime(point.timestamp)
       times[i] = time
+      if (!(newestStored >= time)) newestStored = time
       latest.put(point.event_public_id, time, point.value, point.min ?? point.value, point.max ?? point.value, point.n ?? 1)
       if (fresh && i < LATENCY_PER_BATCH) undrawn.push(time)
     }
@@ -105,6 +132,16 @@ export const useLive = defineStore('live', () => {
       for (const listener of batchListeners) listener(points, times)
       if (!frame) frame = requestAnimationFrame(measure)
     }
+  }
+
+  function show(previews: readonly Preview[]): void {
+    const times = new Float64Array(previews.length)
+    for (let i = 0; i < previews.length; i += 1) {
+      const preview = previews[i]!
+      times[i] = parseTime(preview.timestamp)
+      latest.putPreview(preview.event_public_id, times[i]!, preview.value)
+    }
+    for (const listener of previewListeners) listener(previews, times)
   }
 
   /** Runs in the frame that draws a batch: the difference to the sampling time is what the person at the screen lives with. */
@@ -134,24 +171,25 @@ export const useLive = defineStore('live', () => {
         drawn.value = null
         noteServerTime(message.server_time, receivedAt)
         plant.value = message.plant ?? null
-        if (lastHeardAt) announceBack(lastHeardAt, receivedAt)
+        lostFrom = lastHeardAt
         break
       }
       case 'snapshot':
         take(message.datapoints, false)
+        announce(lostFrom, receivedAt)
         break
       case 'datapoints_batch':
         take(message.datapoints, true)
-        for (const preview of message.previews ?? []) latest.putPreview(preview.event_public_id, parseTime(preview.timestamp), preview.value)
+        if (message.previews) show(message.previews)
         break
       case 'status':
         noteServerTime(message.server_time, receivedAt)
         status.value = message
         sources.value = message.sources
         storedHistory.value = [...storedHistory.value.slice(1 - HISTORY_S), message.stored_per_s]
-        if (message.storing) notStoringSince = 0
-        else if (!notStoringSince) notStoringSince = receivedAt
-        unstoredSince.value = notStoringSince || null
+        unstoredSince.value = message.storing ? null : (unstoredSince.value ?? Date.parse(message.server_time))
+        storedUntil.value = Number.isNaN(newestStored) ? null : newestStored
+        unstored.value = latest.unstored(serverNow() - PREVIEW_FRESH_MS)
         summarizeLatency()
         break
       case 'config':
@@ -163,12 +201,13 @@ export const useLive = defineStore('live', () => {
     lastHeardAt = receivedAt
   }
 
-  function announceBack(heardAt: number, receivedAt: number): void {
+  /** `heardAt`: when the stream was last heard before it broke, 0 at the first time. */
+  function announce(heardAt: number, receivedAt: number): void {
     clearTimeout(fillTimer)
-    filling.value = receivedAt - heardAt
+    filling.value = heardAt ? receivedAt - heardAt : null
     fills = 0
-    // Both in the backend's time: the caller asks the backend for this span.
-    for (const listener of backListeners) listener(heardAt + offsetMs)
+    for (const listener of streamingListeners) listener((heardAt || receivedAt) + offsetMs)
+    if (heardAt) for (const listener of backListeners) listener()
     settleFill()
   }
 
@@ -222,7 +261,7 @@ export const useLive = defineStore('live', () => {
   }
 
   return {
-    state, status, sources, storedHistory, plant, drawn, filling, unstoredSince, live, lost,
+    state, status, sources, storedHistory, plant, drawn, filling, unstoredSince, storedUntil, unstored, live, lost,
     start, stop, retry: stream.retry, fillingWhile,
   }
 })

@@ -20,10 +20,11 @@ export class FakeSocket {
     this.closed = true
   }
 
-  /** The backend accepts and greets. */
+  /** The backend accepts, greets and begins to stream. */
   greet(serverTime = new Date().toISOString()): void {
     this.onopen?.()
     this.say({ type: 'connected', server_time: serverTime, plant: 'Plant' })
+    this.say({ type: 'snapshot', datapoints: [] })
   }
 
   say(message: unknown): void {

@@ -12,6 +12,8 @@ export const EVERYTHING = 'every reading shown'
 
 export function doubtsOf(facts: {
   storing: boolean
+  /** Curves whose end is not stored yet. */
+  previewed: number
   lostSince: number | null
   sources: readonly SourceStatus[]
   /** Missing stretches: their count and total length in ms. */
@@ -22,8 +24,12 @@ export function doubtsOf(facts: {
   if (facts.lostSince !== null) {
     doubts.push({ mark: 'not live', sentence: 'The connection is lost. What was sampled meanwhile is fetched when it is back.' })
   }
-  if (!facts.storing) {
-    doubts.push({ mark: 'not stored', sentence: 'The backend cannot store at the moment. The curve ends at the last stored reading.' })
+  if (!facts.storing || facts.previewed) {
+    const why = facts.storing ? 'What was kept while nothing could be stored comes first.' : 'The backend cannot store at the moment.'
+    const what = facts.previewed
+      ? 'The dotted end of a curve is live but not stored, a few readings a second of all that are taken. The whole follows.'
+      : 'The curves end at the last stored reading.'
+    doubts.push({ mark: 'not stored', sentence: `${why} ${what}` })
   }
   for (const source of facts.sources) {
     if (source.state === 'live' && (source.lag_ms ?? 0) >= LATE_MS) {

@@ -31,7 +31,7 @@ export function useChannelValue(channel: () => Channel, stale: () => boolean): C
       if (!reading.value) return ['no reading']
       const doubts: Doubt[] = []
       if (stale()) doubts.push('stale')
-      else if (preview.value) doubts.push('not stored')
+      if (preview.value) doubts.push('not stored')
       if (channel().quality === 'simulated') doubts.push('simulated')
       return doubts
     }),
