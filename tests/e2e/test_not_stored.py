@@ -86,7 +86,7 @@ async def test_values_go_on_marked_as_not_stored_and_then_the_chart_is_complete(
         for shown in range(1, OUTAGE_S * PREVIEWS_PER_S):
             page.until(f"{PANES}.every(one => one.previews > {shown})")
         assert [pane["newestMs"] for pane in page.evaluate(PANES)] == held, "the curve of what is stored has not moved"
-        values = await values_that_follow(page, ids[0])
+        values = await values_that_follow(page)
         assert len(values) == len(set(values)) or len(set(values)) > 3, values
         assert "NOT STORED" in page.text("[data-stored=false]")
         assert re.search(r"Last stored \d+ .*values are marked NOT STORED", page.evaluate("document.querySelector('.banner').textContent"))
@@ -112,14 +112,13 @@ async def test_values_go_on_marked_as_not_stored_and_then_the_chart_is_complete(
         assert all(0 < after - before < LOST_US_MAX for before, after in pairwise(t for t in times if t > begun_us - LOST_US_MAX))
 
 
-async def values_that_follow(page: Page, event: str) -> list[str]:
-    """Six values that the page shows of a channel, one after another, while it marks them."""
-    tile = "[...document.querySelectorAll('.tile')].find(one => one.innerText.startsWith('Feed flow'))"  # a phone shows the first eight
-    where = f"(document.querySelector('tr:has(#pick-{event})') ?? {tile})"
-    value = f"{where}.querySelector('.row__value, .tile__value > span').innerText"
+async def values_that_follow(page: Page) -> list[str]:
+    """Six values that the page shows of the first chosen channel, one after another, while it marks them."""
+    where = "document.querySelector('.rows li')"
+    value = f"{where}.querySelector('.rows__value').innerText"
     values: list[str] = [page.evaluate(value)]
     while len(values) < 6:
-        values.append(page.until(f"{where}.dataset.stored === 'false' && {value} !== {values[-1]!r} && {value}"))
+        values.append(page.until(f"{where}.innerText.includes('NOT STORED') && {value} !== {values[-1]!r} && {value}"))
     return values
 
 
