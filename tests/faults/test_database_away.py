@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
@@ -37,7 +38,7 @@ async def another_backend(system: System, place: Path, sabotage: str | None) -> 
 
 
 async def judge(system: System, senders: Senders) -> Verdict:
-    conn = await asyncpg.connect(system.database)
+    conn = await connected(system)
     try:
         return await check(conn, senders.journals)
     finally:
@@ -97,16 +98,26 @@ def with_suppressed(kill: Callable[[], None]) -> None:
 
 def bring_back(system: System, end: Callable[[System], None]) -> None:
     if end is one_process_killed:
-        return
+        return  # it recovers by itself
     if system.server.process is not None:
         system.server.process.wait()
     system.server.start()
 
 
+async def connected(system: System) -> "asyncpg.Connection[Any]":
+    """A connection, as soon as the server takes one: it may still recover."""
+    async with asyncio.timeout(120):
+        while True:
+            try:
+                return await asyncpg.connect(system.database)
+            except asyncpg.CannotConnectNowError:
+                await asyncio.sleep(0.05)
+
+
 @asynccontextmanager
 async def long_query(system: System) -> AsyncIterator[None]:
     """A query that never ends by itself runs on the side: a busy server process does not see that its postmaster died."""
-    conn = await asyncpg.connect(system.database)
+    conn = await connected(system)
     running = asyncio.create_task(conn.execute("DO $$ BEGIN LOOP PERFORM 1; END LOOP; END $$"))
     while not await _busy(system):  # noqa: ASYNC110 the server is asked, it does not tell
         await asyncio.sleep(0.02)
@@ -116,7 +127,7 @@ async def long_query(system: System) -> AsyncIterator[None]:
 
 
 async def _busy(system: System) -> bool:
-    conn = await asyncpg.connect(system.database)
+    conn = await connected(system)
     try:
         return bool(await conn.fetchval("SELECT true FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'"))
     finally:
@@ -136,6 +147,7 @@ async def end_again_and_again(
                 await asyncio.to_thread(end, system)
                 await asyncio.to_thread(bring_back, system, end)
                 await senders.acknowledged()
+                await (await connected(system)).close()
             worst_s = max(worst_s, time.monotonic() - ended)
     return senders, await judge(system, senders), worst_s
 
