@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from webmacs import clock, logs
-from webmacs.http.socket import CLOSE_FENCED, CLOSE_UNSTORABLE
+from webmacs.http.socket import CLOSE_AWAY, CLOSE_FENCED, CLOSE_UNSTORABLE
 from webmacs.ingest_core import Core, Drained, Segment
 from webmacs.storage import latest, runs
 from webmacs.storage import pool as database
@@ -51,6 +51,7 @@ class Void(NamedTuple):
 
 
 FENCED: Final = Void(CLOSE_FENCED, "another connection took its events over")
+PUT_BACK: Final = Void(CLOSE_AWAY, "the database is not where this stream was left: an older state of it was put back; say hello again")
 
 
 class Sender(Protocol):
@@ -58,6 +59,10 @@ class Sender(Protocol):
 
     source_id: int | None
     stream: bytes | None
+
+    @property
+    def committed_seq(self) -> int:
+        """Of its stream, as the last flush left it; 0 without a stream."""
 
     def committed(self, segment: Segment, now_us: int) -> None: ...
 
@@ -240,10 +245,15 @@ class Flusher:
                 return before
             current = await sources.lock_writers(conn, sorted({writer for segment in segments.values() for writer, _ in segment.writers}))
             before.clear()
+            claimed = {index: self._delivered(segment) for index, segment in segments.items()}
+            stored = await sources.committed_seqs(conn, list(claimed.values()))
             for index, segment in segments.items():
+                one = claimed[index]
                 if any(current.get(writer) != generation for writer, generation in segment.writers):
                     before[index] = FENCED
-            delivered = [self._delivered(segment) for index, segment in segments.items() if index not in before]
+                elif one.stream is not None and stored.get(one.key, 0) != self._senders[segment.connection].committed_seq:
+                    before[index] = PUT_BACK
+            delivered = [one for index, one in claimed.items() if index not in before]
             await self._write(conn, delivered)
         return before
 

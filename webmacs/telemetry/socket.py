@@ -50,6 +50,10 @@ class TelemetrySocket(SupervisedSocket):
 
     # what others tell it
 
+    @property
+    def committed_seq(self) -> int:
+        return 0 if self._delivery is None else self._delivery.committed_seq
+
     def committed(self, segment: Segment, now_us: int) -> None:
         if segment.newest_us is not None:
             self.lag_ms = max(0.0, (now_us - segment.newest_us) / 1000)

@@ -105,6 +105,21 @@ class Delivered:
     source_id: int | None
     stream: bytes | None
 
+    @property
+    def key(self) -> tuple[int | None, bytes | None]:
+        return self.source_id, self.stream
+
+
+async def committed_seqs(conn: Connection, delivered: Sequence[Delivered]) -> dict[tuple[int | None, bytes | None], int]:
+    """What is committed of these streams, under the locks of their writers: {(source id, stream): seq}, less those never seen. A flush
+    goes on from there or not at all: a database that was put back to an older state under a living backend is noticed here."""
+    rows = await conn.fetch(
+        """SELECT s.source_id, s.stream, s.committed_seq
+             FROM unnest($1::int4[], $2::bytea[]) AS d (source_id, stream) JOIN streams s USING (source_id, stream)""",
+        *_columns([d.key for d in delivered if d.stream is not None], 2),
+    )
+    return {(row[0], row[1]): row[2] for row in rows}
+
 
 async def advance(conn: Connection, delivered: Sequence[Delivered], owner: UUID, flush: int) -> None:
     """In the readings' own transaction: the flush's number, streams' committed numbers and receipts."""
