@@ -195,7 +195,8 @@ async def go_away(
 ) -> tuple[Senders, dict[str, float]]:
     """Stops PostgreSQL for so long, and until every source is out of credit; `kill` ends the backend meanwhile, too."""
     shape = {"count": 2, "channels": 50, "readings": 200 if row.torture else 20, "frames_per_s": None}
-    async with await Senders.make(backend, row.test, place, **shape, window=1 << 20 if row.torture else 50) as senders:
+    name = f"{row.test[:60]} {away_s}"
+    async with await Senders.make(backend, name, place, **shape, window=1 << 20 if row.torture else 50) as senders:
         await senders.acknowledged(5)
         rss_mb = backend.rss_mb()
         began = time.monotonic()
