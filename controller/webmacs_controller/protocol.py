@@ -208,6 +208,7 @@ class Delivery:
 
     def _hello(self, now: Now) -> bytes:
         self._stream = self._backlog.current()
+        self._committed_seq = 0  # of this stream nothing is known yet
         self._phase = Phase.WELCOME
         self._greeted_us = now.monotonic_us
         self._waiting = None

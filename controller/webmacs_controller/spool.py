@@ -82,7 +82,9 @@ class Spool:
         self._shared = self._prepare_shared(shared)
         left = Recovery(self._disk, directory, self._shared, self._read, self._remove).run()
         self._streams = deque(left.streams)
-        self._left_shared = left.shared if self._settle_on_disk(left.streams) else []  # removed once their frames are on disk
+        self._left_shared = left.shared  # removed once their frames are on disk
+        self._settled = False
+        self._settle_on_disk()
         if left.newest_us is not None:
             self.last_reading_us = max(self.last_reading_us or 0, left.newest_us)
         for stream in left.streams:
@@ -132,17 +134,21 @@ class Spool:
             self._shared_failure(error)
         return shared
 
-    def _settle_on_disk(self, streams: Sequence[SpooledStream]) -> bool:
-        """What a killed process had written may not have been synced; a power cut would still take it."""
-        newest = [stream.disk[-1].path for stream in streams if stream.disk]
+    def _settle_on_disk(self) -> bool:
+        """What a killed process had written may not have been synced; a power cut would still take it. Until this has been done nothing
+        is written behind it, and shared memory keeps what it has."""
+        if self._settled:
+            return True
         try:
-            for path in newest:
-                self._disk.sync(path)
-            if streams:
+            for path in [stream.disk[-1].path for stream in self._streams if stream.disk]:
+                with contextlib.suppress(FileNotFoundError):  # it is found to be damage when it is sent
+                    self._disk.sync(path)
+            if self._streams:
                 self._disk.sync_directory(self._directory)
         except OSError as error:
             self._disk_failed(error)
             return False
+        self._settled = True
         return True
 
     def _read(self, path: Path) -> segment.Contents:
@@ -229,13 +235,15 @@ class Spool:
 
     def begin_writing(self, age_us: int) -> "Writing | None":
         """What has waited so long in memory; None when there is nothing, or the disk failed a moment ago. Then comes `end_writing`."""
+        if self._disk_pauses() or not self._settle_on_disk():
+            return None
         latest_us = self._now().monotonic_us - (age_us if self._memory_bytes < MEMORY_BYTES // 4 else 0)
         due = []
         for stream in self._streams:
             records = [record for record, made_us in stream.memory.values() if made_us <= latest_us]
             if records:
                 due.append(Due(stream, stream.writer, records))
-        if not due or self._disk_pauses():
+        if not due:
             return None
         self._writing = True
         return Writing(self._disk, self._directory, self._segment_bytes, due)
@@ -523,7 +531,7 @@ class Spool:
             self._remove_left_shared()
 
     def _remove_left_shared(self) -> None:
-        while self._left_shared:
+        while self._settled and self._left_shared:
             self._remove(self._left_shared.pop())
 
     def _remove(self, path: Path) -> None:

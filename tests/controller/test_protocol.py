@@ -152,6 +152,16 @@ def test_a_later_stream_waits_until_the_one_before_is_acknowledged() -> None:
     assert kinds(exchange(source, backend)) == [1]
 
 
+def test_a_stream_of_the_same_length_is_not_delivered_by_the_one_before() -> None:
+    source, backend = delivery(Shelf([a_frame(1.0)], [a_frame(2.0)])), Backend()
+    backend.acknowledging = False
+    source.connected(now())
+    exchange(source, backend)
+    source.received(backend.ack(), now())
+    assert source.next_message(now()) is not None  # the hello of the second
+    assert not source.delivered
+
+
 def test_credit_bounds_what_is_under_way_and_one_frame_is_always_allowed() -> None:
     size = len(frame.numbered(a_frame(0.0), 1))
     for credit, under_way in ((0, 0), (1, 1), (size, 1), (2 * size - 1, 1), (2 * size, 2), (10 * size, 5)):

@@ -536,6 +536,44 @@ async def test_what_a_killed_process_wrote_is_synced_before_shared_memory_lets_g
     assert synced == [path.name for path in machine.segments()]
 
 
+async def test_a_sync_that_failed_at_the_start_is_tried_again_before_anything_is_written(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what the killed process wrote would be taken for safe, and shared memory would let go of it."""
+    machine.sample(3)
+    machine.pass_time(2)
+    unsynced = machine.spool.begin_writing(0)
+    assert unsynced is not None
+    unsynced.run()
+    machine.sample(2)
+    left = set(machine.shared.glob("*.segment"))
+    calls: list[str] = []
+    sync = Disk.sync
+
+    def fail(self: Disk, path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def watch(self: Disk, path: Path) -> None:
+        calls.append(path.name)
+        sync(self, path)
+
+    unsettled = machine.segments()
+    with monkeypatch.context() as broken:
+        broken.setattr(Disk, "sync", fail)
+        machine.restart()
+        machine.sample(2)
+        await machine.to_disk()
+        assert machine.segments() == unsettled
+        assert left <= set(machine.shared.glob("*.segment"))
+    monkeypatch.setattr(Disk, "sync", watch)
+    await machine.to_disk()
+    assert calls == [path.name for path in unsettled]
+    assert len(machine.segments()) > len(unsettled)
+    assert not left & set(machine.shared.glob("*.segment"))
+    await machine.to_disk()
+    assert len(calls) == len(unsettled)
+
+
 async def test_a_stream_without_a_readable_head_is_declared_with_its_count(tmp_path: Path) -> None:
     machine, backend = Machine(tmp_path), Backend()
     machine.sample(6)
