@@ -47,7 +47,8 @@ class Backlog(Protocol):
         """Everything of the current stream up to here is stored and may be forgotten."""
 
     def begin_anew(self) -> None:
-        """The current stream's numbers are used up: what is left of it goes on under a new id, from 1."""
+        """The current stream's numbers are used up: the live one goes on under a new id, from 1, with all that is left; another is stored
+        whole and forgotten."""
 
 
 class ProtocolError(Exception):
@@ -152,7 +153,7 @@ class Delivery:
         newest_seq = stream.next_seq - 1 if stream.live else 0
         if self._followed_us is None:
             self._followed_seq, self._followed_us = newest_seq, now.monotonic_us
-        self._followed_seq = min(self._followed_seq, newest_seq)  # numbers close up when a full spool has dropped frames
+        self._followed_seq = min(self._followed_seq, newest_seq)  # a stream that begins anew counts from 1, as the next one does
         late = now.monotonic_us - self._followed_us >= BEHIND_US
         greeted = self._phase is Phase.STREAM and stream.live and stream.id == self._stream.id
         if greeted and self._followed_seq <= self._committed_seq:

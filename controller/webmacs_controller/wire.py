@@ -94,7 +94,8 @@ class Welcome(msgspec.Struct, array_like=True, frozen=True, tag=2):
     server_us: int
     config_version: int
     new_stream: bool
-    """The stream's numbers ran back (an older disk image): begin a new one and number what is left anew."""
+    """The stream's numbers ran back (an older disk image), so `committed_seq` says nothing of what is left. A stream that still grows goes
+    on under a new id, from 1, with all that is left; one that does not is stored whole."""
 
 
 class DescribedChannel(msgspec.Struct, array_like=True, frozen=True):

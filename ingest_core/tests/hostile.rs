@@ -1,4 +1,5 @@
-//! Millions of damaged messages: none makes the core panic, keep a wrong reading, or take more memory than its own length allows.
+//! Millions of damaged messages: none makes the core panic, keep a wrong reading, or hold more memory than four
+//! times its length, 16 bytes for each reading that is kept, and 2 KiB.
 //!
 //! WEBMACS_TEST_FRAMES sets how many (the default suits a debug build), WEBMACS_TEST_SEED replays; the last line printed is the count.
 

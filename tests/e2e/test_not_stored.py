@@ -1,7 +1,6 @@
 """PostgreSQL is away while somebody looks: live values go on, marked as not stored; afterwards the chart has every reading."""
 
 import asyncio
-import os
 import re
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -15,9 +14,9 @@ from parts import stored
 from parts.backend import make_user, sign_in
 from parts.controller import run_controller
 from parts.system import System, run_system
+from parts.torture import Row
 
 OUT: Final = Path(__file__).with_name("out")
-OUTAGE_S: Final = int(os.environ.get("WEBMACS_TEST_OUTAGE_S", "3"))
 PREVIEWS_PER_S: Final = 2
 """Points that a chart keeps of what was only shown."""
 EMAIL: Final = "watching@example.org"
@@ -66,10 +65,17 @@ async def times_us(system: System, key: str) -> list[int]:
         await conn.close()
 
 
-@pytest.mark.parametrize(("size", "theme"), [("1440", "dark"), ("1440", "light"), ("390", "dark"), ("390", "light")])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """At full count, where the outage is long, one theme is enough."""
+    themes = ["dark"] if metafunc.config.getoption("--torture") else ["dark", "light"]
+    metafunc.parametrize(("size", "theme"), [(size, theme) for size in ("1440", "390") for theme in themes])
+
+
+@pytest.mark.row(33)
 async def test_values_go_on_marked_as_not_stored_and_then_the_chart_is_complete(
-    plant: System, session: str, browser: Browser, size: str, theme: str
+    plant: System, session: str, browser: Browser, size: str, theme: str, row: Row
 ) -> None:
+    outage_s = row.count(quick=3, full=60)
     ids = await events(plant)
     page = Page(browser, plant.backend.url, size, theme, session)
     try:
@@ -83,7 +89,7 @@ async def test_values_go_on_marked_as_not_stored_and_then_the_chart_is_complete(
         page.until(f"{BANNER}.startsWith('Not storing since ')")
         page.until(f"{MARKED} > 0")
         held = [pane["newestMs"] for pane in page.evaluate(PANES)]
-        for shown in range(1, OUTAGE_S * PREVIEWS_PER_S):
+        for shown in range(1, outage_s * PREVIEWS_PER_S):
             page.until(f"{PANES}.every(one => one.previews > {shown})")
         assert [pane["newestMs"] for pane in page.evaluate(PANES)] == held, "the curve of what is stored has not moved"
         values = await values_that_follow(page)
@@ -96,12 +102,16 @@ async def test_values_go_on_marked_as_not_stored_and_then_the_chart_is_complete(
         page.screenshot(OUT / f"not-stored-{size}-{theme}.png")
         assert page.axe() == []
 
+        previews = sum(int(pane["previews"]) for pane in page.evaluate(PANES))
         ended_us = page.evaluate("Date.now()") * 1_000
         await asyncio.to_thread(plant.server.start)
         page.until(f"{MARKED} === 0 && {BANNER} === ''")
         page.until(f"{PANES}.every(one => one.previews === '0')")
-        for pane, key in enumerate(KEYS):
-            await until_complete(plant, page, pane, key, begun_us, ended_us)
+        compared = sum([await until_complete(plant, page, pane, key, begun_us, ended_us) for pane, key in enumerate(KEYS)])
+        row.record(
+            done=compared, unit="readings", refused=None, unknown=None, lost=None, twice=None,
+            previews_seen=previews, outage_s=outage_s, width=size,
+        )  # fmt: skip
         assert page.count("text=NOT STORED") == 0
         page.screenshot(OUT / f"stored-again-{size}-{theme}.png")
         assert [one for one in page.problems() if not re.search(UNAVAILABLE, one)] == []
@@ -122,8 +132,8 @@ async def values_that_follow(page: Page) -> list[str]:
     return values
 
 
-async def until_complete(system: System, page: Page, pane: int, key: str, begun_us: int, ended_us: int) -> None:
-    """The points of the chart stand for exactly as many readings as are stored over the stretch they fill, the outage within it, and none
+async def until_complete(system: System, page: Page, pane: int, key: str, begun_us: int, ended_us: int) -> int:
+    """How many readings were compared, once the points of the chart stand for exactly as many readings as are stored over the stretch they fill, the outage within it, and none
     is far from the next."""
     async with asyncio.timeout(30):
         while True:
@@ -133,5 +143,5 @@ async def until_complete(system: System, page: Page, pane: int, key: str, begun_
             is_stored = sum(from_us <= t_us <= to_us for t_us in await times_us(system, key))
             whole = float(shown["widestMs"]) * 1_000 < LOST_US_MAX and shown["breaks"] == "0"
             if from_us < begun_us and to_us > ended_us and whole and readings == is_stored:
-                return
+                return readings
             await asyncio.sleep(0.2)

@@ -139,12 +139,14 @@ async def test_a_controller_whose_clock_is_set_loses_nothing_and_its_times_rise(
                 assert len(station.said("link_up")) == len(ledger.started), story  # no silence was believed
     killed = sum(ledger.missing for name, ledger in ledgers.items() if "processes" in name)
     row.record(
+        unit="readings",
         done=sum(ledger.stored for ledger in ledgers.values()),
         refused=sum(ledger.declared("refused") for ledger in ledgers.values()),
-        unknown=killed,
+        unknown=None,
         lost=sum(max(0, ledger.missing - ledger.declared("refused")) for ledger in ledgers.values()) - killed,
         twice=sum(ledger.twice for ledger in ledgers.values()),
         controllers=len(ledgers),
+        missing_by_kills=killed,
     )
     for name, ledger in ledgers.items():
         assert ledger.true, (name, ledger)
@@ -170,7 +172,9 @@ async def test_a_backend_whose_clock_is_set_goes_on(
     finally:
         await station.end()
     ledger = await read_ledger(conn, row.test, station.journal, 1)
-    row.record(done=ledger.stored, refused=ledger.declared("refused"), unknown=0, lost=ledger.missing, twice=ledger.twice)
+    row.record(
+        done=ledger.stored, unit="readings", refused=ledger.declared("refused"), unknown=None, lost=ledger.missing, twice=ledger.twice
+    )
     assert ledger.true, ledger
     assert (ledger.missing, len(station.said("link_up"))) == (0, 1)
 

@@ -82,7 +82,10 @@ async def test_a_merge_that_is_killed_changes_nothing_that_a_reader_sees(
     kills = row.count(quick=3, full=100)
     found, met, plant = await kill_while_merging(module_database, tmp_path, row, kills)
     packed = await conn.fetchval("SELECT count(*) FROM datapoints WHERE encoding <> 0")
-    row.record(done=plant.sent, refused=0, unknown=met, lost=len(found), twice=0, kills=kills, packed_runs=packed)
+    row.record(
+        done=plant.sent, unit="readings", refused=None, unknown=None, lost=None, twice=None,
+        differences=len(found), kills=kills, kills_within_a_merge=met, packed_runs=packed,
+    )  # fmt: skip
     assert found == []
     assert met, "no kill met a merge: the run proves nothing"
     assert packed

@@ -114,8 +114,9 @@ async def test_a_disk_that_fails_costs_nothing_while_memory_has_room_and_is_coun
         overflowed.append(full)
     row.record(
         done=sum(ledger.stored for ledger in [*ledgers, *overflowed]),
-        refused=0,
-        unknown=0,
+        unit="readings",
+        refused=None,
+        unknown=None,
         lost=sum(ledger.missing for ledger in ledgers) + sum(ledger.missing - ledger.declared("spool_overflow") for ledger in overflowed),
         twice=sum(ledger.twice for ledger in [*ledgers, *overflowed]),
         faults=len(ledgers),

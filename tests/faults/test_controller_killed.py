@@ -78,11 +78,13 @@ async def test_kills_of_the_controller_cost_no_more_than_it_sampled_just_now_and
     ledger, missing_ms = outcome.ledger, sorted(outcome.missing_ms)
     row.record(
         done=ledger.stored,
+        unit="readings",
         refused=ledger.declared("refused"),
-        unknown=ledger.missing,
+        unknown=None,
         lost=0 if max(missing_ms) <= MISSING_MS else ledger.missing,
         twice=ledger.twice,
         kills=kills,
+        missing_by_kills=ledger.missing,
         missing_ms_median=missing_ms[len(missing_ms) // 2],
         missing_ms_max=missing_ms[-1],
     )

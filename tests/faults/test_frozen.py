@@ -72,7 +72,7 @@ async def test_a_frozen_part_goes_on_where_it_was(system: System, tmp_path: Path
     verdict, found = await check(conn, senders.journals), await account(conn, controller.name)
     await conn.close()
     row.record(
-        done=senders.acknowledged_frames, refused=0, unknown=senders.unknown,
+        done=senders.acknowledged_frames, refused=senders.refused, unknown=senders.unknown,
         lost=verdict.lost + verdict.retracted + found.lost, twice=verdict.twice + found.twice,
         freezes=3 * times, readings=verdict.stored, readings_of_the_controller=found.stored, not_sampled_and_declared=found.declared,
     )  # fmt: skip

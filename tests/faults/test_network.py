@@ -59,7 +59,7 @@ async def test_a_half_open_connection_is_noticed_on_both_ends_and_the_next_one_i
     found = await account(conn, controller.name)
     worst_s = [max(by_backend), max(noticed for noticed, _ in by_controller), max(stored for _, stored in by_controller)]
     row.record(
-        done=found.stored, refused=0, unknown=times, lost=found.lost, twice=found.twice, half_open=2 * times, declared=found.declared,
+        done=found.stored, unit="readings", refused=None, unknown=None, lost=found.lost, twice=found.twice, half_open=2 * times, declared=found.declared,
         noticed_by_the_backend_s_max=round(worst_s[0], 1), by_the_controller_s_max=round(worst_s[1], 1),
         served_again_s_max=round(worst_s[2], 1),
     )  # fmt: skip
@@ -128,7 +128,7 @@ async def test_partitions_of_each_pair_lose_nothing_and_heal_alone(
     seconds = (1.0, 45.0) if row.torture else (0.3, 0.6)
     senders, verdict, found = await part_again_and_again(module_database, conn, tmp_path, row, rounds, seconds)
     row.record(
-        done=senders.acknowledged_frames, refused=0, unknown=senders.unknown,
+        done=senders.acknowledged_frames, refused=senders.refused, unknown=senders.unknown,
         lost=verdict.lost + verdict.retracted + found.lost, twice=verdict.twice + found.twice,
         partitions=6 * rounds, readings=verdict.stored, readings_of_the_controller=found.stored, declared=found.declared,
     )  # fmt: skip

@@ -72,8 +72,9 @@ async def test_after_an_older_image_nothing_new_is_taken_for_old_and_nothing_old
     ledger = await put_back_again_and_again(backend, conn, tmp_path, row, times)
     row.record(
         done=ledger.stored,
+        unit="readings",
         refused=ledger.declared("refused"),
-        unknown=ledger.missing,
+        unknown=None,
         lost=lost(ledger),
         twice=ledger.twice,
         times=times,

@@ -76,7 +76,7 @@ async def test_an_older_backup_hides_nothing_and_nobody_gets_stuck(system: Syste
     times = row.count(quick=2, full=20)
     senders, verdict, found = await put_back_again_and_again(system, tmp_path, row, times)
     row.record(
-        done=senders.acknowledged_frames, refused=0, unknown=senders.unknown,
+        done=senders.acknowledged_frames, refused=senders.refused, unknown=senders.unknown,
         lost=verdict.lost + found.lost, twice=verdict.twice + found.twice,
         put_back=times, readings=verdict.stored, readings_of_the_controller=found.stored, forgotten_and_declared=found.declared,
     )  # fmt: skip

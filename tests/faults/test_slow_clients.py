@@ -304,7 +304,7 @@ async def test_who_reads_too_slowly_is_ended_and_who_watches_beside_misses_nothi
         crowd = await watch_beside_slow_readers(backend, row, slow)
     held_kib = round(crowd.held_bytes / 1024)
     row.record(
-        done=crowd.rounds, refused=0, unknown=0, lost=0, twice=0,
+        done=crowd.rounds, unit="rounds", refused=None, unknown=None, lost=None, twice=None,
         slow=slow, ended=crowd.stuck, told=crowd.told, held_kib=held_kib, p99_ms=crowd.meanwhile_ms, p99_ms_without=crowd.usual_ms,
     )  # fmt: skip
     assert crowd.seen == [crowd.rounds] * 2

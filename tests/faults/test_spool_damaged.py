@@ -362,7 +362,7 @@ async def test_after_a_power_cut_what_was_synced_is_sent_and_nothing_wrong_is(pl
         wrong += judged.wrong
         lost += len(snapshot.promised - judged.stored - judged.dropped)
         miscounted += judged.miscounted
-    row.record(done=states, refused=0, unknown=0, lost=lost, twice=wrong, wrong=wrong, miscounted=miscounted)
+    row.record(done=states, unit="states", refused=None, unknown=None, lost=lost, twice=None, wrong=wrong, miscounted=miscounted)
     assert (wrong, lost, miscounted) == (0, 0, 0)
 
 
@@ -374,21 +374,24 @@ async def test_after_damage_nothing_wrong_is_sent_and_what_is_gone_is_counted(pl
         wrong += judged.wrong
         miscounted += judged.miscounted
         missing += judged.missing
-    row.record(done=states, refused=0, unknown=missing, lost=0, twice=wrong, wrong=wrong, miscounted=miscounted)
+    row.record(
+        done=states, unit="states", refused=None, unknown=None, lost=None, twice=None,
+        missing=missing, wrong=wrong, miscounted=miscounted,
+    )  # fmt: skip
     assert (wrong, miscounted) == (0, 0)
     assert missing
 
 
 @pytest.mark.row(15)
 async def test_a_checksum_that_nobody_looks_at_sends_wrong_readings(place: Path, row: Row) -> None:
-    wrong = failed = 0
+    wrong = no_frames = 0
     with sabotage.applied("skip_checksum"):
-        for _ in range(20):
+        for _ in range(200):
             try:
-                wrong += sum(judged.wrong for _, judged in await damages(place, row.chance, 20))
-            except Exception:
-                failed += 1  # what is believed need not even be a frame
+                wrong += sum(judged.wrong for _, judged in await damages(place, row.chance, 1))
+            except msgspec.MsgspecError:
+                no_frames += 1  # what is believed need not even be a frame
                 shutil.rmtree(place)
                 place.mkdir()
-    row.caught("skip_checksum", wrong=wrong, failed=failed)
-    assert wrong or failed
+    row.caught("skip_checksum", wrong=wrong, no_frames=no_frames)
+    assert wrong

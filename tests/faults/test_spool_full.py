@@ -62,7 +62,7 @@ async def test_a_full_spool_drops_the_oldest_and_declares_exactly_what(
             assert gap.to_us is not None
             assert channel.last_us[first - 1] < gap.from_us <= gap.to_us < channel.first_us[end]
         assert channel.stored[-1][1] == channel.given[-1][1]
-    row.record(done=stored, refused=0, unknown=0, lost=lost, twice=twice, dropped_and_declared=declared)
+    row.record(done=stored, unit="readings", refused=None, unknown=None, lost=lost, twice=twice, dropped_and_declared=declared)
     assert lost == 0
 
 

@@ -171,6 +171,10 @@ class Senders:
         return sum(journal.acknowledged_max for journal in self.journals)
 
     @property
+    def refused(self) -> int:
+        return sum(sender.refused for sender in self.all)
+
+    @property
     def unknown(self) -> int:
         return sum(sum(sender.unknown) for sender in self.all)
 
@@ -195,7 +199,7 @@ class Senders:
     def record(self, row: Row, verdict: Verdict, **figures: float) -> None:
         row.record(
             done=self.acknowledged_frames,
-            refused=sum(sender.refused for sender in self.all),
+            refused=self.refused,
             unknown=self.unknown,
             lost=verdict.lost + verdict.retracted,
             twice=verdict.twice,

@@ -44,7 +44,6 @@ ROWS: Final = {
     9: "a slow sender",
     10: "a part is frozen and thawed",
     11: "the network is cut between two parts",
-    12: "the database's disk is full",
     13: "the controller's disk is full or fails",
     14: "the spool is full",
     15: "the spool is damaged",
@@ -53,11 +52,11 @@ ROWS: Final = {
     19: "the clock is set",
     20: "readings come in any order",
     21: "compaction is killed",
-    25: "PostgreSQL is slow",
     29: "the simulator, every fault together",
     30: "hostile messages in the core",
     31: "hostile sockets",
     32: "a panic inside the core",
+    33: "nothing can be stored while somebody looks",
 }
 """The faults, by their number: what `make torture ROW=n` runs."""
 
@@ -78,10 +77,14 @@ class Row:
     def count(self, quick: int, full: int) -> int:
         return full if self.torture else quick
 
-    def record(self, *, done: int, refused: int, unknown: int, lost: int, twice: int, **figures: float | str) -> None:
-        """One result: operations that ended as done, refused and unknown, acknowledged readings lost and readings stored twice, and
-        figures of the row's own. Call it before the assertions, so that a failure is on record too."""
-        self._write({"done": done, "refused": refused, "unknown": unknown, "lost": lost, "twice": twice, "figures": figures})
+    def record(
+        self, *, done: int | None, unit: str = "frames", refused: int | None, unknown: int | None, lost: int | None, twice: int | None,
+        **figures: float | str,
+    ) -> None:  # fmt: skip
+        """One result: how many of `unit` were done, refused, and under way with a fate unknown; readings lost and readings stored twice;
+        and figures of the row's own. None is what this test did not count. Call it before the assertions, so that a failure is on record
+        too."""
+        self._write({"done": done, "unit": unit, "refused": refused, "unknown": unknown, "lost": lost, "twice": twice, "figures": figures})
 
     def caught(self, sabotage: str, **figures: float | str) -> None:
         """The row's check turned red under this sabotage; `figures` say by what."""

@@ -55,10 +55,11 @@ def test_whatever_happens_nothing_is_lost_nothing_is_stored_twice_and_everything
     finally:
         row.record(
             done=seen["frames stored"],
-            refused=0,
-            unknown=seen["commits in doubt"],
-            lost=broken,
-            twice=0,
+            refused=None,
+            unknown=None,
+            lost=None,
+            twice=None,
+            broken_lives=broken,
             seeds=seeds,
             **{name.replace(" ", "_"): count for name, count in sorted(seen.items())},
         )

@@ -93,8 +93,8 @@ async def test_readings_in_any_order_equal_a_plain_model_before_during_and_after
     )
     instants = sum(len(model) for model in plant.model.values())
     row.record(
-        done=plant.sent, refused=0, unknown=0, lost=len(found), twice=sum(one["n"] for one in stored) - instants,
-        instants=instants, runs=sum(one["runs"] for one in stored),
+        done=plant.sent, unit="readings", refused=None, unknown=None, lost=None, twice=sum(one["n"] for one in stored) - instants,
+        differences=len(found), instants=instants, runs=sum(one["runs"] for one in stored),
     )  # fmt: skip
     assert found == []
     for one in stored:
