@@ -104,7 +104,7 @@ class Controller:
             )
             for item in installed
         ]
-        self._withheld: frame.LeftOut | None = None
+        self._withheld = self._remembered = self._spool.recall_withheld()
         self._readings_withheld = 0
         self._started_us = start.wall_us
         self._rebased_us = self._reported_us = start.monotonic_us
@@ -143,6 +143,7 @@ class Controller:
             link.cancel()
             await asyncio.gather(link, spilling, return_exceptions=True)
             self._declare_withheld(at_once=True)
+            self._remember_withheld()
             self._spool.close()
             log.info("controller_stopped", frames_waiting=self._spool.frames)
 
@@ -175,6 +176,7 @@ class Controller:
             self._delivery.show({self._keys[number]: (column.times_us[-1], column.values[-1]) for number, column in newest.items()})
         if self._declare_withheld(at_end) or appended:
             self._link.appended()
+        self._remember_withheld()
 
     def _withhold(self, left_out: frame.LeftOut) -> None:
         self._readings_withheld += left_out.n
@@ -194,6 +196,16 @@ class Controller:
         self._spool.append(frame.seal_gap(wire.Gap(0, None, withheld.from_us, withheld.to_us, withheld.n, "disabled")))
         self._withheld = None
         return True
+
+    def _remember_withheld(self) -> None:
+        """A killed process must not take with it what it had not declared. The gap is in the spool before it is forgotten here: a kill
+        in between, or while frames are under way, declares readings twice rather than never."""
+        undeclared = self._delivery.undeclared
+        if self._withheld is not None:
+            undeclared = self._withheld.plus(undeclared)
+        if undeclared != self._remembered:
+            self._spool.remember_withheld(undeclared)
+            self._remembered = undeclared
 
     async def _spill(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

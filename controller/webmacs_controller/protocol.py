@@ -119,6 +119,14 @@ class Delivery:
         return self._phase
 
     @property
+    def undeclared(self) -> frame.LeftOut | None:
+        """`withheld` and what frames under way went without: the backend may have stored them."""
+        left_out = self.withheld
+        for one in self._leaving_out.values():
+            left_out = one.plus(left_out)
+        return left_out
+
+    @property
     def delivered(self) -> bool:
         """Everything made so far is stored."""
         stream = self._backlog.current()

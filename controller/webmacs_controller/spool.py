@@ -192,6 +192,25 @@ class Spool:
         self._drop_until_bounded()
         return stream.seq_of(record.index)
 
+    def remember_withheld(self, left_out: frame.LeftOut | None) -> None:
+        """What of refused channels is not declared yet, for the process that comes after a kill; None when all of it is."""
+        path = self._shared / "withheld"
+        try:
+            if left_out is None:
+                self._disk.remove(path)
+            else:
+                self._disk.replace(path, segment.sealed(wire.encode(left_out)))
+        except OSError as error:
+            self._shared_failure(error)
+
+    def recall_withheld(self) -> frame.LeftOut | None:
+        """What a killed process had not declared."""
+        try:
+            body = segment.unsealed(self._disk.read(self._shared / "withheld"), 0)
+            return None if body is None else msgspec.msgpack.decode(body, type=frame.LeftOut)
+        except (OSError, msgspec.DecodeError):
+            return None
+
     def _share(self, record: Record, now_us: int) -> None:
         """Puts the record where it outlives this process."""
         try:
