@@ -244,9 +244,9 @@ class Compaction:
         """How many runs are to be replaced."""
 
     def merge(self, runs: bytes, experiments: list[tuple[int, bytes, int, int | None, list[int] | None]]) -> Merged:
-        """`runs`: a binary COPY of (event_id, created_on, id, encoding, overlapping, payload) of all runs in the ranges, in any order.
+        """`runs`: a binary COPY of (event_id, created_on, id, n, encoding, overlapping, payload) of all runs in the ranges, in any order.
         `experiments` as in `set_experiments`: all that touch the day. Raises CorruptPayload with the run's place when a payload cannot
-        be read, and CoreError when these are not the runs that were planned."""
+        be read or does not hold its n readings, and CoreError when these are not the runs that were planned."""
 
 @final
 class Merged:

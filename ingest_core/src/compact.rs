@@ -78,7 +78,7 @@ impl Plan {
         Ok(Plan { ranges })
     }
 
-    /// `runs`: a binary COPY of (event_id, created_on, id, encoding, overlapping, payload) of the runs in the ranges, in any order.
+    /// `runs`: a binary COPY of (event_id, created_on, id, n, encoding, overlapping, payload) of the runs in the ranges, in any order.
     /// The merged runs are cut at midnight UTC and where one of `experiments` begins or ends.
     pub fn merge(&self, runs: &[u8], experiments: &[Experiment]) -> Result<Merged, Fault> {
         let mut members = read_runs(runs)?;
@@ -232,6 +232,7 @@ fn read_stats(copy: &[u8]) -> Result<Vec<Stored>, Fault> {
 struct Member<'a> {
     created_us: i64,
     id: i64,
+    n: usize,
     encoding: i16,
     overlapping: bool,
     payload: &'a [u8],
@@ -240,10 +241,11 @@ struct Member<'a> {
 fn read_runs(copy: &[u8]) -> Result<HashMap<i32, Vec<Member<'_>>>, Fault> {
     let mut rows = Rows::new(copy)?;
     let mut members: HashMap<i32, Vec<Member<'_>>> = HashMap::new();
-    while let Some([event, created_on, id, encoding, overlapping, payload]) = rows.read()? {
+    while let Some([event, created_on, id, n, encoding, overlapping, payload]) = rows.read()? {
         let member = Member {
             created_us: timestamp(created_on)?,
             id: i64::from_be_bytes(fixed(id)?),
+            n: i32::from_be_bytes(fixed(n)?) as usize,
             encoding: i16::from_be_bytes(fixed(encoding)?),
             overlapping: fixed::<1>(overlapping)? != [0],
             payload: payload.ok_or_else(|| Fault::Corrupt("a payload is null".into()))?,
@@ -258,9 +260,12 @@ fn merge_range(range: &Range, members: &[Member<'_>], spans: &[Span], merged: &m
     let mut payload = Vec::new();
     for member in members {
         let begun = times.len();
-        unpack(member.created_us, member.encoding, member.payload, &mut times, &mut values).map_err(|fault| {
-            Fault::Corrupt(format!("the run {} of event {} at {} µs: {fault}", member.id, range.event, member.created_us))
-        })?;
+        let place = || format!("the run {} of event {} at {} µs", member.id, range.event, member.created_us);
+        unpack(member.created_us, member.encoding, member.payload, &mut times, &mut values)
+            .map_err(|fault| Fault::Corrupt(format!("{}: {fault}", place())))?;
+        if times.len() - begun != member.n {
+            return Err(Fault::Corrupt(format!("{}: its payload does not hold its {} readings", place(), member.n)));
+        }
         let kept = begun + times[begun..].partition_point(|&t_us| t_us < range.to_us);
         let (rest_times, rest_values) = (times.split_off(kept), values.split_off(kept));
         writers.resize(kept, member.id);

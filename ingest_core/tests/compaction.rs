@@ -77,6 +77,7 @@ impl Table {
                 Some(row.event.to_be_bytes().to_vec()),
                 time_field(row.created_us),
                 Some(id.to_be_bytes().to_vec()),
+                Some(row.n.to_be_bytes().to_vec()),
                 Some(row.encoding.to_be_bytes().to_vec()),
                 Some(vec![u8::from(row.overlapping)]),
                 Some(row.payload),
@@ -370,4 +371,9 @@ fn what_is_not_as_planned_is_an_error() {
     damaged.runs[2].1.payload.truncate(20);
     let taken = damaged.clone().taken(&plan, &damaged);
     assert!(plan.merge(&taken, &[]).unwrap_err().to_string().contains("the run 3 of event 1"));
+    let mut short = table.clone();
+    let half = short.runs[2].1.payload.len() / 2 + 1; // of ten raw readings: it can be read, as five
+    short.runs[2].1.payload.truncate(half);
+    let taken = short.clone().taken(&plan, &short);
+    assert!(plan.merge(&taken, &[]).unwrap_err().to_string().contains("does not hold its 10 readings"));
 }

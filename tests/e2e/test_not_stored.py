@@ -133,7 +133,8 @@ async def values_that_follow(page: Page) -> list[str]:
 
 
 async def until_complete(system: System, page: Page, pane: int, key: str, begun_us: int, ended_us: int) -> int:
-    """How many readings were compared, once the points of the chart stand for exactly as many readings as are stored over the stretch they fill, the outage within it, and none
+    """How many readings were compared, once the points of the chart stand for exactly as many readings as are stored over the stretch they
+    fill, the outage within it, and none
     is far from the next."""
     async with asyncio.timeout(30):
         while True:

@@ -59,7 +59,8 @@ async def test_a_half_open_connection_is_noticed_on_both_ends_and_the_next_one_i
     found = await account(conn, controller.name)
     worst_s = [max(by_backend), max(noticed for noticed, _ in by_controller), max(stored for _, stored in by_controller)]
     row.record(
-        done=found.stored, unit="readings", refused=None, unknown=None, lost=found.lost, twice=found.twice, half_open=2 * times, declared=found.declared,
+        done=found.stored, unit="readings", refused=None, unknown=None, lost=found.lost, twice=found.twice,
+        half_open=2 * times, declared=found.declared,
         noticed_by_the_backend_s_max=round(worst_s[0], 1), by_the_controller_s_max=round(worst_s[1], 1),
         served_again_s_max=round(worst_s[2], 1),
     )  # fmt: skip

@@ -85,7 +85,7 @@ async def take_runs(conn: Connection, day: datetime, ranges: Sequence[tuple[int,
         DELETE FROM datapoints AS d USING unnest($1::int4[], $2::timestamptz[], $3::timestamptz[]) AS r (event_id, from_on, to_on)
          WHERE d.event_id = r.event_id AND d.created_on >= r.from_on AND d.created_on < r.to_on
            AND d.created_on >= $4 AND d.created_on < $5
-        RETURNING d.event_id, d.created_on, d.id, d.encoding, d.overlapping, d.payload
+        RETURNING d.event_id, d.created_on, d.id, d.n, d.encoding, d.overlapping, d.payload
         """,
         [event_id for event_id, _, _ in ranges],
         [to_datetime(from_us) for _, from_us, _ in ranges],
