@@ -231,7 +231,7 @@ class Compaction:
     `stats` is the output of a binary COPY of (event_id, created_on, last_on, n, experiment_id, encoding, overlapping), ordered by
     event_id, created_on, id, at most COMPACTION_RUNS_MAX of each event. Of every event they are all runs of that day from some instant
     on that no earlier run reaches. What lies at or after `before_us` is left as it is. Small runs that were merged before wait until there
-    are 64 of them, unless `thorough`. About a million readings are planned at most; a later one goes on.
+    are 64 of them, unless `thorough`. About 262,144 readings are planned at most; a later one goes on.
     """
 
     def __init__(self, stats: bytes, before_us: int, thorough: bool) -> None: ...

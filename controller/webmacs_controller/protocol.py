@@ -161,7 +161,7 @@ class Delivery:
         newest_seq = stream.next_seq - 1 if stream.live else 0
         if self._followed_us is None:
             self._followed_seq, self._followed_us = newest_seq, now.monotonic_us
-        self._followed_seq = min(self._followed_seq, newest_seq)  # a stream that begins anew counts from 1, as the next one does
+        self._followed_seq = min(self._followed_seq, newest_seq)  # a stream begun anew counts from 1 again
         late = now.monotonic_us - self._followed_us >= BEHIND_US
         greeted = self._phase is Phase.STREAM and stream.live and stream.id == self._stream.id
         if greeted and self._followed_seq <= self._committed_seq:

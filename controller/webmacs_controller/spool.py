@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -23,6 +23,7 @@ from webmacs_controller.protocol import Stream
 from webmacs_controller.recovery import Recovery
 from webmacs_controller.segment import Record
 from webmacs_controller.spooled_stream import Loss, Settled, SpooledStream, Stored
+from webmacs_controller.writing import Due, Writing, Written, segment_name, size
 
 SPILL_AGE_US: Final = 1_000_000
 """Frames that are acknowledged younger than this never touch the disk: 64 channels at 1 kHz would wear flash with 66 GB a day."""
@@ -88,7 +89,7 @@ class Spool:
         if left.newest_us is not None:
             self.last_reading_us = max(self.last_reading_us or 0, left.newest_us)
         for stream in left.streams:
-            held = sum(_size(record) for record, _ in stream.memory.values())
+            held = sum(size(record) for record, _ in stream.memory.values())
             self._memory_bytes += held
             self._bytes += held + sum(item.bytes for item in stream.disk)
         for stream in left.unsaved:
@@ -186,8 +187,8 @@ class Spool:
         if sealed.n:
             self.last_reading_us = sealed.to_us
         stream.memory[record.index] = (record, now.monotonic_us)
-        self._memory_bytes += _size(record)
-        self._bytes += _size(record)
+        self._memory_bytes += size(record)
+        self._bytes += size(record)
         self._share(record, now.monotonic_us)
         self._drop_until_bounded()
         return stream.seq_of(record.index)
@@ -216,7 +217,7 @@ class Spool:
         try:
             if self._shared_writer is None or now_us - self._shared_since_us >= SHARED_SEGMENT_US:
                 self._end_shared()
-                path = self._shared / _name(self._live, record)
+                path = self._shared / segment_name(self._live, record)
                 self._shared_writer = segment.Writer(self._disk, path, self._live.head, record, durable=False)
                 self._shared_files.append(self._shared_writer)
                 self._shared_since_us = now_us
@@ -252,7 +253,7 @@ class Spool:
         if writing is not None:
             self.end_writing(await asyncio.to_thread(writing.run))
 
-    def begin_writing(self, age_us: int) -> "Writing | None":
+    def begin_writing(self, age_us: int) -> Writing | None:
         """What has waited so long in memory; None when there is nothing, or the disk failed a moment ago. Then comes `end_writing`."""
         if self._disk_pauses() or not self._settle_on_disk():
             return None
@@ -267,7 +268,7 @@ class Spool:
         self._writing = True
         return Writing(self._disk, self._directory, self._segment_bytes, due)
 
-    def end_writing(self, all_written: Sequence["Written"]) -> None:
+    def end_writing(self, all_written: Sequence[Written]) -> None:
         self._writing = False
         for written in all_written:
             stream = written.stream
@@ -528,8 +529,8 @@ class Spool:
         """Takes a frame out of memory; it may have gone already."""
         held = stream.memory.pop(index, None)
         if held is not None:
-            self._memory_bytes -= _size(held[0])
-            self._bytes -= _size(held[0])
+            self._memory_bytes -= size(held[0])
+            self._bytes -= size(held[0])
 
     def _remove_stored(self, stream: SpooledStream, position: int) -> None:
         self._bytes -= stream.disk[position].bytes
@@ -579,69 +580,3 @@ class Spool:
             self._disk.replace(self._shared / f"{stream.home.hex()}.stream", data)
         except OSError as error:
             self._shared_failure(error)
-
-
-class Due(NamedTuple):
-    stream: SpooledStream
-    writer: segment.Writer | None
-    records: list[Record]
-
-
-class Written(NamedTuple):
-    stream: SpooledStream
-    ended: list[segment.Writer]
-    writer: segment.Writer | None
-    safe: list[Record]
-    error: OSError | None
-
-
-class Writing(NamedTuple):
-    """Frames on their way to disk. `run` touches nothing but the writers."""
-
-    disk: Disk
-    directory: Path
-    segment_bytes: int
-    due: list[Due]
-
-    def run(self) -> list[Written]:
-        return [self._write(*item) for item in self.due]
-
-    def _write(self, stream: SpooledStream, writer: segment.Writer | None, records: list[Record]) -> Written:
-        ended: list[segment.Writer] = []
-        safe = 0
-        try:
-            for part in _parts(records, self.segment_bytes):
-                if writer is not None and writer.bytes >= self.segment_bytes:
-                    ended.append(writer)
-                    writer = None
-                if writer is None:
-                    writer = segment.Writer(self.disk, self.directory / _name(stream, part[0]), stream.head, part[0], durable=True)
-                writer.append(part)
-                safe += len(part)
-        except OSError as error:
-            if writer is not None:
-                ended.append(writer)
-            return Written(stream, ended, None, records[:safe], error)
-        return Written(stream, ended, writer, records, None)
-
-
-def _name(stream: SpooledStream, first: Record) -> str:
-    return str(segment.Name(stream.order, stream.home, first.index, first.before))
-
-
-def _size(record: Record) -> int:
-    return len(record.frame) + segment.RECORD_OVERHEAD
-
-
-def _parts(records: list[Record], bytes_max: int) -> Iterator[list[Record]]:
-    """Cuts what is written at once, so that no segment becomes much longer than it should."""
-    part: list[Record] = []
-    size = 0
-    for record in records:
-        if part and size + _size(record) > bytes_max:
-            yield part
-            part, size = [], 0
-        part.append(record)
-        size += _size(record)
-    if part:
-        yield part

@@ -12,7 +12,7 @@ import pytest
 from e2e.browser import Browser, Page
 from parts import stored
 from parts.backend import make_user, sign_in
-from parts.controller import run_controller
+from parts.controlled import Controller
 from parts.system import System, run_system
 from parts.torture import Row
 
@@ -34,8 +34,10 @@ MARKED: Final = "document.querySelectorAll('[data-stored=false]').length"
 
 @pytest.fixture(scope="module")
 async def plant(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    async with run_system() as system, run_controller(system, "plant", tmp_path_factory.mktemp("plant"), ("simulated", "system")):
-        yield system
+    async with run_system() as system:
+        devices = ("simulated", "system")
+        async with Controller(tmp_path_factory.mktemp("plant"), "plant", system.database, system.backend.port, devices=devices):
+            yield system
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from fanout.test_stream import ask, expect, now_us, stream
 from parts import stored
 from parts.backend import make_source, make_user, sign_in
-from parts.controller import run_controller
+from parts.controlled import Controller
 from parts.source import Source, data
 from parts.system import System, run_system
 from webmacs_controller import wire
@@ -95,7 +95,8 @@ async def test_a_source_that_keeps_its_credit_is_heard_though_the_buffers_are_fu
 
 
 async def test_a_controller_shows_its_present_until_what_it_has_kept_is_stored(system: System, token: str, tmp_path: Path) -> None:
-    async with run_controller(system, "patient plant", tmp_path), stream(system.backend, token) as socket:
+    controller = Controller(tmp_path, "patient plant", system.database, system.backend.port)
+    async with controller, stream(system.backend, token) as socket:
         await ask(socket, type="subscribe", events="all", interval_ms=20)
         conn = await asyncpg.connect(system.database)
         while (event := await conn.fetchval("SELECT public_id::text FROM events WHERE channel_key = 'simulated.tank_level'")) is None:

@@ -108,9 +108,10 @@ async def tell(
     place.mkdir(parents=True)
     clock = Shim(library, place)
     clock.set_clock(off_s)
-    url = f"{backend.sockets}/ws/controller/telemetry"
     credential = await make_source(backend.database, source)
-    station = Station(place, url, credential, environment=clock.environment, sabotage=sabotage, interval_ms=INTERVAL_MS, channels=1)
+    station = Station(
+        place, backend.port, credential, environment=clock.environment, sabotage=sabotage, interval_ms=INTERVAL_MS, channels=1
+    )
     try:
         await station.start()
         await station.read_more(READS)
@@ -162,7 +163,7 @@ async def test_a_backend_whose_clock_is_set_goes_on(
 ) -> None:
     backend, clock = unsure
     credential = await make_source(backend.database, row.test)
-    station = Station(tmp_path, f"{backend.sockets}/ws/controller/telemetry", credential, interval_ms=INTERVAL_MS, channels=1)
+    station = Station(tmp_path, backend.port, credential, interval_ms=INTERVAL_MS, channels=1)
     try:
         await station.start()
         for by_s in (0.0, HOUR_S, -HOUR_S, 0.0) * row.count(quick=1, full=20):

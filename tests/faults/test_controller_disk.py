@@ -33,9 +33,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_station(
     line: Proxy, credential: str, disk: Shim, place: Path, spool_mib: int = 64, sabotage: str | None = None, **ramp: float
 ) -> Station:
-    url = f"ws://127.0.0.1:{line.port}/ws/controller/telemetry"
-    environment = disk.environment
-    return Station(place, url, credential, spool_mib=spool_mib, sabotage=sabotage, environment=environment, disk_retry_s=1.0, **ramp)
+    settings = ramp | {"disk_retry_s": 1.0}
+    return Station(place, line.port, credential, spool_mib=spool_mib, sabotage=sabotage, environment=disk.environment, **settings)
 
 
 async def break_and_mend(backend: Backend, library: Path, place: Path, source: str, fault: str, sabotage: str | None = None) -> Path:

@@ -38,9 +38,8 @@ async def kill_again_and_again(
 ) -> Outcome:
     name = row.test
     async with Proxy(backend.port) as line:
-        url = f"ws://127.0.0.1:{line.port}/ws/controller/telemetry"
         station = Station(
-            place, url, await make_source(backend.database, name), sabotage=sabotage, interval_ms=INTERVAL_MS, channels=CHANNELS
+            place, line.port, await make_source(backend.database, name), sabotage=sabotage, interval_ms=INTERVAL_MS, channels=CHANNELS
         )
         try:
             for kill in range(kills):
@@ -61,10 +60,7 @@ async def kill_again_and_again(
     ledger = await read_ledger(conn, name, station.journal, CHANNELS)
     borders = [*ledger.started, ledger.channels[0].given[-1][1]]
     assert len(borders) == kills + 2
-    missing = [
-        length((max(first, begin), min(end, until)) for first, end in ledger.channels[0].missing if first < until and end > begin)
-        for begin, until in pairwise(borders[:-1])
-    ]
+    missing = [ledger.channels[0].missing_of(begin, end) for begin, end in pairwise(borders[:-1])]
     assert sum(missing) == length(ledger.channels[0].missing)  # the process that was stopped in order cost nothing
     return Outcome(ledger, missing)
 

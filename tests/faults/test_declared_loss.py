@@ -45,7 +45,6 @@ async def test_everything_that_a_device_gave_is_stored_or_declared_to_the_readin
         Proxy(backend.port) as line,
         httpx.AsyncClient(base_url=backend.url, headers={"Authorization": f"Bearer {token}"}) as client,
     ):
-        url = f"ws://127.0.0.1:{line.port}/ws/controller/telemetry"
         ramp = {
             "interval_ms": INTERVAL_MS,
             "channels": CHANNELS,
@@ -55,7 +54,7 @@ async def test_everything_that_a_device_gave_is_stored_or_declared_to_the_readin
             "fail_every": 90,
             "refused_retry_s": 1.0,
         }
-        station = Station(tmp_path, url, credential, spool_mib=1, **ramp)
+        station = Station(tmp_path, line.port, credential, spool_mib=1, **ramp)
         try:
             await station.start()
             await station.until(lambda: len(station.said("channels_refused")) == 1)

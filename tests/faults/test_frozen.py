@@ -56,8 +56,7 @@ def to_database(system: System) -> Callable[[signal.Signals], None]:
 @pytest.mark.row(10)
 async def test_a_frozen_part_goes_on_where_it_was(system: System, tmp_path: Path, row: Row) -> None:
     times = row.count(quick=1, full=20)
-    controller = Controller(tmp_path / "controller", "frozen", system.backend.port)
-    await controller.register(system.database)
+    controller = Controller(tmp_path / "controller", "frozen", system.database, system.backend.port)
     shape = {"count": 2, "channels": 10, "readings": 20, "frames_per_s": 50.0}
     async with controller, await Senders.make(system.backend, row.test, tmp_path, **shape) as senders:
         await stored_since(system.database, controller.name, 0)

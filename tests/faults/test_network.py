@@ -51,8 +51,7 @@ async def test_a_half_open_connection_is_noticed_on_both_ends_and_the_next_one_i
     async with Proxy(backend.port) as first, Proxy(backend.port) as second:
         credential = await make_source(module_database, "abandoned")
         by_backend = [await noticed_by_the_backend(first, credential, 60) for _ in range(times)]
-        controller = Controller(tmp_path / "controller", "half-open", second.port, hurry)
-        await controller.register(module_database)
+        controller = Controller(tmp_path / "controller", "half-open", module_database, second.port, hurry)
         async with controller:
             by_controller = [await noticed_by_the_controller(second, module_database, controller) for _ in range(times)]
     assert await backend.stop() == 0
@@ -98,8 +97,7 @@ async def part_again_and_again(
         await backend.start()
         backend.database = database
         async with Proxy(backend.port) as before:
-            controller = Controller(place / "controller", row.test[:60], before.port)
-            await controller.register(database)
+            controller = Controller(place / "controller", row.test[:60], database, before.port)
             shape = {"count": 2, "channels": 10, "readings": 20, "frames_per_s": 50.0}
             senders = await Senders.make(backend, row.test, place, **shape, port=before.port)
             lines: list[tuple[Way, ...]] = [

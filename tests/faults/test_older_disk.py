@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 from parts.backend import Backend, make_source
-from parts.ledger import Ledger, length, read_ledger
+from parts.ledger import Ledger, read_ledger
 from parts.proxy import Proxy
 from parts.station import Station
 from parts.torture import Row
@@ -22,9 +22,8 @@ async def put_back_again_and_again(
     backend: Backend, conn: "asyncpg.Connection[Any]", place: Path, row: Row, times: int, sabotage: str | None = None
 ) -> Ledger:
     async with Proxy(backend.port) as line:
-        url = f"ws://127.0.0.1:{line.port}/ws/controller/telemetry"
         credential = await make_source(backend.database, row.test)
-        station = Station(place, url, credential, sabotage=sabotage, interval_ms=INTERVAL_MS, channels=CHANNELS)
+        station = Station(place, line.port, credential, sabotage=sabotage, interval_ms=INTERVAL_MS, channels=CHANNELS)
         try:
             for _ in range(times):
                 line.shut()
@@ -57,11 +56,7 @@ def lost(ledger: Ledger) -> int:
     """Readings of processes that were not killed. Each time the first of three was."""
     starts = [*ledger.started, ledger.channels[0].given[-1][1]]
     spared = [(starts[i], starts[i + 1]) for i in range(len(starts) - 1) if i % 3 != 0]
-    return sum(
-        length((max(first, begin), min(end, until)) for first, end in channel.missing if first < until and end > begin)
-        for channel in ledger.channels
-        for begin, until in spared
-    )
+    return sum(channel.missing_of(begin, end) for channel in ledger.channels for begin, end in spared)
 
 
 @pytest.mark.row(17)

@@ -49,8 +49,7 @@ async def put_back_again_and_again(
     system: System, place: Path, row: Row, times: int, sabotage: str | None = None
 ) -> tuple[Senders, Verdict, Account]:
     """`sabotage` is the controller's."""
-    controller = Controller(place / "controller", f"restored {sabotage}", system.backend.port, sabotage)
-    await controller.register(system.database)
+    controller = Controller(place / "controller", f"restored {sabotage}", system.database, system.backend.port, sabotage)
     senders = await Senders.make(system.backend, row.test, place, count=1, channels=10, readings=20, frames_per_s=50.0)
     async with controller, senders:
         for number in range(times):

@@ -23,9 +23,10 @@ async def overflow(
     backend: Backend, conn: "asyncpg.Connection[Any]", place: Path, source: str, spool_mib: int, sabotage: str | None = None
 ) -> Ledger:
     async with Proxy(backend.port) as line:
-        url = f"ws://127.0.0.1:{line.port}/ws/controller/telemetry"
         credential = await make_source(backend.database, source)
-        station = Station(place, url, credential, sabotage=sabotage, spool_mib=spool_mib, interval_ms=INTERVAL_MS, channels=1, burst=BURST)
+        station = Station(
+            place, line.port, credential, sabotage=sabotage, spool_mib=spool_mib, interval_ms=INTERVAL_MS, channels=1, burst=BURST
+        )
         try:
             await station.start()
             await station.connected(1)

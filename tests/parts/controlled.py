@@ -1,9 +1,13 @@
-"""A real controller process that reads the simulated device on its beat, and the account of it: every beat is stored or declared."""
+"""A real controller process with bundled devices, and the account of the simulated one: every beat of it is stored or declared.
+
+Its readings carry no identity, so the account counts beats. Where readings must be told apart, parts/station.py runs a ramp instead.
+"""
 
 import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,23 +22,28 @@ BEAT_US = 100_000
 
 
 class Controller:
-    """`webmacs_controller run` on a spool of its own, as the source `name`."""
+    """`webmacs_controller run` as the source `name`, which it registers in `database`. `place` is for its credential, spool and log, `port`
+    that of the backend or of a proxy before it, `sabotage` a switch of parts/sabotage.py."""
 
-    def __init__(self, place: Path, name: str, port: int, sabotage: str | None = None) -> None:
+    def __init__(
+        self, place: Path, name: str, database: str, port: int, sabotage: str | None = None, devices: Sequence[str] = ("simulated",)
+    ) -> None:
         self.name = name
         self._place = place
+        self._database = database
+        self._devices = devices
         self._command = ["webmacs_controller"] if sabotage is None else ["parts.sabotaged", sabotage, "--", "webmacs_controller"]
         self._url = f"ws://127.0.0.1:{port}/ws/controller/telemetry"
 
-    async def register(self, database: str) -> None:
-        self._place.mkdir(exist_ok=True)
-        (self._place / "credential").write_text(await make_source(database, self.name))
-
     async def __aenter__(self) -> Self:
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'controller'}"}
+        self._place.mkdir(exist_ok=True)
+        (self._place / "credential").write_text(await make_source(self._database, self.name))
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("WEBMACS_")}
+        environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'controller'}"
         with (self._place / "controller.log").open("a") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", *self._command, "run", "--device", "simulated", "--url", self._url),
+                *(sys.executable, "-m", *self._command, "run", "--url", self._url),
+                *(part for device in self._devices for part in ("--device", device)),
                 *("--credential-file", str(self._place / "credential"), "--spool", str(self._place / "spool")),
                 env=environment, stdout=log, stderr=log,
             )  # fmt: skip
@@ -83,14 +92,8 @@ class Account:
 
 async def account(conn: "asyncpg.Connection[Any]", source: str) -> Account:
     """Over every channel of the source. What is stored is read as runs, never from a counter."""
-    keys = await stored.rows(
-        conn,
-        """SELECT e.channel_key, e.id FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
-            WHERE s.name = $1""",
-        source,
-    )
     total, beats, twice = 0, 0, 0
-    for key, _ in keys:
+    for key in await stored.events_of(conn, source):
         times = [t_us for t_us, _ in await stored.readings(conn, source, key)]
         distinct = set(times)
         total, twice = total + len(distinct), twice + len(times) - len(distinct)

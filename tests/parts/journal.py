@@ -17,6 +17,7 @@ import asyncpg
 from webmacs_controller import wire
 from webmacs_controller.frame import Sealed
 
+from parts import stored
 from webmacs import ingest_core
 from webmacs.clock import from_datetime
 
@@ -146,12 +147,7 @@ async def check(conn: "asyncpg.Connection[Any]", journals: Iterable[Journal]) ->
         by_name.setdefault(journal.name, {})[journal.source] = journal
         verdict.retracted += journal.retracted * journal.frame_readings
     for name, of_source in by_name.items():
-        events = await conn.fetch(
-            """SELECT e.id, e.channel_key FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
-                WHERE s.name = $1""",
-            name,
-        )
-        found = {row["channel_key"]: row["id"] for row in events}
+        found = await stored.events_of(conn, name)
         for channel, key in enumerate(next(iter(of_source.values())).keys):
             shelves = {number: _Shelf(journal, channel) for number, journal in of_source.items()}
             for run in await conn.fetch("SELECT created_on, encoding, payload FROM datapoints WHERE event_id = $1", found.pop(key, None)):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from parts import stored
 from parts.ramp import CHANNEL, Kind, read_journal
 from webmacs import ingest_core
 from webmacs.clock import from_datetime
@@ -84,6 +85,10 @@ class Channel:
     def missing(self) -> list[Stretch]:
         return without(self.given, self.stored)
 
+    def missing_of(self, begin: int, end: int) -> int:
+        """How many readings are missing among those from number `begin` to before `end`."""
+        return length((max(first, begin), min(last, end)) for first, last in self.missing if first < end and last > begin)
+
 
 @dataclass
 class Ledger:
@@ -133,14 +138,7 @@ async def read_ledger(
     """`former`: channel -> id of an event that it had and that was deleted; its readings stay."""
     entries = read_journal(journal)
     given = [(first, first + count) for kind, first, count, _ in entries if kind is Kind.GIVEN]
-    events = {
-        row["channel_key"]: row["id"]
-        for row in await conn.fetch(
-            """SELECT e.id, e.channel_key FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
-                WHERE s.name = $1""",
-            source,
-        )
-    }
+    events = await stored.events_of(conn, source)
     made = []
     for c in range(channels):
         spoilt = (Kind.OMITTED, Kind.INFINITE)

@@ -81,7 +81,6 @@ class Proxy:
         self.there, self.back = Way(), Way()
         self.connections: list[Connection] = []
         self.refusing = False
-        self.opened = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -120,11 +119,6 @@ class Proxy:
         self.refusing = True
         self.cut()
 
-    async def until_opened(self, count: int) -> None:
-        """Waits until so many connections were opened, since the beginning."""
-        async with asyncio.timeout(60), self.opened:
-            await self.opened.wait_for(lambda: len(self.connections) >= count)
-
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -145,8 +139,6 @@ class Proxy:
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server)
         connection = Connection(writer, server_writer)
         self.connections.append(connection)
-        async with self.opened:
-            self.opened.notify_all()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._carry(connection, reader, "client", "server", self.there))

@@ -1,4 +1,7 @@
-"""A real controller process with a ramp for a device, at a place of its own: killed, cut off and started again as a test likes."""
+"""A real controller process with a ramp for a device, at a place of its own: killed, cut off and started again as a test likes.
+
+What it must answer for is in parts/ledger.py. Where only beats are counted, parts/controlled.py runs bundled devices instead.
+"""
 
 import asyncio
 import json
@@ -19,12 +22,13 @@ WAIT_S: Final = 60.0
 
 
 class Station:
-    """`place` keeps what outlives a process: spool, journal, log, settings. `sabotage` is a switch of parts/sabotage.py."""
+    """`place` keeps what outlives a process: spool, journal, log, settings. `port`: of the backend or of a proxy before it.
+    `sabotage` is a switch of parts/sabotage.py."""
 
     def __init__(
         self,
         place: Path,
-        url: str,
+        port: int,
         credential: str,
         *,
         spool_mib: int = 64,
@@ -42,6 +46,7 @@ class Station:
         (place / "credential").write_text(credential)
         lines = [f'journal = "{self.journal}"', *(f"{name} = {value}" for name, value in settings.items())]
         (place / "ramp.toml").write_text("\n".join(lines))
+        url = f"ws://127.0.0.1:{port}/ws/controller/telemetry"
         self._command = [
             *(sys.executable, "-m", *(() if sabotage is None else ("parts.sabotaged", sabotage, "--")), "parts.ramp", "run"),
             *("--device", f"ramp={place / 'ramp.toml'}", "--url", url, "--credential-file", str(place / "credential")),

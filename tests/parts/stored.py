@@ -27,6 +27,16 @@ async def readings(conn: "asyncpg.Connection[Any]", source: str, key: str) -> li
     return found
 
 
+async def events_of(conn: "asyncpg.Connection[Any]", source: str) -> dict[str, int]:
+    """Channel key -> id of the events that a source writes."""
+    found = await conn.fetch(
+        """SELECT e.channel_key, e.id FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
+            WHERE s.name = $1""",
+        source,
+    )
+    return {row["channel_key"]: row["id"] for row in found}
+
+
 async def rows(conn: "asyncpg.Connection[Any]", query: str, *args: object) -> Sequence[tuple[Any, ...]]:
     return [tuple(row) for row in await conn.fetch(query, *args)]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from webmacs_controller import frame, segment, wire
 from webmacs_controller.clock import FUTURE_US_MAX, Now, Timeline
 from webmacs_controller.protocol import Delivery, Phase, ProtocolError
-from webmacs_controller.spool import SPILL_AGE_US, Spool, Writing
+from webmacs_controller.spool import SPILL_AGE_US, Spool
+from webmacs_controller.writing import Writing
 
 from simulation.backend import SILENCE_US
 from simulation.disk import Died, MemoryDisk
