@@ -15,8 +15,8 @@ writes this page, `make torture ROW=1` one of them; `make test` runs the same ch
 value, its sender keeps a journal of what was acknowledged, and a checker that trusts no counter of the system compares the journal with
 what is stored (`tests/parts/journal.py` and `tests/parts/ledger.py`; the simulator and the tests of the spool have models of their own).
 
-*Done* and *refused* are counted in the unit that stands with them, frames where none does; *unknown* are those whose fate was not known when
-the fault struck. *Lost* are readings that had to be stored and are not, *twice* are readings that are stored again.
+*Done* and *refused* are counted in the unit that stands with them, frames where none does; *unknown* are those whose fate was not known
+when the fault struck. *Lost* are readings that had to be stored and are not, *twice* are readings that are stored again.
 "–" is what a test does not count: it says nothing about it. A check counts only once it has been seen to fail: the column "found when
 broken" names the promise that was broken on purpose (`tests/parts/sabotage.py`) and how the check of that row found it; where it is empty,
 nothing was broken.
