@@ -389,7 +389,7 @@ async def test_a_checksum_that_nobody_looks_at_sends_wrong_readings(place: Path,
         for _ in range(200):
             try:
                 wrong += sum(judged.wrong for _, judged in await damages(place, row.chance, 1))
-            except msgspec.MsgspecError:
+            except Exception:
                 no_frames += 1  # what is believed need not even be a frame
                 shutil.rmtree(place)
                 place.mkdir()
