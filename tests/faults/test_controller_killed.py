@@ -112,7 +112,9 @@ async def test_what_refused_channels_gave_is_declared_after_a_kill(
     source = "refused-and-killed"
     credential = await make_source(backend.database, source)
     for name in ("Ramp 1", f"Ramp 1 ({source})", f"Ramp 1 ({source}, ramp.c1)"):
-        await conn.execute("INSERT INTO events (public_id, name, type, unit) VALUES (gen_random_uuid(), $1, 'sensor', '')", name)
+        await conn.execute(
+            "INSERT INTO events (public_id, name, type, unit) VALUES (gen_random_uuid(), $1, 'sensor', '') ON CONFLICT DO NOTHING", name
+        )
     url = f"{backend.sockets}/ws/controller/telemetry"
     station = Station(tmp_path, url, credential, interval_ms=20, channels=CHANNELS)
     try:

@@ -110,7 +110,7 @@ def seq_outside_transaction(patch: pytest.MonkeyPatch) -> None:
 
 @switch
 def forget_fence(patch: pytest.MonkeyPatch) -> None:
-    """Whoever writes, no generation is old, and nobody waits for it."""
+    """Whoever writes, no generation is old, nobody waits for it, and where a stream was left is not asked."""
 
     class Current(int):
         def __ne__(self, generation: object) -> bool:
@@ -119,7 +119,11 @@ def forget_fence(patch: pytest.MonkeyPatch) -> None:
     async def lock_writers(conn: Any, writers: Sequence[int]) -> dict[int, int]:
         return dict.fromkeys(writers, Current())
 
+    async def committed_seqs(conn: Any, delivered: Sequence[Delivered]) -> dict[Any, int]:
+        return {one.key: Current() for one in delivered}
+
     patch.setattr(sources, "lock_writers", lock_writers)
+    patch.setattr(sources, "committed_seqs", committed_seqs)
 
 
 @switch
