@@ -105,32 +105,3 @@ async def test_kills_find_frames_that_are_kept_in_memory_only(
 
 
 @pytest.mark.row(2)
-async def test_what_refused_channels_gave_is_declared_after_a_kill(
-    backend: Backend, conn: "asyncpg.Connection[Any]", tmp_path: Path
-) -> None:
-    """Every name that the second channel's event might have is taken, so there is none."""
-    source = "refused-and-killed"
-    credential = await make_source(backend.database, source)
-    for name in ("Ramp 1", f"Ramp 1 ({source})", f"Ramp 1 ({source}, ramp.c1)"):
-        await conn.execute(
-            "INSERT INTO events (public_id, name, type, unit) VALUES (gen_random_uuid(), $1, 'sensor', '') ON CONFLICT DO NOTHING", name
-        )
-    url = f"{backend.sockets}/ws/controller/telemetry"
-    station = Station(tmp_path, url, credential, interval_ms=20, channels=CHANNELS)
-    try:
-        await station.start()
-        await station.until(lambda: len(station.said("channels_refused")) == 1)
-        await station.read_more(100)
-        await station.kill()
-        await station.start()
-        await station.until(lambda: len(station.said("channels_refused")) == 2)
-        await station.read_more(20)
-        await station.stop()
-    finally:
-        await station.end()
-    ledger = await read_ledger(conn, source, station.journal, CHANNELS)
-    refused = length(ledger.channels[1].missing)
-    assert refused == length(ledger.channels[1].given)
-    stopped = ledger.declared("source_stopped")
-    assert ledger.declared("disabled") >= refused - stopped  # what the kill took is among what the stop declares
-    assert ledger.declared("disabled") > 100
