@@ -102,6 +102,3 @@ async def test_kills_find_frames_that_are_kept_in_memory_only(
     outcome = await kill_again_and_again(backend, conn, tmp_path, row, 1, "forget_shared")
     row.caught("forget_shared", missing_ms_max=max(outcome.missing_ms))
     assert max(outcome.missing_ms) > MISSING_MS_QUICK
-
-
-@pytest.mark.row(2)
