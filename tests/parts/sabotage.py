@@ -77,6 +77,22 @@ def make_app(name: str, settings: Settings) -> Any:
 # the backend
 
 
+class Current(int):
+    """A number that is never another one."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+def _forget_where_streams_are(patch: pytest.MonkeyPatch) -> None:
+    """The second guard, which would void what a broken first one lets through."""
+
+    async def committed_seqs(conn: Any, delivered: Sequence[Delivered]) -> dict[Any, int]:
+        return {one.key: Current() for one in delivered}
+
+    patch.setattr(sources, "committed_seqs", committed_seqs)
+
+
 @switch
 def acknowledge_before_commit(patch: pytest.MonkeyPatch) -> None:
     store = Flusher._store
@@ -88,6 +104,7 @@ def acknowledge_before_commit(patch: pytest.MonkeyPatch) -> None:
         return await store(self, drained)
 
     patch.setattr(Flusher, "_store", acknowledge_and_store)
+    _forget_where_streams_are(patch)
 
 
 @switch
@@ -112,18 +129,11 @@ def seq_outside_transaction(patch: pytest.MonkeyPatch) -> None:
 def forget_fence(patch: pytest.MonkeyPatch) -> None:
     """Whoever writes, no generation is old, nobody waits for it, and where a stream was left is not asked."""
 
-    class Current(int):
-        def __ne__(self, generation: object) -> bool:
-            return False
-
     async def lock_writers(conn: Any, writers: Sequence[int]) -> dict[int, int]:
         return dict.fromkeys(writers, Current())
 
-    async def committed_seqs(conn: Any, delivered: Sequence[Delivered]) -> dict[Any, int]:
-        return {one.key: Current() for one in delivered}
-
     patch.setattr(sources, "lock_writers", lock_writers)
-    patch.setattr(sources, "committed_seqs", committed_seqs)
+    _forget_where_streams_are(patch)
 
 
 @switch
