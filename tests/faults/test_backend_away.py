@@ -17,7 +17,7 @@ NAME = "steady"
 
 
 async def test_stopping_the_backend_loses_nothing(module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path) -> None:
-    backend = Backend(module_database, tmp_path)
+    backend = Backend(module_database, tmp_path, compacting=False)
     await backend.start()
     async with Controller(tmp_path, NAME, module_database, backend.port):
         await stored_since(module_database, NAME, 0)

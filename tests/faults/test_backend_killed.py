@@ -46,7 +46,7 @@ async def test_kills_of_the_backend_lose_nothing_and_store_nothing_twice(
     module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
 ) -> None:
     kills = row.count(quick=5, full=200)
-    outcome = await kill_again_and_again(Backend(module_database, tmp_path), conn, tmp_path, row, kills)
+    outcome = await kill_again_and_again(Backend(module_database, tmp_path, compacting=False), conn, tmp_path, row, kills)
     outcome.senders.record(row, outcome.verdict, kills=kills, storing_again_s_max=round(outcome.worst_s, 2))
     assert outcome.verdict.clean, outcome.verdict
     assert outcome.senders.unknown, "no kill hit a frame under way: the run proves nothing"
@@ -60,6 +60,6 @@ async def test_kills_find_an_acknowledgement_before_the_commit(
     module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
 ) -> None:
     sabotage = "acknowledge_before_commit"
-    outcome = await kill_again_and_again(Backend(module_database, tmp_path, sabotage), conn, tmp_path, row, kills=2)
+    outcome = await kill_again_and_again(Backend(module_database, tmp_path, sabotage, compacting=False), conn, tmp_path, row, kills=2)
     row.caught(sabotage, lost=outcome.verdict.lost + outcome.verdict.retracted)
     assert outcome.verdict.lost + outcome.verdict.retracted

@@ -95,7 +95,7 @@ async def unsure(module_database: str, library: Path, tmp_path_factory: pytest.T
     """A backend whose clock can be set."""
     place = tmp_path_factory.mktemp("backend")
     clock = Shim(library, place)
-    process = Backend(module_database, place, **clock.environment)
+    process = Backend(module_database, place, compacting=False, **clock.environment)
     await process.start()
     yield process, clock
     assert await process.stop() == 0, process.log

@@ -17,7 +17,7 @@ async def lose_commits(
     database: str, conn: "asyncpg.Connection[Any]", place: Path, row: Row, cuts: int, sabotage: str | None = None
 ) -> tuple[Senders, Verdict, str]:
     async with CommitProxy(database) as proxy:
-        backend = Backend(proxy.database, place, sabotage)
+        backend = Backend(proxy.database, place, sabotage, compacting=False)
         await backend.start()
         backend.database = database
         async with await Senders.make(backend, row.test, place, count=2, channels=10, readings=20, frames_per_s=50.0) as senders:

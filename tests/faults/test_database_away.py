@@ -25,13 +25,13 @@ from webmacs.telemetry.protocol import CREDIT_BYTES_MAX
 
 @pytest.fixture(scope="module")
 async def system() -> AsyncIterator[System]:
-    async with run_system() as running:
+    async with run_system(compacting=False) as running:
         yield running
 
 
 @asynccontextmanager
 async def another_backend(system: System, place: Path, sabotage: str | None) -> AsyncIterator[Backend]:
-    backend = Backend(system.database, place, sabotage)
+    backend = Backend(system.database, place, sabotage, compacting=False)
     await backend.start()
     yield backend
     assert await backend.stop() == 0

@@ -21,7 +21,7 @@ from parts.torture import Row
 
 @pytest.fixture(scope="module")
 async def system() -> AsyncIterator[System]:
-    async with run_system() as running:
+    async with run_system(compacting=False) as running:
         yield running
 
 
@@ -83,7 +83,7 @@ async def thaw_after_a_takeover(
     system: System, place: Path, row: Row, times: int, sabotage: str | None = None
 ) -> tuple[list[Sender], Verdict]:
     """A backend is frozen with frames under way, its source goes on at another one, and the first is thawed."""
-    backends = [Backend(system.database, place / name, sabotage) for name in ("first", "second")]
+    backends = [Backend(system.database, place / name, sabotage, compacting=False) for name in ("first", "second")]
     for backend in backends:
         backend.data_dir.mkdir()
         await backend.start()

@@ -46,7 +46,7 @@ async def test_a_half_open_connection_is_noticed_on_both_ends_and_the_next_one_i
     module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
 ) -> None:
     times, hurry = row.count(quick=2, full=20), None if row.torture else "hurried"
-    backend = Backend(module_database, tmp_path, hurry)
+    backend = Backend(module_database, tmp_path, hurry, compacting=False)
     await backend.start()
     async with Proxy(backend.port) as first, Proxy(backend.port) as second:
         credential = await make_source(module_database, "abandoned")
@@ -93,7 +93,7 @@ async def part_again_and_again(
     parts = urlsplit(database)
     async with Proxy(Path(parse_qs(parts.query)["host"][0]) / SOCKET) as behind:
         through = parts._replace(query=f"host={quote(str(behind.path.parent), safe='')}").geturl()
-        backend = Backend(through, place, sabotage)
+        backend = Backend(through, place, sabotage, compacting=False)
         await backend.start()
         backend.database = database
         async with Proxy(backend.port) as before:

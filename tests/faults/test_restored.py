@@ -17,7 +17,7 @@ from parts.torture import Row
 
 @pytest.fixture(scope="module")
 async def system() -> AsyncIterator[System]:
-    async with run_system() as running:
+    async with run_system(compacting=False) as running:
         yield running
 
 

@@ -30,7 +30,7 @@ async def take_over_again_and_again(
     for number in range(2):
         folder = place / f"backend {number}"
         folder.mkdir()
-        backends.append(Backend(database, folder, sabotage))
+        backends.append(Backend(database, folder, sabotage, compacting=False))
         await backends[-1].start()
     name = row.test[:60]
     credential = await make_source(database, name)

@@ -26,16 +26,18 @@ def free_port() -> int:
 
 
 class Backend:
-    """One process at one address, over restarts. `log` is what all of them wrote to stderr; `sabotage` is a switch of parts/sabotage.py."""
+    """One process at one address, over restarts. `log` is what all of them wrote to stderr; `sabotage` is a switch of parts/sabotage.py.
+    Whoever looks for readings that are stored twice wants it not `compacting`: a merge makes one of the two."""
 
-    def __init__(self, database: str, data_dir: Path, sabotage: str | None = None, **settings: str) -> None:
+    def __init__(self, database: str, data_dir: Path, sabotage: str | None = None, *, compacting: bool = True, **settings: str) -> None:
         self.database = database
         self.data_dir = data_dir
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.sockets = f"ws://127.0.0.1:{self.port}"
         self._log = data_dir / "backend.log"
-        self._command = ["webmacs", "serve"] if sabotage is None else ["parts.sabotaged", sabotage, "--", "webmacs", "serve"]
+        switches = "+".join(switch for switch in (None if compacting else "uncompacted", sabotage) if switch)
+        self._command = [*(("parts.sabotaged", switches, "--") if switches else ()), "webmacs", "serve"]
         self._settings = (
             {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
             | settings

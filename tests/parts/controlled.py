@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Self
 
 import asyncpg
@@ -90,6 +91,13 @@ class Account:
     twice: int
 
 
+def beat_of(t_us: int, times_us: set[int]) -> int:
+    """The number of the beat that a reading belongs to. It may be late, never early: most tell where in an interval the beat is."""
+    begin_us = min(times_us)
+    phase_us = median((one - begin_us) % BEAT_US for one in times_us)
+    return int((t_us - begin_us - phase_us + BEAT_US // 10) // BEAT_US)
+
+
 async def account(conn: "asyncpg.Connection[Any]", source: str) -> Account:
     """Over every channel of the source. What is stored is read as runs, never from a counter."""
     total, beats, twice = 0, 0, 0
@@ -97,7 +105,7 @@ async def account(conn: "asyncpg.Connection[Any]", source: str) -> Account:
         times = [t_us for t_us, _ in await stored.readings(conn, source, key)]
         distinct = set(times)
         total, twice = total + len(distinct), twice + len(times) - len(distinct)
-        beats += round((max(distinct) - min(distinct)) / BEAT_US) + 1
+        beats += beat_of(max(distinct), distinct) - beat_of(min(distinct), distinct) + 1
     declared = await conn.fetchval(
         "SELECT coalesce(sum(n), 0)::int8 FROM gaps g JOIN sources s ON s.id = g.source_id WHERE s.name = $1 AND g.cause <> 'refused'",
         source,

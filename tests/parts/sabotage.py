@@ -31,6 +31,7 @@ from webmacs.http import route, socket
 from webmacs.ingest_core import Drained
 from webmacs.settings import Settings
 from webmacs.storage import latest, runs
+from webmacs.storage.compact import Compactor
 from webmacs.telemetry import flush, sources
 from webmacs.telemetry.flush import Flusher, Void
 from webmacs.telemetry.sources import Delivered
@@ -144,6 +145,17 @@ def forget_doubt(patch: pytest.MonkeyPatch) -> None:
         return -1
 
     patch.setattr(sources, "last_flush", last_flush)
+    _forget_where_streams_are(patch)
+
+
+@switch
+def uncompacted(patch: pytest.MonkeyPatch) -> None:
+    """No sabotage: runs stay as the flush wrote them, so that a reading that is stored twice is seen."""
+
+    async def wait(self: Compactor) -> None:
+        await asyncio.Event().wait()
+
+    patch.setattr(Compactor, "run", wait)
 
 
 @switch

@@ -43,7 +43,7 @@ class System:
 
 
 @asynccontextmanager
-async def run_system(**settings: str) -> AsyncIterator[System]:
+async def run_system(*, compacting: bool = True, **settings: str) -> AsyncIterator[System]:
     """`settings` are the backend's, as WEBMACS_<NAME> in its environment."""
     folder = Path(tempfile.mkdtemp(prefix="webmacs-bench-"))
     folder.chmod(0o755)  # the server's user must come in when root measures
@@ -55,7 +55,7 @@ async def run_system(**settings: str) -> AsyncIterator[System]:
         migration = await asyncio.create_subprocess_exec(sys.executable, "-m", "webmacs", "migrate", cwd=ROOT, env=environment)
         if await migration.wait() != 0:
             raise SystemExit("the database could not be migrated")
-        backend = Backend(server.url, folder, **settings)
+        backend = Backend(server.url, folder, compacting=compacting, **settings)
         await backend.start()
         try:
             yield System(server, backend)
