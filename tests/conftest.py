@@ -13,9 +13,9 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
-import psutil
 import pytest
 import uvloop
+from parts import processes
 from parts.backend import Backend
 from parts.torture import pytest_addoption, pytest_collection_modifyitems, pytest_configure, row  # noqa: F401
 
@@ -34,8 +34,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 async def nothing_left_running() -> AsyncIterator[None]:
     """What a failed test left running is ended, or the event loop would wait for it for ever."""
     yield
-    for process in psutil.Process().children(recursive=True):
-        process.kill()
+    processes.end_all()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import psutil
 
+from parts import processes
 from webmacs import accounts, keys
 from webmacs.accounts import Role
 
@@ -66,9 +67,8 @@ class Backend:
     async def start(self) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("WEBMACS_")} | self._settings
         with self._log.open("a") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", *self._command), cwd=ROOT, env=environment, stderr=log, stdout=log, start_new_session=True
-            )
+            command = (sys.executable, "-m", *self._command)
+            self._process = await processes.start(*command, log=log, cwd=ROOT, env=environment, start_new_session=True)
         async with httpx.AsyncClient() as client, asyncio.timeout(READY_S):
             while True:
                 assert self._process.returncode is None, self.log

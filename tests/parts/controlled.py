@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import asyncpg
 
-from parts import stored
+from parts import processes, stored
 from parts.backend import ROOT, make_source
 
 BEAT_US = 100_000
@@ -42,11 +42,11 @@ class Controller:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("WEBMACS_")}
         environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'controller'}"
         with (self._place / "controller.log").open("a") as log:
-            self._process = await asyncio.create_subprocess_exec(
+            self._process = await processes.start(
                 *(sys.executable, "-m", *self._command, "run", "--url", self._url),
                 *(part for device in self._devices for part in ("--device", device)),
                 *("--credential-file", str(self._place / "credential"), "--spool", str(self._place / "spool")),
-                env=environment, stdout=log, stderr=log,
+                log=log, env=environment,
             )  # fmt: skip
         return self
 

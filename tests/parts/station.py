@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from webmacs_controller.disk import shared_memory
 
-from parts import ramp
+from parts import processes, ramp
 
 TESTS: Final = Path(__file__).parents[1]
 WAIT_S: Final = 60.0
@@ -68,7 +68,7 @@ class Station:
 
     async def start(self) -> None:
         with self._log.open("a") as log:
-            self._process = await asyncio.create_subprocess_exec(*self._command, env=self._environment, stdout=log, stderr=log)
+            self._process = await processes.start(*self._command, log=log, env=self._environment)
 
     async def kill(self) -> None:
         assert self._process is not None
