@@ -430,7 +430,7 @@ def test_channels_that_the_backend_refuses_are_not_shown() -> None:
     assert source.next_message(now()) is None
 
 
-def test_numbers_that_close_up_when_a_full_spool_drops_frames_do_not_keep_a_source_behind() -> None:
+def test_a_stream_that_counts_from_1_again_does_not_keep_a_source_behind() -> None:
     shelf = Shelf(frames := [a_frame(float(n)) for n in range(50)])
     source, backend = delivery(shelf), Backend()
     assert not source.behind(now())

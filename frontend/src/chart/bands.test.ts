@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { channel } from '@/testing/channel'
-import { axisBounds, decimation, extent, firstPreview, newestOf, panesOf, shownReadings, silence, spread, type Curve } from './bands'
+import { axisBounds, decimation, extent, firstPreview, joined, newestOf, panesOf, shownReadings, silence, spread, type Curve } from './bands'
 import { Ring } from './ring'
 
 function curve(times: number[], slot = 0, unit = '%', n = 1, created = 0): Curve {
@@ -33,6 +33,12 @@ describe('silence', () => {
   it('covers the whole range when there is no reading at all', () => {
     expect(silence([curve([])], 0, 60_000)).toEqual([{ from: 0, to: 60_000 }])
   })
+})
+
+it('an absence that several panes share is one', () => {
+  const stretches = [{ from: 20, to: 30 }, { from: 0, to: 10 }, { from: 0, to: 12 }, { from: 12, to: 15 }]
+  expect(joined(stretches)).toEqual([{ from: 0, to: 15 }, { from: 20, to: 30 }])
+  expect(stretches[1]).toEqual({ from: 0, to: 10 })
 })
 
 describe('the axis', () => {

@@ -103,6 +103,17 @@ export function silence(curves: readonly Curve[], start: number, to: number): St
   return missing
 }
 
+/** The same time once: stretches of several panes that overlap or touch are one. */
+export function joined(stretches: readonly Stretch[]): Stretch[] {
+  const all: Stretch[] = []
+  for (const stretch of [...stretches].sort((a, b) => a.from - b.from)) {
+    const last = all.at(-1)
+    if (last && stretch.from <= last.to) last.to = Math.max(last.to, stretch.to)
+    else all.push({ ...stretch })
+  }
+  return all
+}
+
 export interface Bounds {
   min: number
   max: number

@@ -1,9 +1,12 @@
-/** The order of channels: what needs a look comes first, the rest stays as it is. */
+/** The order of channels: what needs a look comes first, what has long been gone last, the rest stays as it is. */
 import type { Channel } from '@/api/types'
+import type { Freshness } from './useFreshness'
 
-export function abnormalFirst(channels: readonly Channel[], stale: ReadonlySet<string>): Channel[] {
-  const abnormal = channels.filter((channel) => stale.has(channel.public_id))
-  return abnormal.length ? [...abnormal, ...channels.filter((channel) => !stale.has(channel.public_id))] : [...channels]
+export const needsALook = ({ public_id: id }: Channel, { stale, gone }: Freshness): boolean => stale.has(id) && !gone.has(id)
+
+export function abnormalFirst(channels: readonly Channel[], freshness: Freshness): Channel[] {
+  const rank = (channel: Channel): number => (needsALook(channel, freshness) ? 0 : freshness.gone.has(channel.public_id) ? 2 : 1)
+  return [...channels].sort((a, b) => rank(a) - rank(b))
 }
 
 /** How many rows have to move from one order to the other, at least: those outside the rows that stay in sequence at the same place. */

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { channel } from '@/testing/channel'
 import { abnormalFirst, moved } from './order'
+import { judge, NOTHING_STALE } from './useFreshness'
 import { channelsOf, defaultChannels, matching, placesFor, rangeOf } from './selection'
 
 const names = (channels: { name: string }[]): string[] => channels.map(({ name }) => name)
@@ -12,13 +13,19 @@ describe('what a trend shows first', () => {
       channel({ name: 'Board', unit: '°C' }),
       ...['T1', 'T2', 'T3'].map((name) => channel({ name, unit: '°C', quality: 'simulated' })),
     ]
-    expect(names(defaultChannels(all))).toEqual(['CPU total', 'CPU core 0', 'CPU core 1', 'T1', 'T2'])
+    expect(names(defaultChannels(all, new Set()))).toEqual(['CPU total', 'CPU core 0', 'CPU core 1', 'T1', 'T2'])
   })
 
   it('is whatever comes first where there is no processor', () => {
     const all = ['a', 'b', 'c', 'd', 'e'].map((name) => channel({ name, unit: 'bar' }))
-    expect(names(defaultChannels(all))).toEqual(['a', 'b', 'c', 'd'])
-    expect(defaultChannels([])).toEqual([])
+    expect(names(defaultChannels(all, new Set()))).toEqual(['a', 'b', 'c', 'd'])
+    expect(defaultChannels([], new Set())).toEqual([])
+  })
+
+  it('is of sources that are there, unless none is', () => {
+    const all = [channel({ name: 'CPU total', source: 'old' }), channel({ name: 'CPU core 1', source: 'new' }), channel({ name: 'CPU core 2', source: null })]
+    expect(names(defaultChannels(all, new Set(['old'])))).toEqual(['CPU core 1', 'CPU core 2'])
+    expect(names(defaultChannels(all.slice(0, 1), new Set(['old'])))).toEqual(['CPU total'])
   })
 
   it('is what the address says, without what no longer exists', () => {
@@ -47,11 +54,28 @@ describe('the order of channels', () => {
   const [a, b, c, d] = ['a', 'b', 'c', 'd'].map((name) => channel({ name })) as [ReturnType<typeof channel>, ...ReturnType<typeof channel>[]]
 
   it('puts what is stale first and leaves the rest', () => {
-    expect(names(abnormalFirst([a, b!, c!, d!], new Set(['c'])))).toEqual(['c', 'a', 'b', 'd'])
+    expect(names(abnormalFirst([a, b!, c!, d!], { ...NOTHING_STALE, stale: new Set(['c']) }))).toEqual(['c', 'a', 'b', 'd'])
   })
 
   it('counts one moved row as one', () => {
     expect(moved([a, b!, c!, d!], [d!, a, b!, c!])).toBe(1)
     expect(moved([a, b!, c!], [a, b!, c!])).toBe(0)
+  })
+})
+
+describe('what has long been gone with its source', () => {
+  const minutes = (count: number): number => count * 60_000
+  const times: Record<string, number> = { fresh: minutes(60), failed: minutes(30), left: minutes(30), leaving: minutes(55), never: Number.NaN }
+  const channels = Object.keys(times).map((name) => channel({ name, source: name.startsWith('le') ? 'loadtest' : 'plant' }))
+  const freshness = judge(channels, minutes(60), (id) => times[id]!, new Set(['loadtest']))
+
+  it('is stale like all that is silent, but no news', () => {
+    expect([...freshness.stale]).toEqual(['failed', 'left', 'leaving'])
+    expect([...freshness.gone]).toEqual(['left'])
+    expect([...freshness.unread]).toEqual(['never'])
+  })
+
+  it('comes last', () => {
+    expect(names(abnormalFirst(channels, freshness))).toEqual(['failed', 'leaving', 'fresh', 'never', 'left'])
   })
 })

@@ -19,9 +19,11 @@ const FALLBACK = 4
 
 /**
  * What a first look should show: the processor as a whole and two of its cores, two temperatures of the simulator; whatever comes first where
- * those are missing.
+ * those are missing. `away`: names of offline sources, whose channels come only where there is nothing else.
  */
-export function defaultChannels(channels: readonly Channel[]): Channel[] {
+export function defaultChannels(all: readonly Channel[], away: ReadonlySet<string>): Channel[] {
+  const present = all.filter((channel) => channel.source === null || !away.has(channel.source))
+  const channels = present.length ? present : all
   const sensors = channels.filter((channel) => channel.type === 'sensor')
   const loads = sensors.filter((channel) => channel.unit === '%' && CPU.test(channel.name) && channel.quality !== 'simulated')
   const total = loads.filter((channel) => TOTAL.test(channel.name)).slice(0, 1)
