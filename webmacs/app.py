@@ -14,7 +14,7 @@ from starlette.routing import Route as Page
 from webmacs import accounts, keys, live
 from webmacs.api import auth, datapoints, events, experiments, gaps, health, sources
 from webmacs.fanout.stream import datapoints_stream
-from webmacs.http import access, guard, openapi, static
+from webmacs.http import access, guard, openapi, problem_pages, static
 from webmacs.http.envelope import Compression, Envelope
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import bug, problem_of, render
@@ -26,13 +26,13 @@ from webmacs.telemetry.socket import telemetry_socket
 
 ROUTES: Final = [*auth.routes, *events.routes, *experiments.routes, *datapoints.routes, *sources.routes, *gaps.routes, *health.routes]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
-PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]
+PAGES: Final = [("GET", "/openapi.json"), *problem_pages.ROUTES, *static.ROUTES]
 
 
 def create_app(settings: Settings) -> Starlette:
     """The whole backend. Raises access.AccessError when the access table and the routes differ."""
     access.check([*((one.method, one.path) for one in ROUTES), *(("WS", one.path) for one in SOCKETS), *PAGES])
-    document = openapi.encode(ROUTES)
+    document = openapi.encode(ROUTES, SOCKETS)
 
     async def refuse(request: Request, error: Exception) -> Response:
         return render(problem_of(error) or bug())
@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> Starlette:
             await pool.close()
 
     return Starlette(
-        routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *static.routes()],
+        routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *problem_pages.routes(), *static.routes()],
         middleware=[Middleware(Envelope, secure=settings.secure_cookies), Middleware(Compression)],
         exception_handlers={HTTPException: refuse},
         lifespan=lifespan,
