@@ -13,9 +13,11 @@ from starlette.responses import Response
 from webmacs.http.access import Access
 from webmacs.http.example import Examples
 from webmacs.http.guard import COOKIE, SAFE_METHODS, WRITE_HEADER
+from webmacs.http.idempotency import HEADER as IDEMPOTENCY_KEY
+from webmacs.http.idempotency import REPLAYED
 from webmacs.http.problem import MEDIA_TYPE, FieldError, ProblemDocument
 from webmacs.http.problem_pages import PAGES
-from webmacs.http.route import Route, SocketRoute
+from webmacs.http.route import DRY_RUN, DRY_RUN_HEADER, Route, SocketRoute, Upload
 
 REF: Final = "#/components/schemas/{name}"
 API_VERSION: Final = "1"
@@ -29,6 +31,7 @@ USUAL: Final = {
     404: "not-found",
     408: "too-slow",
     409: "conflict",
+    412: "changed-meanwhile",
     413: "too-large",
     415: "unsupported-media-type",
     422: "unprocessable",
@@ -42,6 +45,9 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "Location": {"description": "Address of what was made.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {"description": "How to say who is asking.", "schema": {"type": "string"}},
+    "ETag": {"description": "The version, to be sent as `If-Match` with a change.", "schema": {"type": "string", "examples": ['"3"']}},
+    DRY_RUN_HEADER: {"description": "`true`: all of it was judged, and nothing was changed.", "schema": {"const": "true"}},
+    REPLAYED: {"description": "`true`: this is the answer of the first request with this key.", "schema": {"const": "true"}},
 }
 PROBLEM_HEADERS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
@@ -56,6 +62,33 @@ SECURITY_SCHEMES: Final = {
         "description": "`1`; needed with the cookie for everything that changes something.",
     },
     "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "For one socket, once, within 30 s."},
+}
+
+PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    DRY_RUN: {
+        "name": DRY_RUN,
+        "in": "query",
+        "description": "Judge and answer as if it were done, and change nothing.",
+        "schema": {"type": "boolean", "default": False},
+    },
+    "If-Match": {
+        "name": "If-Match",
+        "in": "header",
+        "description": "Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins.",
+        "schema": {"type": "string", "examples": ['"3"']},
+    },
+    "If-None-Match": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body.",
+        "schema": {"type": "string", "examples": ['"3"']},
+    },
+    IDEMPOTENCY_KEY: {
+        "name": IDEMPOTENCY_KEY,
+        "in": "header",
+        "description": "Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,200}$", "examples": ["019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"]},
+    },
 }
 
 QUERY_FIELDS: Final = {"sort": "The field to sort by; with a leading `-` the greatest first."}
@@ -87,6 +120,7 @@ def document(routes: Iterable[Route], sockets: Iterable[SocketRoute]) -> dict[st
             "schemas": dict(sorted(writer.components.items())),
             "responses": dict(sorted(writer.responses.items())),
             "examples": {slug: {"summary": page.title, "value": _problem(slug)} for slug, page in PAGES.items()},
+            "parameters": PARAMETERS,
             "headers": HEADERS,
             "securitySchemes": SECURITY_SCHEMES,
         },
@@ -103,7 +137,9 @@ class _Writer:
 
     def __init__(self, routes: list[Route]) -> None:
         self._routes = routes
-        kinds = [kind for one in routes for kind in (one.body, _answer_kind(one)) if kind is not None]
+        kinds = [kind for one in routes for kind in (one.body, _answer_kind(one)) if kind not in (None, bytes, Upload)]
+        self._versioned = {one.path for one in routes if one.method == "GET" and _has_version(one)}
+        """Addresses of what has a version, so that a change may say which it is meant for."""
         queries = {one.query: None for one in routes if one.query is not None}
         schemas, self.components = msgspec.json.schema_components([*kinds, ProblemDocument], ref_template=REF)
         self._schemas = dict(zip(kinds, schemas[:-1], strict=True))
@@ -125,7 +161,7 @@ class _Writer:
 
     def _operation(self, one: Route) -> dict[str, Any]:
         summary, description = _sentences(inspect.getdoc(one.handler))
-        problems = problem_types(one)
+        problems = problem_types(one, self._matches(one))
         operation: dict[str, Any] = {
             "operationId": one.handler.__name__,
             "tags": [one.tag],
@@ -136,36 +172,63 @@ class _Writer:
         parameters = [_path_parameter(one.path, name) for name in _path_parameters(one.path)]
         if one.query is not None:
             parameters += _query_parameters(self._queries[one.query])
+        parameters += [{"$ref": f"#/components/parameters/{name}"} for name in self._common_parameters(one)]
         if parameters:
             operation["parameters"] = parameters
         if one.body is not None:
-            content = {"schema": self._schemas[one.body], "example": self._body_example(one)}
-            operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+            operation["requestBody"] = {"required": True, "content": {one.accepts: self._body(one)}}
         operation["responses"] = {str(one.status): self._success(one)} | self._refusals(problems)
+        if one.method == "GET" and _has_version(one):
+            unchanged = {"description": "It is still what `If-None-Match` says; there is no body.", "headers": _headers("ETag")}
+            operation["responses"]["304"] = unchanged
         if one.path == "/health":  # the one answer that is a success in shape and a failure in status
             operation["responses"]["503"] = self._success(one) | {"description": "Readings cannot be stored now."}
         operation["x-problem-types"] = sorted(problems)
         return operation
 
-    def _body_example(self, one: Route) -> Any:
-        """With every field where these go together, else with those that are needed."""
+    def _matches(self, one: Route) -> bool:
+        return 412 in one.problems or (one.method in ("PUT", "DELETE") and one.path in self._versioned)
+
+    def _common_parameters(self, one: Route) -> list[str]:
+        asked = {
+            DRY_RUN: one.changes is not None,
+            "If-Match": self._matches(one),
+            "If-None-Match": one.method == "GET" and _has_version(one),
+            IDEMPOTENCY_KEY: _once(one),
+        }
+        return [name for name, true in asked.items() if true]
+
+    def _body(self, one: Route) -> dict[str, Any]:
+        """The example has every field where these go together, else those that are needed."""
+        if one.body in (bytes, Upload):
+            return {"schema": {}}
+        schema = self._schemas[one.body]
         for full in (True, False):
-            example = Examples(self.components, full=full).of(self._schemas[one.body])
+            example = Examples(self.components, full=full).of(schema)
             try:
                 msgspec.convert(example, one.body)
             except msgspec.ValidationError:
                 continue
             break
-        return example
+        return {"schema": schema, "example": example}
 
     def _success(self, one: Route) -> dict[str, Any]:
         kind = _answer_kind(one)
-        answer: dict[str, Any] = {"description": "Done; there is no body." if kind is None else "The answer.", "headers": _headers()}
+        shown = {
+            "Location": one.status == 201,
+            "ETag": _has_version(one),
+            DRY_RUN_HEADER: one.changes is not None,
+            REPLAYED: _once(one),
+        }
+        answer: dict[str, Any] = {
+            "description": "Done; there is no body." if one.returns is None else "The answer.",
+            "headers": _headers(*(name for name, true in shown.items() if true)),
+        }
         if kind is not None:
             schema = self._schemas[kind]
-            answer["content"] = {"application/json": {"schema": schema, "example": Examples(self.components).of(schema)}}
-        if one.status == 201:
-            answer["headers"] |= _headers("Location")
+            answer["content"] = {one.produces: {"schema": schema, "example": Examples(self.components).of(schema)}}
+        elif one.returns is not None:
+            answer["content"] = {one.produces: {"schema": {}}}
         return answer
 
     def _refusals(self, problems: set[str]) -> dict[str, dict[str, str]]:
@@ -190,19 +253,23 @@ class _Writer:
         return refusals
 
 
-def problem_types(one: Route) -> set[str]:
-    """The slug of every problem that an operation can answer."""
-    types = {USUAL[problem] if isinstance(problem, int) else problem for problem in one.problems}
+def problem_types(one: Route, matches: bool) -> set[str]:
+    """The slug of every problem that an operation can answer. `matches`: it heeds If-Match."""
+    types = {USUAL[422]}  # parameters that it does not know are refused
+    types |= {USUAL[problem] if isinstance(problem, int) else problem for problem in one.problems}
     if not one.access.public:
         types |= {"unauthorized", "forbidden", "unavailable"}
     if one.method not in SAFE_METHODS:
         types |= {"foreign-origin"} if one.access.public else {"foreign-origin", "write-header-missing"}
-    if one.query is not None:
-        types.add("unprocessable")
     if one.body is not None:
-        types |= {"malformed", "too-slow", "too-large", "unsupported-media-type", "unprocessable"}
+        types |= {"too-slow", "too-large"}
+        types |= set() if one.body in (bytes, Upload) else {"malformed", "unsupported-media-type"}
     if "{" in one.path:
         types.add("not-found")
+    if matches:
+        types.add("changed-meanwhile")
+    if _once(one):
+        types.add("idempotency-key-reused")
     return types
 
 
@@ -254,18 +321,28 @@ def _answer_kind(one: Route) -> Any:
     return None if isinstance(kind, type) and issubclass(kind, Response) else kind
 
 
+def _has_version(one: Route) -> bool:
+    return "version" in getattr(one.returns, "__struct_fields__", ())
+
+
+def _once(one: Route) -> bool:
+    """Whether it heeds an Idempotency-Key."""
+    return one.method == "POST" and one.changes is not None and not one.access.public
+
+
 def _path_parameters(path: str) -> list[str]:
     return [part[1:-1] for part in path.split("/") if part.startswith("{")]
 
 
 def _path_parameter(path: str, name: str) -> dict[str, Any]:
     noun = path.partition("/{" + name)[0].rpartition("/")[2]
+    by_id = name.endswith("_id")
     return {
         "name": name,
         "in": "path",
         "required": True,
-        "description": f"Which one of {noun}, by its public id.",
-        "schema": {"type": "string", "format": "uuid"},
+        "description": f"Which one of {noun}{', by its public id' if by_id else ''}.",
+        "schema": {"type": "string", "format": "uuid"} if by_id else {"type": "string"},
     }
 
 

@@ -410,6 +410,8 @@ export interface components {
             created_on: string;
             /** Format: date-time */
             changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
         };
         /**
          * EventChange
@@ -472,6 +474,8 @@ export interface components {
             started_by: string | null;
             /** @description null: every channel */
             event_public_ids: string[] | null;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
         };
         /**
          * ExperimentChange
@@ -647,6 +651,8 @@ export interface components {
             committed_seq: number | null;
             /** Format: date-time */
             created_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
         };
         /** SourceCreated */
         SourceCreated: {
@@ -664,6 +670,8 @@ export interface components {
             committed_seq: number | null;
             /** Format: date-time */
             created_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
             /** @description Shown this once; only its SHA-256 is kept. */
             credential: string;
         };
@@ -696,6 +704,16 @@ export interface components {
         };
     };
     responses: {
+        /** @description Changed meanwhile (`/problems/changed-meanwhile`). */
+        "changed-meanwhile": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
         /** @description Conflict (`/problems/conflict`). */
         conflict: {
             headers: {
@@ -728,6 +746,16 @@ export interface components {
         };
         /** @description Forbidden (`/problems/foreign-origin`). */
         "foreign-origin": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Key was used (`/problems/idempotency-key-reused`). Cannot be used (`/problems/unprocessable`). */
+        "idempotency-key-reused_or_unprocessable": {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
                 [name: string]: unknown;
@@ -841,7 +869,16 @@ export interface components {
             };
         };
     };
-    parameters: never;
+    parameters: {
+        /** @description Judge and answer as if it were done, and change nothing. */
+        dry_run: boolean;
+        /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+        "If-Match": string;
+        /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+        "If-None-Match": string;
+        /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+        "Idempotency-Key": string;
+    };
     requestBodies: never;
     headers: {
         /** @description Names the request in the log: the one that was sent, or a new one. */
@@ -852,6 +889,12 @@ export interface components {
         "Retry-After": number;
         /** @description How to say who is asking. */
         "WWW-Authenticate": string;
+        /** @description The version, to be sent as `If-Match` with a change. */
+        ETag: string;
+        /** @description `true`: all of it was judged, and nothing was changed. */
+        "X-WebMACS-Dry-Run": "true";
+        /** @description `true`: this is the answer of the first request with this key. */
+        "Idempotent-Replayed": "true";
     };
     pathItems: never;
 }
@@ -930,6 +973,7 @@ export interface operations {
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            422: components["responses"]["unprocessable"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -963,6 +1007,7 @@ export interface operations {
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -1111,7 +1156,8 @@ export interface operations {
                      *           "channel_key": "channel key",
                      *           "quality": "quality",
                      *           "created_on": "2026-11-23T12:00:00Z",
-                     *           "changed_on": "2026-11-23T12:00:00Z"
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
                      *         }
                      *       ]
                      *     }
@@ -1127,8 +1173,14 @@ export interface operations {
     };
     create_event: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -1154,6 +1206,9 @@ export interface operations {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1172,7 +1227,8 @@ export interface operations {
                      *       "channel_key": "channel key",
                      *       "quality": "quality",
                      *       "created_on": "2026-11-23T12:00:00Z",
-                     *       "changed_on": "2026-11-23T12:00:00Z"
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
                      *     }
                      */
                     "application/json": components["schemas"]["Event"];
@@ -1185,14 +1241,17 @@ export interface operations {
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
-            422: components["responses"]["unprocessable"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             503: components["responses"]["unavailable"];
         };
     };
     get_event: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
                 /** @description Which one of events, by its public id. */
                 public_id: string;
@@ -1205,6 +1264,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1223,22 +1283,39 @@ export interface operations {
                      *       "channel_key": "channel key",
                      *       "quality": "quality",
                      *       "created_on": "2026-11-23T12:00:00Z",
-                     *       "changed_on": "2026-11-23T12:00:00Z"
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
                      *     }
                      */
                     "application/json": components["schemas"]["Event"];
                 };
             };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden"];
             404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
             503: components["responses"]["unavailable"];
         };
     };
     change_event: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
                 /** @description Which one of events, by its public id. */
                 public_id: string;
@@ -1266,6 +1343,8 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1284,7 +1363,8 @@ export interface operations {
                      *       "channel_key": "channel key",
                      *       "quality": "quality",
                      *       "created_on": "2026-11-23T12:00:00Z",
-                     *       "changed_on": "2026-11-23T12:00:00Z"
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
                      *     }
                      */
                     "application/json": components["schemas"]["Event"];
@@ -1296,6 +1376,7 @@ export interface operations {
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
@@ -1304,8 +1385,14 @@ export interface operations {
     };
     delete_event: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
                 /** @description Which one of events, by its public id. */
                 public_id: string;
@@ -1318,6 +1405,7 @@ export interface operations {
             204: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -1325,6 +1413,8 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
             404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -1373,7 +1463,8 @@ export interface operations {
                      *           "started_by": "started by",
                      *           "event_public_ids": [
                      *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
-                     *           ]
+                     *           ],
+                     *           "version": 1
                      *         }
                      *       ]
                      *     }
@@ -1389,8 +1480,14 @@ export interface operations {
     };
     start_experiment: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -1415,6 +1512,9 @@ export interface operations {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1431,7 +1531,8 @@ export interface operations {
                      *       "started_by": "started by",
                      *       "event_public_ids": [
                      *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
-                     *       ]
+                     *       ],
+                     *       "version": 1
                      *     }
                      */
                     "application/json": components["schemas"]["Experiment"];
@@ -1444,14 +1545,17 @@ export interface operations {
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
-            422: components["responses"]["unprocessable"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             503: components["responses"]["unavailable"];
         };
     };
     get_experiment: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
                 /** @description Which one of experiments, by its public id. */
                 public_id: string;
@@ -1464,6 +1568,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1480,22 +1585,39 @@ export interface operations {
                      *       "started_by": "started by",
                      *       "event_public_ids": [
                      *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
-                     *       ]
+                     *       ],
+                     *       "version": 1
                      *     }
                      */
                     "application/json": components["schemas"]["Experiment"];
                 };
             };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden"];
             404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
             503: components["responses"]["unavailable"];
         };
     };
     change_experiment: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
                 /** @description Which one of experiments, by its public id. */
                 public_id: string;
@@ -1521,6 +1643,8 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1537,7 +1661,8 @@ export interface operations {
                      *       "started_by": "started by",
                      *       "event_public_ids": [
                      *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
-                     *       ]
+                     *       ],
+                     *       "version": 1
                      *     }
                      */
                     "application/json": components["schemas"]["Experiment"];
@@ -1548,6 +1673,7 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
@@ -1556,8 +1682,14 @@ export interface operations {
     };
     delete_experiment: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
                 /** @description Which one of experiments, by its public id. */
                 public_id: string;
@@ -1570,6 +1702,7 @@ export interface operations {
             204: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -1578,12 +1711,17 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
             503: components["responses"]["unavailable"];
         };
     };
     stop_experiment: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path: {
                 /** @description Which one of experiments, by its public id. */
@@ -1597,6 +1735,8 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1613,7 +1753,8 @@ export interface operations {
                      *       "started_by": "started by",
                      *       "event_public_ids": [
                      *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
-                     *       ]
+                     *       ],
+                     *       "version": 1
                      *     }
                      */
                     "application/json": components["schemas"]["Experiment"];
@@ -1622,6 +1763,7 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
             404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -1779,7 +1921,8 @@ export interface operations {
                      *           "last_seen_on": "2026-11-23T12:00:00Z",
                      *           "clock_offset_us": 1,
                      *           "committed_seq": 1,
-                     *           "created_on": "2026-11-23T12:00:00Z"
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
                      *         }
                      *       ]
                      *     }
@@ -1795,8 +1938,14 @@ export interface operations {
     };
     create_source: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -1816,6 +1965,9 @@ export interface operations {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1830,6 +1982,7 @@ export interface operations {
                      *       "clock_offset_us": 1,
                      *       "committed_seq": 1,
                      *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1,
                      *       "credential": "credential"
                      *     }
                      */
@@ -1843,13 +1996,16 @@ export interface operations {
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
-            422: components["responses"]["unprocessable"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             503: components["responses"]["unavailable"];
         };
     };
     delete_source: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path: {
                 /** @description Which one of sources, by its public id. */
@@ -1863,6 +2019,7 @@ export interface operations {
             204: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -1870,6 +2027,7 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
             404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -1925,7 +2083,10 @@ export interface operations {
     get_health: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -1935,6 +2096,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1953,10 +2115,21 @@ export interface operations {
                     "application/json": components["schemas"]["Health"];
                 };
             };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            422: components["responses"]["unprocessable"];
             /** @description Readings cannot be stored now. */
             503: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2001,6 +2174,7 @@ export interface operations {
                     "application/json": components["schemas"]["Alive"];
                 };
             };
+            422: components["responses"]["unprocessable"];
         };
     };
 }
