@@ -6,17 +6,19 @@ HOST ?= 127.0.0.1
 SUITE ?=
 ROW ?=
 SECONDS ?= 300
+EXAMPLES ?= 1000
 BIN := .venv/bin
 UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test torture fuzz lint format bench lock clean
+.PHONY: help run build test torture fuzz fuzz-api lint format bench lock clean
 
 help:
 	@echo "make run      build what is missing and start WebMACS (PORT=8000 HOST=127.0.0.1 DATA=data)"
 	@echo "make test     every test; parts by SUITE=rust, frontend, e2e, controller or a folder of tests/"
 	@echo "make torture  every fault at its full count, for hours; one by ROW=n; docs/proof.md is made of the results"
 	@echo "make fuzz     search for messages that break the native core, for SECONDS=300; needs a nightly Rust"
+	@echo "make fuzz-api EXAMPLES=1000 odd requests for each address of the API, as administrator and as viewer"
 	@echo "make lint     formatting, lint and types of Python, Rust and TypeScript"
 	@echo "make format   write the formatting"
 	@echo "make bench    measurements (SUITE=core, ingest, fanout, history or start)"
@@ -39,6 +41,10 @@ torture:
 fuzz:
 	@$(PYTHON) tools/build.py test
 	@$(BIN)/python tools/suites.py fuzz $(SECONDS)
+
+fuzz-api:
+	@$(PYTHON) tools/build.py test
+	@WEBMACS_TEST_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q -s tests/http/test_fuzz.py
 
 lint:
 	@$(PYTHON) tools/build.py test

@@ -31,7 +31,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.routing import Route as Path
 from starlette.websockets import WebSocket
 from typing_extensions import TypeVar
@@ -59,6 +59,8 @@ DRY_RUN_HEADER: Final = "X-WebMACS-Dry-Run"
 REFUSED: Final = frozenset({401, 403, 429})
 """Statuses that the audit log tells of."""
 
+NO_VALUES: Final = frozenset({"null", "nan", "inf", "infinity"})
+"""Words that would be taken for None, or for a number that no other number can be compared with."""
 JSON_TYPE: Final = re.compile(r'application/json *(; *charset="?utf-?8"?)?', re.IGNORECASE)
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -286,7 +288,13 @@ def compose(routes: Iterable[Route], sockets: Iterable[SocketRoute]) -> list[Bas
         Path(_typed(path), _Dispatcher(endpoints), methods=None, include_in_schema=False) for path, endpoints in by_path.items()
     ]
     composed += [WebSocketRoute(one.path, _judged(one)) for one in sockets]
+    composed.append(Mount("/api", _nothing))
     return composed
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """What no route answers below /api is nothing at all: an id that is no UUID must not lead to the pages, which know only GET."""
+    raise HTTPException(404)
 
 
 def _typed(path: str) -> str:
@@ -545,6 +553,7 @@ class _QueryReader:
         self._query = query
         self._lists = _fields_of(query, msgspec.inspect.ListType)
         self._times = _fields_of(query, msgspec.inspect.DateTimeType)
+        self._texts = _fields_of(query, msgspec.inspect.StrType)
 
     def read(self, request: Request, *, with_dry_run: bool) -> tuple[Any, bool]:
         """(the query, whether it is a dry run). Raises Unprocessable."""
@@ -558,6 +567,8 @@ class _QueryReader:
                 raise Unprocessable.at("query", name, msg="It may be given once.")
             elif name in self._times and "T" not in text.upper():  # a bare number would be taken for seconds since 1970
                 raise Unprocessable.at("query", name, msg="A time is written as 2026-11-23T12:00:00Z.")
+            elif name not in self._texts and text.lower().strip("+-") in NO_VALUES:
+                raise Unprocessable.at("query", name, msg="It has a value, or is left out.")
             else:
                 values[name] = text
         dry_run = values.pop(DRY_RUN, "false") if with_dry_run else "false"
