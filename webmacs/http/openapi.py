@@ -104,13 +104,14 @@ def document(routes: Iterable[Route], sockets: Iterable[SocketRoute]) -> dict[st
     """Every route with its parameters, body, answer and the problems that may come, and every schema by its name."""
     writer = _Writer(list(routes))
     paths = writer.paths()
+    listening = [_socket(one) for one in sockets]
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "WebMACS",
             "version": API_VERSION,
             "summary": "Sensor monitoring, data acquisition and automation.",
-            "description": ABOUT.read_text("utf-8"),
+            "description": ABOUT.read_text("utf-8").replace("SOCKETS\n", _socket_list(listening)),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -124,7 +125,7 @@ def document(routes: Iterable[Route], sockets: Iterable[SocketRoute]) -> dict[st
             "headers": HEADERS,
             "securitySchemes": SECURITY_SCHEMES,
         },
-        "x-websockets": [_socket(one) for one in sockets],
+        "x-websockets": listening,
     }
 
 
@@ -306,6 +307,11 @@ def _socket(one: SocketRoute) -> dict[str, Any]:
         "description": f"{description} {_who(access)}".strip(),
         "security": [{"bearer": []}, *([{"source": []}] if access.source else []), {"ticket": []}],
     }
+
+
+def _socket_list(listening: list[dict[str, Any]]) -> str:
+    """For readers of the description: a viewer does not show extensions."""
+    return "".join(f"- `{one['path']}`: {one['summary']}. {one['description']}\n" for one in listening)
 
 
 def _sentences(text: str | None) -> tuple[str, str]:
