@@ -61,6 +61,7 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("WS", "/ws/datapoints/stream"): VIEWER,
     ("GET", "/health"): PUBLIC,
     ("GET", "/health/live"): PUBLIC,
+    ("GET", "/metrics"): VIEWER,
     ("GET", "/openapi.json"): PUBLIC,
     ("GET", "/docs"): PUBLIC,
     ("GET", "/docs/{file}"): PUBLIC,
