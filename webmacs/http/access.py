@@ -40,6 +40,8 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("GET", "/api/v1/auth/me"): VIEWER,
     ("PUT", "/api/v1/auth/me/password"): VIEWER,
     ("POST", "/api/v1/auth/socket-ticket"): VIEWER,
+    ("GET", "/api/v1/audit"): ADMIN,
+    ("GET", "/api/v1/audit/export"): ADMIN,
     ("GET", "/api/v1/events"): VIEWER,
     ("POST", "/api/v1/events"): OPERATOR,
     ("GET", "/api/v1/events/{public_id}"): VIEWER,
