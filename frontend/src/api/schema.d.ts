@@ -4,6 +4,46 @@
  */
 
 export interface paths {
+    "/api/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List what was done and what was refused, the newest first
+         * @description Role: admin or above.
+         */
+        get: operations["list_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export the audit log as CSV, the newest first
+         * @description `before` and `after` are JSON. Role: admin or above.
+         */
+        get: operations["export_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/login": {
         parameters: {
             query?: never;
@@ -299,14 +339,42 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
-        put?: never;
+        /**
+         * Read a source
+         * @description Role: viewer or above.
+         */
+        get: operations["get_source"];
+        /**
+         * Rename a source, or disable and enable it
+         * @description One that is disabled is cut off within 5 s. Role: admin or above.
+         */
+        put: operations["change_source"];
         post?: never;
         /**
          * Delete a source
          * @description Its credential is void at once; its events and their readings stay, to be written by REST. Role: admin or above.
          */
         delete: operations["delete_source"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sources/{public_id}/credential": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give a source a new credential
+         * @description It is in this answer and nowhere else; the old one is void at once. Role: admin or above.
+         */
+        post: operations["renew_credential"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -372,6 +440,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read the metrics of this process, for Prometheus
+         * @description Give its scraper an API token as bearer. Role: viewer or above.
+         */
+        get: operations["get_metrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -381,11 +469,45 @@ export interface components {
             /** @enum {unknown} */
             status: "ok";
         };
+        /** AuditEntry */
+        AuditEntry: {
+            id: number;
+            /** Format: date-time */
+            at: string;
+            /** @example update */
+            action: string;
+            /**
+             * @description Of what it was done to.
+             * @example event
+             */
+            kind: string;
+            object_public_id: string | null;
+            object_name: string | null;
+            /** @enum {unknown} */
+            actor_kind: "kiosk" | "nobody" | "source" | "system" | "token" | "user";
+            actor_public_id: string | null;
+            actor_name: string | null;
+            /** @description Where the request came from. */
+            address: string | null;
+            request_id: string | null;
+            /** @description Of a change: the fields that differ. Never a secret. */
+            before: Record<string, never> | null;
+            after: Record<string, never> | null;
+            detail: string | null;
+            /** @description The same refusals within a second are one entry. */
+            n: number;
+        };
         /** Credentials */
         Credentials: {
             /** @example operator@example.org */
             email: string;
             password: string;
+        };
+        /** CursorPage[AuditEntry] */
+        CursorPage_AuditEntry_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["AuditEntry"][];
         };
         /** Event */
         Event: {
@@ -654,6 +776,16 @@ export interface components {
             /** @description Counts its changes; also its ETag. */
             version: number;
         };
+        /**
+         * SourceChange
+         * @description What is not given stays as it is.
+         */
+        SourceChange: {
+            /** @example press-hall */
+            name?: string;
+            /** @description A source that is disabled is not let in; what it has not delivered it keeps. */
+            enabled?: boolean;
+        };
         /** SourceCreated */
         SourceCreated: {
             /** Format: uuid */
@@ -900,6 +1032,110 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list_audit: {
+        parameters: {
+            query?: {
+                /** @description Public id of who did it. */
+                actor?: string;
+                /** @description Of what it was done to. */
+                object_public_id?: string;
+                /** @description Of what it was done to. */
+                kind?: string;
+                /** @description What was done. */
+                action?: string;
+                /** @description Not before. */
+                from?: string;
+                /** @description Before. */
+                to?: string;
+                /** @description How many at most. */
+                limit?: number;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "id": 1,
+                     *           "at": "2026-11-23T12:00:00Z",
+                     *           "action": "update",
+                     *           "kind": "event",
+                     *           "object_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "object_name": "object name",
+                     *           "actor_kind": "kiosk",
+                     *           "actor_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "actor_name": "actor name",
+                     *           "address": "address",
+                     *           "request_id": "request id",
+                     *           "before": {},
+                     *           "after": {},
+                     *           "detail": "detail",
+                     *           "n": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CursorPage_AuditEntry_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    export_audit: {
+        parameters: {
+            query?: {
+                /** @description Public id of who did it. */
+                actor?: string;
+                /** @description Of what it was done to. */
+                object_public_id?: string;
+                /** @description Of what it was done to. */
+                kind?: string;
+                /** @description What was done. */
+                action?: string;
+                /** @description Not before. */
+                from?: string;
+                /** @description Before. */
+                to?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/csv": unknown;
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     login: {
         parameters: {
             query?: never;
@@ -2000,13 +2236,139 @@ export interface operations {
             503: components["responses"]["unavailable"];
         };
     };
+    get_source: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of sources, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "state": "live",
+                     *       "software": "software",
+                     *       "last_seen_on": "2026-11-23T12:00:00Z",
+                     *       "clock_offset_us": 1,
+                     *       "committed_seq": 1,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Source"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_source: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of sources, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "press-hall",
+                 *       "enabled": true
+                 *     }
+                 */
+                "application/json": components["schemas"]["SourceChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "state": "live",
+                     *       "software": "software",
+                     *       "last_seen_on": "2026-11-23T12:00:00Z",
+                     *       "clock_offset_us": 1,
+                     *       "committed_seq": 1,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Source"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     delete_source: {
         parameters: {
             query?: {
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
-            header?: never;
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
                 /** @description Which one of sources, by its public id. */
                 public_id: string;
@@ -2027,7 +2389,61 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
             404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    renew_credential: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path: {
+                /** @description Which one of sources, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "state": "live",
+                     *       "software": "software",
+                     *       "last_seen_on": "2026-11-23T12:00:00Z",
+                     *       "clock_offset_us": 1,
+                     *       "committed_seq": 1,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1,
+                     *       "credential": "credential"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["SourceCreated"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -2175,6 +2591,31 @@ export interface operations {
                 };
             };
             422: components["responses"]["unprocessable"];
+        };
+    };
+    get_metrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain; version=1.0.0; charset=utf-8": unknown;
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
 }
