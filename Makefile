@@ -11,7 +11,7 @@ BIN := .venv/bin
 UV_COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test torture fuzz fuzz-api lint format bench lock clean
+.PHONY: help run build test torture fuzz fuzz-api api-release lint format bench lock clean
 
 help:
 	@echo "make run      build what is missing and start WebMACS (PORT=8000 HOST=127.0.0.1 DATA=data)"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench    measurements (SUITE=core, ingest, fanout, history or start)"
 	@echo "make build    wheels of both distributions in dist/"
 	@echo "make lock     resolve requirements/*.txt anew"
+	@echo "make api-release  write docs/api/openapi-v1.json, which later forms of the API are held against"
 	@echo "make clean    remove what was built; data stays"
 
 run:
@@ -70,6 +71,10 @@ lock:
 	$(UV_COMPILE) --no-emit-package webmacs-controller pyproject.toml --group test -c requirements/run.txt -o requirements/test.txt
 	$(UV_COMPILE) controller/pyproject.toml --extra revpi -o requirements/revpi.txt
 	for set in build node bench; do $(UV_COMPILE) --group pyproject.toml:$$set -o requirements/$$set.txt; done
+
+api-release:
+	@$(PYTHON) tools/build.py test
+	@$(BIN)/python tools/api_release.py
 
 clean:
 	rm -rf .venv .node dist build frontend/node_modules ingest_core/target webmacs/static webmacs/*.so

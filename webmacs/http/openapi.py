@@ -46,6 +46,8 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {"description": "How to say who is asking.", "schema": {"type": "string"}},
     "ETag": {"description": "The version, to be sent as `If-Match` with a change.", "schema": {"type": "string", "examples": ['"3"']}},
+    "Deprecation": {"description": "Since when it should not be used, as `@` and seconds since 1970.", "schema": {"type": "string"}},
+    "Sunset": {"description": "When it may be gone.", "schema": {"type": "string"}},
     DRY_RUN_HEADER: {"description": "`true`: all of it was judged, and nothing was changed.", "schema": {"const": "true"}},
     REPLAYED: {"description": "`true`: this is the answer of the first request with this key.", "schema": {"const": "true"}},
 }
@@ -163,6 +165,8 @@ class _Writer:
     def _operation(self, one: Route) -> dict[str, Any]:
         summary, description = _sentences(inspect.getdoc(one.handler))
         problems = problem_types(one, self._matches(one))
+        if one.deprecated is not None:
+            description = f"{description} {one.deprecated.sentence()}"
         operation: dict[str, Any] = {
             "operationId": one.handler.__name__,
             "tags": [one.tag],
@@ -184,6 +188,8 @@ class _Writer:
             operation["responses"]["304"] = unchanged
         if one.path == "/health":  # the one answer that is a success in shape and a failure in status
             operation["responses"]["503"] = self._success(one) | {"description": "Readings cannot be stored now."}
+        if one.deprecated is not None:
+            operation["deprecated"] = True
         operation["x-problem-types"] = sorted(problems)
         return operation
 
@@ -220,6 +226,8 @@ class _Writer:
             "ETag": _has_version(one),
             DRY_RUN_HEADER: one.changes is not None,
             REPLAYED: _once(one),
+            "Deprecation": one.deprecated is not None,
+            "Sunset": one.deprecated is not None,
         }
         answer: dict[str, Any] = {
             "description": "Done; there is no body." if one.returns is None else "The answer.",

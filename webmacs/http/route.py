@@ -39,6 +39,7 @@ from typing_extensions import TypeVar
 from webmacs import clock, logs
 from webmacs.http import access, audit, guard, idempotency
 from webmacs.http.audit import Actor, Entry, Refusals
+from webmacs.http.deprecation import Deprecation
 from webmacs.http.guard import Identity
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
@@ -219,6 +220,7 @@ class Route:
     produces: str = "application/json"
     """Media type of the answer."""
     body_bytes_max: int = BODY_BYTES_MAX
+    deprecated: Deprecation | None = None
 
     @property
     def tag(self) -> str:
@@ -239,6 +241,7 @@ def route(
     accepts: str = "application/json",
     produces: str = "application/json",
     body_bytes_max: int | None = None,
+    deprecated: Deprecation | None = None,
 ) -> Callable[[Handler], Route]:
     """Makes a Route of an async handler `(call: Call[Body, Query]) -> Answer`; both default to None, an answer None is a 204.
 
@@ -255,7 +258,9 @@ def route(
         returns = None if hints["return"] is types.NoneType else hints["return"]
         answer_status = status or (200 if returns is not None else 204)
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
-        return Route(method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max)
+        return Route(
+            method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, deprecated
+        )
 
     return make
 
@@ -346,7 +351,10 @@ class _Endpoint:
                 async with asyncio.timeout(HANDLER_S_MAX):
                     caller = await guard.identify(parts.pool, parts.session_key, request)
                 caller = guard.admit(caller, self._access)
-            return await self._serve(request, caller)
+            response = await self._serve(request, caller)
+            if self._route.deprecated is not None:
+                response.headers.update(self._route.deprecated.headers())
+            return response
         except Problem as problem:
             if problem.status in REFUSED:
                 what = f"{request.method} {self._route.path}: {problem.detail}"
