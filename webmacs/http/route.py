@@ -114,6 +114,8 @@ class Call(Generic[B, Q]):
     entries: list[Entry] = field(default_factory=list)
     versions: list[tuple[str, UUID, int, Any]] = field(default_factory=list)
     announced: dict[What, None] = field(default_factory=dict)
+    afterwards: list[Callable[[], None]] = field(default_factory=list)
+    """What is to be done once the transaction is committed, as removing a file that no row leads to any more."""
 
     @property
     def parts(self) -> Parts:
@@ -403,6 +405,8 @@ class _Endpoint:
         except _NotMeant as judged:
             judged.response.headers[DRY_RUN_HEADER] = "true"
             return judged.response
+        for work in call.afterwards:
+            work()
         return response
 
     def _claim(self, call: Call[Any, Any], digest: bytes) -> idempotency.Claim | None:
