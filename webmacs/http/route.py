@@ -224,7 +224,8 @@ class Route:
 
     @property
     def tag(self) -> str:
-        return self.handler.__module__.rpartition(".")[2]
+        """The resource: its module of webmacs/api, or its package."""
+        return self.handler.__module__.removeprefix("webmacs.api.").partition(".")[0]
 
     @property
     def access(self) -> access.Access:

@@ -1023,6 +1023,10 @@ export interface components {
         "WWW-Authenticate": string;
         /** @description The version, to be sent as `If-Match` with a change. */
         ETag: string;
+        /** @description Since when it should not be used, as `@` and seconds since 1970. */
+        Deprecation: string;
+        /** @description When it may be gone. */
+        Sunset: string;
         /** @description `true`: all of it was judged, and nothing was changed. */
         "X-WebMACS-Dry-Run": "true";
         /** @description `true`: this is the answer of the first request with this key. */
