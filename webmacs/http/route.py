@@ -226,7 +226,8 @@ class Route:
 
     @property
     def tag(self) -> str:
-        return self.handler.__module__.rpartition(".")[2]
+        """The resource: its module of webmacs/api, or its package."""
+        return self.handler.__module__.removeprefix("webmacs.api.").partition(".")[0]
 
     @property
     def access(self) -> access.Access:
@@ -574,7 +575,7 @@ class _QueryReader:
             if "\0" in name + text or not _storable(name + text):
                 raise Unprocessable.at("query", msg="Text holds no NUL and no lone surrogate.")
             if name in self._lists:
-                values.setdefault(name, []).extend(part for part in text.split(",") if part)
+                values.setdefault(name, []).extend(text.split(","))
             elif name in values:
                 raise Unprocessable.at("query", name, msg="It may be given once.")
             elif name in self._times and "T" not in text.upper():  # a bare number would be taken for seconds since 1970
