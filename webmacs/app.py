@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import auth, datapoints, events, experiments, gaps, health, sources
+from webmacs.api import auth, datapoints, events, experiments, gaps, health, sources, sso
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
 from webmacs.http.audit import Refusals
@@ -25,7 +25,16 @@ from webmacs.storage import pool as database
 from webmacs.storage.vitals import Pulse, Vitals
 from webmacs.telemetry.socket import telemetry_socket
 
-ROUTES: Final = [*auth.routes, *events.routes, *experiments.routes, *datapoints.routes, *sources.routes, *gaps.routes, *health.routes]
+ROUTES: Final = [
+    *auth.routes,
+    *sso.routes,
+    *events.routes,
+    *experiments.routes,
+    *datapoints.routes,
+    *sources.routes,
+    *gaps.routes,
+    *health.routes,
+]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]
 
@@ -48,6 +57,7 @@ def create_app(settings: Settings) -> Starlette:
         pool = await database.open_pool(dsn, settings.database_pool_size)
         passwords, vitals = Passwords(accounts.password_key(signing_key)), Vitals()
         refusals = Refusals()
+        provider = sso.make_provider(settings)
         app.state.parts = Parts(
             settings,
             pool,
@@ -58,12 +68,15 @@ def create_app(settings: Settings) -> Starlette:
             LoginThrottle(),
             vitals,
             Pulse(pool),
+            provider,
         )
         try:
             async with live.run(app, pool, dsn, vitals, refusals):
                 yield
         finally:
             passwords.close()
+            if provider is not None:
+                await provider.close()
             await pool.close()
 
     return Starlette(

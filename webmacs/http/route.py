@@ -40,6 +40,7 @@ from webmacs.http.audit import Actor, Entry, Refusals
 from webmacs.http.guard import Identity
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
+from webmacs.oidc import Provider
 from webmacs.settings import Settings
 from webmacs.storage.changes import What, announce
 from webmacs.storage.pool import Connection, Pool
@@ -77,6 +78,8 @@ class Parts:
     throttle: LoginThrottle
     vitals: Vitals
     pulse: Pulse
+    provider: Provider | None
+    """Of single sign-on; None when it is off."""
 
 
 @dataclass(frozen=True, slots=True)
