@@ -1,5 +1,6 @@
 """Single sign-on from the login page to the session, with a provider that is strict, and one that misbehaves."""
 
+import asyncio
 import base64
 import json
 import time
@@ -459,6 +460,16 @@ async def test_a_new_user_gets_a_name_that_nobody_has(plant: Rest, provider: Pro
     assert (await sign_on(plant))["username"] == username
 
 
+async def test_of_two_first_sign_ons_at_once_one_account_is_made(plant: Rest, provider: Provider) -> None:
+    async with plant.client() as one, plant.client() as other:
+        ends = await asyncio.gather(come_back(one), come_back(other))
+    assert [end for end in ends if not end.startswith("/sso-callback?") and end != "/login?sso=again"] == []
+    assert any(end.startswith("/sso-callback?") for end in ends)
+    async with plant.connection() as conn:
+        assert await conn.fetchval("SELECT count(*) FROM users WHERE email = 'alice@example.org'") == 1
+        assert await conn.fetchval("SELECT count(*) FROM sso_identities") == 1
+
+
 async def test_no_password_is_right_for_a_user_without_one(plant: Rest, provider: Provider) -> None:
     await sign_on(plant)
     async with plant.client() as client:
@@ -593,8 +604,10 @@ async def test_what_the_provider_says_of_a_refusal_is_not_shown(plant: Rest, pro
     provider.refuse_with = error
     async with plant.client() as client:
         end = await client.get(await approve(await begin(client)))
+        again = await client.get(await approve(await begin(client, "/?range=1h")))
     assert end.headers["location"] == f"/login?sso={reason}"
     assert end.text == ""
+    assert again.headers["location"] == f"/login?sso={reason}&next=%2F%3Frange%3D1h"
 
 
 async def test_an_answer_in_the_name_of_another_issuer_is_refused(plant: Rest, provider: Provider) -> None:
@@ -622,6 +635,7 @@ async def test_the_secret_is_shown_as_the_provider_wants_it(plant: Rest, provide
 
 async def test_the_audit_log_tells_of_creation_role_login_and_refusal(plant: Rest, provider: Provider) -> None:
     async with plant.connection() as conn:
+        await plant.app.state.parts.refusals.write(plant.app.state.parts.pool)
         since = await conn.fetchval("SELECT coalesce(max(id), 0) FROM audit_log")
         configure(plant, sso_role_mapping=MAPPING)
         user = await sign_on(plant)
@@ -641,6 +655,27 @@ async def test_the_audit_log_tells_of_creation_role_login_and_refusal(plant: Res
     ]
     assert rows[0]["object_public_id"].hex == user["public_id"].replace("-", "")
     assert all(row["address"] == "127.0.0.1" for row in rows)
+
+
+async def test_no_secret_of_a_sign_on_is_logged(plant: Rest, provider: Provider, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with plant.client() as client:
+        url = await begin(client)
+        cookie = client.cookies["webmacs_sso"]
+        back = await approve(url)
+        ours = caplog.records.copy()
+        caplog.clear()
+        end = (await client.get(back)).headers["location"]
+        session = (await exchange(client, end)).json()
+    asked, answered = (parse_qs(urlsplit(one).query) for one in (url, back))
+    told = [
+        record for record in (*ours, *caplog.records) if "webmacs.test" not in record.getMessage()
+    ]  # the test's own client tells its URLs
+    text = "".join(f"{record.getMessage()} {vars(record)}" for record in told)
+    assert "/token" in text
+    secrets = [asked["nonce"], answered["code"], answered["state"], parse_qs(urlsplit(end).query)["code"], [cookie, parts.SECRET]]
+    assert [secret for several in secrets for secret in several if secret in text] == []
+    assert session["access_token"] not in text
 
 
 def test_the_login_page_has_words_for_every_reason() -> None:

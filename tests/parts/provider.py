@@ -146,7 +146,9 @@ class Provider:
 
 
 @contextmanager
-def provider() -> Iterator[Provider]:
+def provider(host: str = "127.0.0.1") -> Iterator[Provider]:
+    """With the host `localhost` it is another site than 127.0.0.1: to a browser the port makes no difference."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             url = urlsplit(self.path)
@@ -168,7 +170,7 @@ def provider() -> Iterator[Provider]:
             """Nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running = Provider(f"http://127.0.0.1:{server.server_port}")
+    running = Provider(f"http://{host}:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

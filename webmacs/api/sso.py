@@ -138,7 +138,7 @@ async def begin_sso(call: Call[None, AuthorizeQuery]) -> Response:
     try:
         url = await provider.authorize_url(attempt)
     except Refused as refused:
-        return _to_login(call, refused)
+        return _to_login(call, refused, call.query.next)
     sealed = keys.seal(call.parts.sealing_key, msgspec.json.encode(kept), SEALED_FOR)
     return _redirect(url, _cookie(call, base64.urlsafe_b64encode(sealed).decode(), ATTEMPT_S))
 
@@ -147,8 +147,10 @@ async def begin_sso(call: Call[None, AuthorizeQuery]) -> Response:
 async def end_sso(call: Call[None, CallbackQuery]) -> Response:
     """Take the provider's answer. The browser is sent on to /sso-callback with a code for 60 s, or to the login page with the reason."""
     provider = _provider(call)
+    begun = _read_cookie(call)
     try:
-        kept = await _use_attempt(call)
+        kept = _same_browser(begun, call.query.state)
+        await _use_up(call, kept)
         if call.query.error:
             raise Refused("denied" if call.query.error == "access_denied" else "provider", "it refused the sign-on")
         if call.query.iss not in (None, provider.issuer):
@@ -156,7 +158,7 @@ async def end_sso(call: Call[None, CallbackQuery]) -> Response:
         person = await provider.identify(call.query.code, Attempt(kept.state, kept.nonce, kept.verifier))
         code = await _admit(call, provider.issuer, person, kept)
     except Refused as refused:
-        return _to_login(call, refused)
+        return _to_login(call, refused, begun.next if begun else "/")
     return _redirect("/sso-callback?" + urlencode({"code": code, "next": kept.next}))
 
 
@@ -185,11 +187,15 @@ async def exchange_sso_code(call: Call[Code]) -> Session:
     return auth._begin_session(call, user, row["sessions_valid_from"])
 
 
-async def _use_attempt(call: Call[None, CallbackQuery]) -> _Kept:
-    """The attempt of this browser that the state names, which is used up by it. Raises Refused."""
-    kept = _read_cookie(call)
-    if kept is None or not secrets.compare_digest(kept.state.encode(), call.query.state.encode()):
+def _same_browser(kept: _Kept | None, state: str) -> _Kept:
+    """The attempt that this browser keeps, when the answer's state is its own. Raises Refused."""
+    if kept is None or not secrets.compare_digest(kept.state.encode(), state.encode()):
         raise Refused("expired", "its state is not of this browser")
+    return kept
+
+
+async def _use_up(call: Call[None, CallbackQuery], kept: _Kept) -> None:
+    """A state is used once. Raises Refused."""
     now = clock.to_datetime(clock.now_us())
     async with call.pool.acquire() as conn, conn.transaction():
         await conn.execute("DELETE FROM sso_logins WHERE state_expires_on < $1", now)
@@ -199,7 +205,6 @@ async def _use_attempt(call: Call[None, CallbackQuery]) -> _Kept:
         )  # fmt: skip
     if not first:
         raise Refused("expired", "its state was used already")
-    return kept
 
 
 async def _admit(call: Call[None, CallbackQuery], issuer: str, person: Person, kept: _Kept) -> str:
@@ -342,10 +347,11 @@ def _read_cookie(call: Call[Any, Any]) -> _Kept | None:
     return kept if clock.now_us() < kept.expires_us else None
 
 
-def _to_login(call: Call[Any, Any], refused: Refused) -> Response:
+def _to_login(call: Call[Any, Any], refused: Refused, wanted: str) -> Response:
     log.info("login_refused", by="sso", reason=refused.reason, detail=refused.detail, address=call.actor.address)
     call.parts.refusals.note(call.actor, call.request_id, "login_refused", "session", f"sso: {refused.reason}: {refused.detail}")
-    return _redirect(f"/login?sso={refused.reason}", _cookie(call, "", 0))
+    query = {"sso": refused.reason} | ({} if wanted == "/" else {"next": wanted})
+    return _redirect("/login?" + urlencode(query), _cookie(call, "", 0))
 
 
 def _redirect(url: str, cookie: str | None = None) -> Response:
