@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import audit, auth, datapoints, events, experiments, gaps, health, metrics, sources
+from webmacs.api import audit, auth, datapoints, events, experiments, gaps, health, metrics, sources, sso
 from webmacs.api.plugins import channels, instances, packages
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, problem_pages, static
@@ -29,6 +29,7 @@ from webmacs.telemetry.socket import telemetry_socket
 ROUTES: Final = [
     *audit.routes,
     *auth.routes,
+    *sso.routes,
     *events.routes,
     *experiments.routes,
     *datapoints.routes,
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> Starlette:
         pool = await database.open_pool(dsn, settings.database_pool_size)
         passwords, vitals = Passwords(accounts.password_key(signing_key)), Vitals()
         refusals = Refusals()
+        provider = sso.make_provider(settings)
         app.state.parts = Parts(
             settings,
             pool,
@@ -72,12 +74,15 @@ def create_app(settings: Settings) -> Starlette:
             LoginThrottle(),
             vitals,
             Pulse(pool),
+            provider,
         )
         try:
             async with live.run(app, pool, dsn, vitals, refusals):
                 yield
         finally:
             passwords.close()
+            if provider is not None:
+                await provider.close()
             await pool.close()
 
     return Starlette(

@@ -111,20 +111,22 @@ class Refusals:
 
     async def write(self, pool: Pool) -> None:
         """Raises the database's faults; what was gathered is then kept."""
-        if not self._gathered:
-            return
+        gathered, self._gathered, beyond, self._beyond = self._gathered, {}, self._beyond, 0
         rows = [
             _row(at, actor, request_id, Entry(action, kind, detail=detail), n)
-            for (actor, action, kind, detail), (at, request_id, n) in self._gathered.items()
+            for (actor, action, kind, detail), (at, request_id, n) in gathered.items()
         ]
-        beyond = self._beyond
         if beyond:
             rows.append(_row(rows[-1][0], NOBODY, None, Entry("refused", "request", detail="more than could be told apart"), beyond))
-        keys = {key: entry[2] for key, entry in self._gathered.items()}
-        async with pool.acquire() as conn:
-            await conn.executemany(INSERT, rows)
-        self._beyond -= beyond
-        for key, n in keys.items():
-            self._gathered[key][2] -= n
-            if not self._gathered[key][2]:
-                del self._gathered[key]
+        if not rows:
+            return
+        try:
+            async with pool.acquire() as conn:
+                await conn.executemany(INSERT, rows)
+        except BaseException:
+            for key, (_, _, n) in self._gathered.items():
+                if key in gathered:
+                    gathered[key][2] += n
+            self._beyond += beyond
+            self._gathered |= gathered
+            raise

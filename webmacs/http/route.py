@@ -43,6 +43,7 @@ from webmacs.http.deprecation import Deprecation
 from webmacs.http.guard import Identity
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
+from webmacs.oidc import Provider
 from webmacs.settings import Settings
 from webmacs.storage.changes import What, announce
 from webmacs.storage.pool import Connection, Pool
@@ -84,6 +85,8 @@ class Parts:
     throttle: LoginThrottle
     vitals: Vitals
     pulse: Pulse
+    provider: Provider | None
+    """Of single sign-on; None when it is off."""
 
 
 @dataclass(frozen=True, slots=True)

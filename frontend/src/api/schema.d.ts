@@ -144,6 +144,86 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/sso/config": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Whether single sign-on is on, what the provider is called, and where a browser begins
+         * @description Needs no credential.
+         */
+        get: operations["get_sso_config"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/sso/authorize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Send the browser to the provider
+         * @description When that cannot be, to the login page with the reason. Needs no credential.
+         */
+        get: operations["begin_sso"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/sso/callback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Take the provider's answer
+         * @description The browser is sent on to /sso-callback with a code for 60 s, or to the login page with the reason. Needs no credential.
+         */
+        get: operations["end_sso"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/sso/exchange": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Exchange the code of /sso-callback for a session, in the browser that began the sign-on
+         * @description Sets the session's cookie. Needs no credential.
+         */
+        post: operations["exchange_sso_code"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/events": {
         parameters: {
             query?: never;
@@ -765,6 +845,10 @@ export interface components {
         Channels: {
             data: components["schemas"]["Channel"][];
         };
+        /** Code */
+        Code: {
+            code: string;
+        };
         /** Credentials */
         Credentials: {
             /** @example operator@example.org */
@@ -1201,6 +1285,14 @@ export interface components {
             /** @example press-hall */
             name: string;
         };
+        /** SsoConfig */
+        SsoConfig: {
+            enabled: boolean;
+            /** @description What the login page calls the provider. */
+            provider_name: string | null;
+            /** @description Where a browser begins; `?next=/path` says where to go afterwards. */
+            authorize_url: string | null;
+        };
         /** Ticket */
         Ticket: {
             ticket: string;
@@ -1307,6 +1399,27 @@ export interface components {
         };
         /** @description Not found (`/problems/not-found`). */
         "not-found": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Sign-in not finished (`/problems/sso-code`). */
+        "sso-code": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Single sign-on is off (`/problems/sso-off`). */
+        "sso-off": {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
                 [name: string]: unknown;
@@ -1741,6 +1854,145 @@ export interface operations {
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_sso_config: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "enabled": true,
+                     *       "provider_name": "provider name",
+                     *       "authorize_url": "authorize url"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["SsoConfig"];
+                };
+            };
+            422: components["responses"]["unprocessable"];
+        };
+    };
+    begin_sso: {
+        parameters: {
+            query?: {
+                /** @description A path of this host, where to go after the sign-on. */
+                next?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Sent on. */
+            302: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: components["responses"]["sso-off"];
+            422: components["responses"]["unprocessable"];
+        };
+    };
+    end_sso: {
+        parameters: {
+            query?: {
+                /** @description What the browser took along to the provider. */
+                state?: string;
+                /** @description What the provider answers; it is exchanged for an ID token. */
+                code?: string;
+                /** @description Why the provider refused, in place of a code. */
+                error?: string;
+                /** @description The provider, where it says so (RFC 9207). */
+                iss?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Sent on. */
+            302: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: components["responses"]["sso-off"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    exchange_sso_code: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "code": "code"
+                 *     }
+                 */
+                "application/json": components["schemas"]["Code"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "access_token": "access token",
+                     *       "token_type": "token type",
+                     *       "expires_on": "2026-11-23T13:00:00Z",
+                     *       "user": {
+                     *         "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *         "email": "email",
+                     *         "username": "username",
+                     *         "role": "admin",
+                     *         "registered_on": "2026-11-23T12:00:00Z"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["sso-code"];
+            403: components["responses"]["foreign-origin"];
+            404: components["responses"]["sso-off"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
