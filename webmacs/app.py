@@ -13,6 +13,7 @@ from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
 from webmacs.api import auth, datapoints, events, experiments, gaps, health, sources
+from webmacs.api import settings as plant_settings
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
 from webmacs.http.audit import Refusals
@@ -25,7 +26,16 @@ from webmacs.storage import pool as database
 from webmacs.storage.vitals import Pulse, Vitals
 from webmacs.telemetry.socket import telemetry_socket
 
-ROUTES: Final = [*auth.routes, *events.routes, *experiments.routes, *datapoints.routes, *sources.routes, *gaps.routes, *health.routes]
+ROUTES: Final = [
+    *auth.routes,
+    *events.routes,
+    *experiments.routes,
+    *datapoints.routes,
+    *sources.routes,
+    *gaps.routes,
+    *health.routes,
+    *plant_settings.routes,
+]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]
 

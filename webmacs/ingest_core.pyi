@@ -254,3 +254,7 @@ class Merged:
     """datapoints rows in PostgreSQL's binary COPY form, without header and trailer: COPY_COLUMNS and then the id"""
     runs: int
     readings: int
+
+def erase(runs: bytes, from_us: int, to_us: int, experiments: list[tuple[int, bytes, int, int | None, list[int] | None]]) -> Merged:
+    """What is left of some runs without their readings in [from_us, to_us), to be written in their place: each part keeps the run's id
+    and mark. `runs` and `experiments` as for `Compaction.merge`. Raises CorruptPayload with the run's place when one cannot be read."""

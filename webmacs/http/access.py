@@ -57,6 +57,8 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("GET", "/api/v1/sources"): VIEWER,
     ("POST", "/api/v1/sources"): ADMIN,
     ("DELETE", "/api/v1/sources/{public_id}"): ADMIN,
+    ("GET", "/api/v1/settings"): VIEWER,
+    ("PUT", "/api/v1/settings"): ADMIN,
     ("WS", "/ws/controller/telemetry"): SOURCE_OR_OPERATOR,
     ("WS", "/ws/datapoints/stream"): VIEWER,
     ("GET", "/health"): PUBLIC,

@@ -372,6 +372,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/settings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read the settings
+         * @description Passwords are not among them, only whether there is one. Role: viewer or above.
+         */
+        get: operations["get_settings"];
+        /**
+         * Change settings
+         * @description Fields that are not given stay; they take effect at once, without a restart. Role: admin or above.
+         */
+        put: operations["change_settings"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -596,6 +620,16 @@ export interface components {
             /** @default null */
             request_id: string | null;
         };
+        /**
+         * Retention
+         * @description How long readings and their statistics are kept where an event does not say otherwise; null: for ever.
+         */
+        Retention: {
+            /** @default null */
+            raw_days: number | null;
+            /** @default null */
+            statistics_days: number | null;
+        };
         /** SeriesIn */
         SeriesIn: {
             event_public_ids: string[];
@@ -622,6 +656,112 @@ export interface components {
             /** Format: date-time */
             expires_on: string;
             user: components["schemas"]["User"];
+        };
+        /** Settings */
+        Settings: {
+            /** Format: uuid */
+            public_id: string;
+            /** @default  */
+            plant_name: string;
+            /**
+             * @description A name of the IANA list.
+             * @default UTC
+             * @example Europe/Berlin
+             */
+            time_zone: string;
+            /** @default [] */
+            shifts: components["schemas"]["Shift"][];
+            /**
+             * @default {
+             *       "raw_days": null,
+             *       "statistics_days": null
+             *     }
+             */
+            retention: components["schemas"]["Retention"];
+            /**
+             * @description null: no mail is sent.
+             * @default null
+             */
+            smtp: components["schemas"]["Smtp"] | null;
+            smtp_password_set: boolean;
+            /**
+             * @description Jobs that are over are forgotten after so many days.
+             * @default 7
+             */
+            jobs_kept_days: number;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /**
+         * SettingsChange
+         * @description What is not given stays as it is; `shifts`, `retention` and `smtp` are given whole.
+         */
+        SettingsChange: {
+            plant_name?: string;
+            /**
+             * @description A name of the IANA list.
+             * @example Europe/Berlin
+             */
+            time_zone?: string;
+            shifts?: components["schemas"]["Shift"][];
+            retention?: components["schemas"]["Retention"];
+            smtp?: components["schemas"]["SmtpIn"] | null;
+            /** @description Jobs that are over are forgotten after so many days. */
+            jobs_kept_days?: number;
+        };
+        /**
+         * Shift
+         * @description One that ends at or before its start ends on the next day.
+         */
+        Shift: {
+            /** @example Early */
+            name: string;
+            /** @description Of the plant's zone, as `06:00`. */
+            start: string;
+            /** @description Of the plant's zone, as `06:00`. */
+            end: string;
+            /** @description On which it begins. */
+            days: ("fri" | "mon" | "sat" | "sun" | "thu" | "tue" | "wed")[];
+        };
+        /**
+         * Smtp
+         * @description The mail server.
+         */
+        Smtp: {
+            /** @example mail.example.org */
+            host: string;
+            /** @default 587 */
+            port: number;
+            /**
+             * @description `tls` from the first byte, `starttls` before signing in.
+             * @default starttls
+             * @enum {unknown}
+             */
+            security: "none" | "starttls" | "tls";
+            /** @default null */
+            user: string | null;
+            /** @example webmacs@example.org */
+            sender: string;
+        };
+        /** SmtpIn */
+        SmtpIn: {
+            /** @example mail.example.org */
+            host: string;
+            /** @default 587 */
+            port: number;
+            /**
+             * @description `tls` from the first byte, `starttls` before signing in.
+             * @default starttls
+             * @enum {unknown}
+             */
+            security: "none" | "starttls" | "tls";
+            /** @default null */
+            user: string | null;
+            /** @example webmacs@example.org */
+            sender: string;
+            password?: string | null;
         };
         /** Source */
         Source: {
@@ -2412,6 +2552,144 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Alive"];
+                };
+            };
+        };
+    };
+    get_settings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Settings"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_settings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SettingsChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Settings"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
         };
