@@ -255,6 +255,9 @@ class Merged:
     runs: int
     readings: int
 
-def erase(runs: bytes, from_us: int, to_us: int, experiments: list[tuple[int, bytes, int, int | None, list[int] | None]]) -> Merged:
-    """What is left of some runs without their readings in [from_us, to_us), to be written in their place: each part keeps the run's id
-    and mark. `runs` and `experiments` as for `Compaction.merge`. Raises CorruptPayload with the run's place when one cannot be read."""
+def erase(
+    runs: bytes, from_us: int, to_us: int, experiments: list[tuple[int, bytes, int, int | None, list[int] | None]]
+) -> tuple[bytes, int]:
+    """(the rows of what is left of some runs without their readings in [from_us, to_us), in the form of `Merged.rows`; how many readings
+    lay there). Each part keeps its run's id and mark. `runs` and `experiments` as for `Compaction.merge`. Raises CorruptPayload with the
+    run's place when one cannot be read."""

@@ -449,8 +449,8 @@ pub fn decode_run<'py>(
 }
 
 #[pyfunction]
-pub fn erase(py: Python<'_>, runs: &[u8], from_us: i64, to_us: i64, experiments: Vec<ExperimentRow>) -> PyResult<Merged> {
+pub fn erase(py: Python<'_>, runs: &[u8], from_us: i64, to_us: i64, experiments: Vec<ExperimentRow>) -> PyResult<(Py<PyBytes>, u64)> {
     let experiments = self::experiments(experiments)?;
-    let compact::Merged { rows, runs, readings } = py.detach(|| compact::erase(runs, from_us, to_us, &experiments))?;
-    Ok(Merged { rows: PyBytes::new(py, &rows).unbind(), runs, readings })
+    let (left, erased) = py.detach(|| compact::erase(runs, from_us, to_us, &experiments))?;
+    Ok((PyBytes::new(py, &left.rows).unbind(), erased))
 }

@@ -314,10 +314,10 @@ fn put_part(event: i32, member: &Member<'_>, times: &[i64], values: &[f64], span
     }
 }
 
-/// What is left of some runs without their readings in [from_us, to_us), to be written in their place. `runs` and `experiments` as for
-/// `Plan::merge`.
-pub fn erase(runs: &[u8], from_us: i64, to_us: i64, experiments: &[Experiment]) -> Result<Merged, Fault> {
-    let mut left = Merged::default();
+/// What is left of some runs without their readings in [from_us, to_us), to be written in their place, and how many readings lay there.
+/// `runs` and `experiments` as for `Plan::merge`.
+pub fn erase(runs: &[u8], from_us: i64, to_us: i64, experiments: &[Experiment]) -> Result<(Merged, u64), Fault> {
+    let (mut left, mut erased) = (Merged::default(), 0);
     let (mut times, mut values) = (Vec::new(), Vec::new());
     for (event, members) in read_runs(runs)? {
         let spans: Vec<Span> = experiments.iter().filter_map(|experiment| experiment.span(event)).collect();
@@ -327,9 +327,10 @@ pub fn erase(runs: &[u8], from_us: i64, to_us: i64, experiments: &[Experiment]) 
             member.unpack(event, &mut times, &mut values)?;
             let begun = times.partition_point(|&t_us| t_us < from_us);
             let ended = times.partition_point(|&t_us| t_us < to_us).max(begun);
+            erased += (ended - begun) as u64;
             put_part(event, member, &times[..begun], &values[..begun], &spans, &mut left);
             put_part(event, member, &times[ended..], &values[ended..], &spans, &mut left);
         }
     }
-    Ok(left)
+    Ok((left, erased))
 }

@@ -1,4 +1,4 @@
-"""Settings, jobs, and the order of versions."""
+"""Settings, jobs, the lock of those who rewrite runs, and the order of versions."""
 
 from pathlib import Path
 
@@ -22,6 +22,6 @@ def downgrade() -> None:
     for statement in (
         "DROP INDEX versions_object, versions_actor",
         "ALTER TABLE versions DROP id",
-        "DROP TABLE jobs, settings",
+        "DROP TABLE rewriting, jobs, settings",
     ):
         bind.exec_driver_sql(statement)

@@ -1,4 +1,4 @@
--- What changes at run time, long work, and a place in order for each version.
+-- What changes at run time, long work, the deletion of readings, and a place in order for each version.
 
 CREATE TABLE settings (                                      -- one row: everything that has no need of a restart
     one bool PRIMARY KEY DEFAULT true CHECK (one),
@@ -36,6 +36,8 @@ CREATE INDEX jobs_owner ON jobs (owner_public_id, id);
 CREATE INDEX jobs_kind ON jobs (kind, id);
 CREATE INDEX jobs_open ON jobs (id) WHERE finished_on IS NULL;
 CREATE INDEX jobs_expires ON jobs (expires_on);
+
+CREATE TABLE rewriting ();                                   -- empty: only its lock is wanted, by whoever rewrites or deletes runs
 
 ALTER TABLE versions ADD id int8 GENERATED ALWAYS AS IDENTITY;
 CREATE UNIQUE INDEX versions_id ON versions (id);

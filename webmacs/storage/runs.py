@@ -77,6 +77,12 @@ async def read_loose(conn: Connection, day: datetime, events: Sequence[int]) -> 
     )
 
 
+async def lock_rewriting(conn: Connection) -> None:
+    """First thing in a transaction that takes runs away and writes others in their place: of these there is one at a time. LOCK TABLE and
+    no advisory lock, because it comes before the transaction's snapshot: what is seen then is what the one before left."""
+    await conn.execute("LOCK TABLE rewriting IN EXCLUSIVE MODE")
+
+
 async def take_runs(conn: Connection, day: datetime, ranges: Sequence[tuple[int, int, int]]) -> bytes:
     """Deletes the runs of a day that begin in (event id, from_us, to_us) and answers them, for the core's `Compaction.merge`."""
     return await _copy_out(
@@ -92,6 +98,53 @@ async def take_runs(conn: Connection, day: datetime, ranges: Sequence[tuple[int,
         [to_datetime(to_us) for _, _, to_us in ranges],
         day,
         day + DAY,
+    )
+
+
+async def read_newest(conn: Connection, event_id: int, day: datetime) -> tuple[datetime, float, int | None] | None:
+    """(time, value, experiment id) of the newest reading that an event has on a day."""
+    row = await conn.fetchrow(
+        """
+        SELECT last_on, last, experiment_id FROM (
+            (SELECT * FROM datapoints WHERE event_id = $1 AND created_on >= $2 AND created_on < $3 AND NOT overlapping
+              ORDER BY created_on DESC LIMIT 1)                                -- these do not overlap one another
+            UNION ALL
+            (SELECT * FROM datapoints WHERE event_id = $1 AND created_on >= $2 AND created_on < $3 AND overlapping)) AS runs
+         ORDER BY last_on DESC, id DESC LIMIT 1
+        """,
+        event_id,
+        day,
+        day + DAY,
+    )
+    return None if row is None else tuple(row)
+
+
+async def delete_within(conn: Connection, event_id: int, start: datetime, end: datetime) -> int:
+    """Deletes the runs of one event that lie in [start, end) whole. Answers how many readings they held."""
+    held: int = await conn.fetchval(
+        """
+        WITH gone AS (DELETE FROM datapoints WHERE event_id = $1 AND created_on >= $2 AND created_on < $3 AND last_on < $3 RETURNING n)
+        SELECT coalesce(sum(n), 0) FROM gone
+        """,
+        event_id,
+        start,
+        end,
+    )
+    return held
+
+
+async def take_touching(conn: Connection, event_id: int, start: datetime, end: datetime) -> bytes:
+    """Deletes the runs of one event that have something of [start, end), within a day, and answers them, for the core's `erase`."""
+    return await _copy_out(
+        conn,
+        """
+        DELETE FROM datapoints WHERE event_id = $1 AND created_on >= $2 AND created_on < $4 AND last_on >= $3
+        RETURNING event_id, created_on, id, n, encoding, overlapping, payload
+        """,
+        event_id,
+        start.replace(hour=0, minute=0, second=0, microsecond=0),  # no run crosses midnight UTC
+        start,
+        end,
     )
 
 
