@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import auth, datapoints, events, experiments, gaps, health, sources
+from webmacs.api import auth, datapoints, events, experiments, gaps, health, jobs, sources
 from webmacs.api import settings as plant_settings
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
@@ -34,6 +34,7 @@ ROUTES: Final = [
     *sources.routes,
     *gaps.routes,
     *health.routes,
+    *jobs.routes,
     *plant_settings.routes,
 ]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]

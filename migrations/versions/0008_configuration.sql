@@ -30,6 +30,7 @@ CREATE TABLE jobs (                                          -- work that takes 
     expires_on timestamptz,                                  -- when it is forgotten; NULL while it is not over
     heartbeat_on timestamptz,                                -- of whoever works on it, by the database's clock
     runner uuid,
+    attempts int4 NOT NULL DEFAULT 0,
     CHECK ((finished_on IS NULL) = (state IN ('queued', 'running')))
 );
 CREATE INDEX jobs_owner ON jobs (owner_public_id, id);

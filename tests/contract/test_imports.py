@@ -20,6 +20,7 @@ ORDER = (
     "fanout",
     "reactions",
     "telemetry",
+    "jobs",
     "api",
     "live",
     "app",

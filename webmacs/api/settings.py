@@ -15,6 +15,7 @@ from webmacs import clock, keys
 from webmacs.http.problem import Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape, Timestamp
+from webmacs.jobs import queue
 from webmacs.storage.pool import Connection, Pool
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -88,7 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention: Retention = Retention()
     smtp: Annotated[Smtp | None, Meta(description="null: no mail is sent.")] = None
     smtp_password_set: bool
-    jobs_kept_days: JobDays = 7
+    jobs_kept_days: JobDays = queue.KEPT_DAYS
     changed_on: Timestamp
     version: Annotated[int, Meta(description="Counts its changes; also its ETag.")]
 

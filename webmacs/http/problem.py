@@ -54,6 +54,9 @@ class Problem(Exception):
         self.errors = list(errors)
         self.headers = dict(headers or {})
 
+    def document(self) -> ProblemDocument:
+        return ProblemDocument(f"/problems/{self.type}", self.title, self.status, self.detail, self.errors or None, logs.request_id.get())
+
 
 class NotFound(Problem):
     def __init__(self, what: str) -> None:
@@ -109,10 +112,7 @@ def bug() -> Problem:
 
 
 def render(problem: Problem) -> Response:
-    document = ProblemDocument(
-        f"/problems/{problem.type}", problem.title, problem.status, problem.detail, problem.errors or None, logs.request_id.get()
-    )
-    return Response(msgspec.json.encode(document), problem.status, problem.headers, MEDIA_TYPE)
+    return Response(msgspec.json.encode(problem.document()), problem.status, problem.headers, MEDIA_TYPE)
 
 
 def _of_starlette(error: HTTPException) -> Problem:

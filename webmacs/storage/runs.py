@@ -101,6 +101,19 @@ async def take_runs(conn: Connection, day: datetime, ranges: Sequence[tuple[int,
     )
 
 
+async def find_events(conn: Connection, among: Sequence[int] | None, start: datetime, end: datetime) -> list[int]:
+    """Those events (of `among`, or None: of all) that have readings in [start, end), within a day."""
+    has_some = "created_on >= $1 AND created_on < $3 AND last_on >= $2"
+    query = (
+        f"SELECT DISTINCT event_id FROM datapoints WHERE {has_some} ORDER BY event_id"  # noqa: S608 - ours
+        if among is None
+        else f"""SELECT e.id AS event_id FROM unnest($4::int4[]) AS e (id)
+                  WHERE EXISTS (SELECT FROM datapoints WHERE event_id = e.id AND {has_some}) ORDER BY e.id"""  # noqa: S608 - ours
+    )
+    rows = await conn.fetch(query, _midnight(start), start, end, *(() if among is None else (among,)))
+    return [row["event_id"] for row in rows]
+
+
 async def read_newest(conn: Connection, event_id: int, day: datetime) -> tuple[datetime, float, int | None] | None:
     """(time, value, experiment id) of the newest reading that an event has on a day."""
     row = await conn.fetchrow(
@@ -142,7 +155,7 @@ async def take_touching(conn: Connection, event_id: int, start: datetime, end: d
         RETURNING event_id, created_on, id, n, encoding, overlapping, payload
         """,
         event_id,
-        start.replace(hour=0, minute=0, second=0, microsecond=0),  # no run crosses midnight UTC
+        _midnight(start),
         start,
         end,
     )
@@ -172,7 +185,7 @@ async def read_series(conn: Connection, event_id: int, start: datetime, end: dat
             event_id,
             start,
             end,
-            start.replace(hour=0, minute=0, second=0, microsecond=0),  # no run crosses midnight UTC: older partitions stay shut
+            _midnight(start),
         )
         window = ingest_core.Window(stats, from_datetime(start), from_datetime(end), max_points, grid)
         wanted = window.wanted
@@ -193,6 +206,11 @@ async def read_series(conn: Connection, event_id: int, start: datetime, end: dat
                 to_datetime(max(wanted)[0]),
             )
     return window.series(payloads)
+
+
+def _midnight(moment: datetime) -> datetime:
+    """The beginning of its day UTC: no run crosses it, so older partitions stay shut."""
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 async def _copy_out(conn: Connection, query: str, *args: object) -> bytes:
