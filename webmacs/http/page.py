@@ -36,11 +36,15 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
     data: list[T]
 
 
+Limit = Annotated[int, Meta(ge=1, le=1_000, description="How many at most.")]
+Cursor = Annotated[str | None, Meta(description="`next` of the page before; the other parameters stay as they were.")]
+
+
 class CursorQuery(Shape, frozen=True):
     """Base of the query of a list that is read by cursor."""
 
-    limit: Annotated[int, Meta(ge=1, le=1_000, description="How many at most.")] = 100
-    cursor: Annotated[str | None, Meta(description="`next` of the page before; the other parameters stay as they were.")] = None
+    limit: Limit = 100
+    cursor: Cursor = None
 
 
 class CursorPage(msgspec.Struct, Generic[T], frozen=True):
