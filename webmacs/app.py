@@ -12,7 +12,22 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import audit, auth, datapoints, events, experiments, gaps, health, metrics, sources
+from webmacs.api import (
+    audit,
+    auth,
+    dashboards,
+    datapoints,
+    events,
+    experiments,
+    gaps,
+    health,
+    logging,
+    metrics,
+    ota,
+    rules,
+    sources,
+    webhooks,
+)
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
 from webmacs.http.audit import Refusals
@@ -35,6 +50,11 @@ ROUTES: Final = [
     *gaps.routes,
     *health.routes,
     *metrics.routes,
+    *logging.routes,
+    *rules.routes,
+    *webhooks.routes,
+    *ota.routes,
+    *dashboards.routes,
 ]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]

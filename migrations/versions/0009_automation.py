@@ -21,7 +21,7 @@ def downgrade() -> None:
     bind = op.get_bind()
     for statement in (
         "DROP TABLE commands, alarm_transitions, alarms, dashboard_widget_events, dashboard_widgets, dashboards, firmware_updates,"
-        " webhook_deliveries, webhook_events, webhooks, log_unread, log_entries",
+        " webhook_deliveries, webhook_events, webhooks, log_status, log_entries",
         "DROP FUNCTION log_words",
         "ALTER TABLE rules DROP description, DROP severity, DROP dead_band, DROP for_ms, DROP clear_for_ms, DROP cooldown_seconds,"
         " DROP actions, DROP created_on, DROP changed_on, DROP version",

@@ -1,6 +1,6 @@
 -- What rules lead to and what people look at: log, rules in full, webhooks with their outbox, updates, dashboards, alarms, commands.
 
-CREATE TABLE log_entries (                                   -- never changed: whether one was read is kept beside it
+CREATE TABLE log_entries (                                   -- never changed; log_status says whether one was read
     id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     public_id uuid NOT NULL UNIQUE,
     created_on timestamptz NOT NULL,
@@ -17,11 +17,12 @@ CREATE FUNCTION log_words(content text) RETURNS tsvector LANGUAGE sql IMMUTABLE 
     RETURN to_tsvector('simple'::regconfig, translate(content, '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~', repeat(' ', 32)));
 CREATE INDEX log_entries_words ON log_entries USING gin (log_words(content));
 
-CREATE TABLE log_unread (
+CREATE TABLE log_status (
     entry_id int8 PRIMARY KEY REFERENCES log_entries ON DELETE CASCADE,
+    read bool NOT NULL DEFAULT false,
     created_on timestamptz NOT NULL                          -- of the entry
 );
-CREATE INDEX log_unread_created ON log_unread (created_on, entry_id);
+CREATE INDEX log_status_read ON log_status (read, created_on, entry_id);
 
 ALTER TABLE rules RENAME changed_on TO state_changed_on;     -- time of the reading that changed `fired`
 ALTER TABLE rules
@@ -89,9 +90,9 @@ CREATE TABLE firmware_updates (
     status text NOT NULL DEFAULT 'pending' CHECK (
         status IN ('pending', 'downloading', 'verifying', 'applying', 'completed', 'failed', 'rolled_back')),
     error text,
-    file_name text,                                          -- as its owner calls it; on the disk it is called by its SHA-256
+    file_name text,                                          -- as its owner calls it; on the disk it is called by the public id
     file_size int8,
-    file_sha256 text UNIQUE,
+    file_sha256 text,
     created_by text,
     created_on timestamptz NOT NULL,
     started_on timestamptz,
@@ -120,7 +121,8 @@ CREATE TABLE dashboard_widgets (
     id int4 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     public_id uuid NOT NULL UNIQUE,
     dashboard_id int4 NOT NULL REFERENCES dashboards ON DELETE CASCADE,
-    widget_type text NOT NULL CHECK (widget_type IN (
+    config jsonb NOT NULL,
+    widget_type text NOT NULL GENERATED ALWAYS AS (config ->> 'widget_type') STORED CHECK (widget_type IN (
         'line_chart', 'gauge', 'stat_card', 'actuator_toggle', 'slider', 'bar', 'table', 'state_timeline', 'histogram', 'xy_chart',
         'spectrum', 'process_picture', 'alarm_list', 'log', 'text', 'experiment')),
     title text NOT NULL,
@@ -128,7 +130,6 @@ CREATE TABLE dashboard_widgets (
     y int2 NOT NULL CHECK (y >= 0),
     w int2 NOT NULL CHECK (w BETWEEN 1 AND 12),
     h int2 NOT NULL CHECK (h BETWEEN 1 AND 12),
-    config jsonb NOT NULL,
     CHECK (x + w <= 12)
 );
 CREATE INDEX dashboard_widgets_dashboard ON dashboard_widgets (dashboard_id);

@@ -107,6 +107,8 @@ class Call(Generic[B, Q]):
     entries: list[Entry] = field(default_factory=list)
     versions: list[tuple[str, UUID, int, Any]] = field(default_factory=list)
     announced: dict[What, None] = field(default_factory=dict)
+    afterwards: list[Callable[[], Any]] = field(default_factory=list)
+    """Done in a thread once the change is committed, as removing a file. It must not raise: the change is true already."""
 
     @property
     def parts(self) -> Parts:
@@ -356,7 +358,7 @@ class _Endpoint:
             return result
         if call.status == 201:
             call.headers.setdefault("Location", f"{call.request.url.path}/{result.public_id}")
-        if (version := getattr(result, "version", None)) is not None:
+        if isinstance(version := getattr(result, "version", None), int):
             call.headers.setdefault("ETag", etag(version))
         content = b"" if result is None else msgspec.json.encode(result)
         return Response(content, call.status, call.headers, None if result is None else "application/json")
@@ -379,6 +381,8 @@ class _Endpoint:
         except _NotMeant as judged:
             judged.response.headers[DRY_RUN_HEADER] = "true"
             return judged.response
+        for act in call.afterwards:
+            await asyncio.to_thread(act)
         return response
 
     def _claim(self, call: Call[Any, Any], digest: bytes) -> idempotency.Claim | None:
