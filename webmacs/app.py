@@ -12,7 +12,23 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import auth, datapoints, events, experiments, gaps, health, jobs, sources
+from webmacs.api import (
+    audit,
+    auth,
+    dashboards,
+    datapoints,
+    events,
+    experiments,
+    gaps,
+    health,
+    jobs,
+    logging,
+    metrics,
+    ota,
+    rules,
+    sources,
+    webhooks,
+)
 from webmacs.api import settings as plant_settings
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
@@ -27,6 +43,7 @@ from webmacs.storage.vitals import Pulse, Vitals
 from webmacs.telemetry.socket import telemetry_socket
 
 ROUTES: Final = [
+    *audit.routes,
     *auth.routes,
     *events.routes,
     *experiments.routes,
@@ -36,6 +53,12 @@ ROUTES: Final = [
     *health.routes,
     *jobs.routes,
     *plant_settings.routes,
+    *metrics.routes,
+    *logging.routes,
+    *rules.routes,
+    *webhooks.routes,
+    *ota.routes,
+    *dashboards.routes,
 ]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from webmacs.http.guard import COOKIE, WRITE_HEADER
 from webmacs.http.problem import MEDIA_TYPE, ProblemDocument
-from webmacs.http.route import Route
+from webmacs.http.route import Route, Upload
 
 REF: Final = "#/components/schemas/{name}"
 PROBLEMS: Final = {
@@ -36,7 +36,7 @@ except PackageNotFoundError:  # run from a checkout that was never installed
 def document(routes: Iterable[Route]) -> dict[str, Any]:
     """Every route with its parameters, body, answer and the problems that may come, and every schema by its name."""
     listed = list(routes)
-    kinds = [kind for one in listed for kind in (one.body, _answer_kind(one)) if kind is not None]
+    kinds = [kind for one in listed for kind in (one.body, _answer_kind(one)) if kind not in (None, bytes, Upload)]
     queries = [one.query for one in listed if one.query is not None]
     _, components = msgspec.json.schema_components([*kinds, ProblemDocument], ref_template=REF)
     (_, query_components) = msgspec.json.schema_components(queries, ref_template=REF)
@@ -96,7 +96,8 @@ def _operation(one: Route, schemas: dict[Any, Any], query_components: dict[str, 
     if parameters:
         operation["parameters"] = parameters
     if one.body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schemas[one.body]}}}
+        schema = {"type": "string", "format": "binary"} if one.body in (bytes, Upload) else schemas[one.body]
+        operation["requestBody"] = {"required": True, "content": {one.accepts: {"schema": schema}}}
     operation["responses"] = _responses(one, schemas)
     return operation
 

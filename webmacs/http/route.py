@@ -107,6 +107,8 @@ class Call(Generic[B, Q]):
     entries: list[Entry] = field(default_factory=list)
     versions: list[tuple[str, UUID, int, Any]] = field(default_factory=list)
     announced: dict[What, None] = field(default_factory=dict)
+    afterwards: list[Callable[[], Any]] = field(default_factory=list)
+    """Done in a thread once the change is committed, as removing a file. It must not raise: the change is true already."""
 
     @property
     def parts(self) -> Parts:
@@ -172,7 +174,7 @@ class Call(Generic[B, Q]):
         self.entries.append(Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail))
         self.announced |= dict.fromkeys(announced)
         version = getattr(state, "version", None)
-        if version is not None and public_id is not None:
+        if version is not None and public_id is not None and (before is None or after is None or before.version != after.version):
             content = None if after is None else msgspec.to_builtins(after, str_keys=True)
             self.versions.append((kind, public_id, version + (after is None), content))
 
@@ -356,7 +358,7 @@ class _Endpoint:
             return result
         if call.status == 201:
             call.headers.setdefault("Location", f"{call.request.url.path}/{result.public_id}")
-        if (version := getattr(result, "version", None)) is not None:
+        if isinstance(version := getattr(result, "version", None), int):
             call.headers.setdefault("ETag", etag(version))
         content = b"" if result is None else msgspec.json.encode(result)
         return Response(content, call.status, call.headers, None if result is None else "application/json")
@@ -379,6 +381,8 @@ class _Endpoint:
         except _NotMeant as judged:
             judged.response.headers[DRY_RUN_HEADER] = "true"
             return judged.response
+        for act in call.afterwards:
+            await asyncio.to_thread(act)
         return response
 
     def _claim(self, call: Call[Any, Any], digest: bytes) -> idempotency.Claim | None:

@@ -4,6 +4,46 @@
  */
 
 export interface paths {
+    "/api/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List what was done and what was refused, the newest first
+         * @description Role: admin or above.
+         */
+        get: operations["list_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export the audit log as CSV, the newest first
+         * @description `before` and `after` are JSON. Role: admin or above.
+         */
+        get: operations["export_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/login": {
         parameters: {
             query?: never;
@@ -299,14 +339,42 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
-        put?: never;
+        /**
+         * Read a source
+         * @description Role: viewer or above.
+         */
+        get: operations["get_source"];
+        /**
+         * Rename a source, or disable and enable it
+         * @description One that is disabled is cut off within 5 s. Role: admin or above.
+         */
+        put: operations["change_source"];
         post?: never;
         /**
          * Delete a source
          * @description Its credential is void at once; its events and their readings stay, to be written by REST. Role: admin or above.
          */
         delete: operations["delete_source"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sources/{public_id}/credential": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give a source a new credential
+         * @description It is in this answer and nowhere else; the old one is void at once. Role: admin or above.
+         */
+        post: operations["renew_credential"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -372,7 +440,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/jobs": {
+    "/metrics": {
         parameters: {
             query?: never;
             header?: never;
@@ -380,10 +448,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List your jobs, the newest first; an admin sees everybody's
-         * @description `search` looks into their subjects. Role: viewer or above.
+         * Read the metrics of this process, for Prometheus
+         * @description Give its scraper an API token as bearer. Role: viewer or above.
          */
-        get: operations["list_jobs"];
+        get: operations["get_metrics"];
         put?: never;
         post?: never;
         delete?: never;
@@ -392,7 +460,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/jobs/{public_id}": {
+    "/api/v1/logging": {
         parameters: {
             query?: never;
             header?: never;
@@ -400,10 +468,130 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read a job: how far it is, and what came of it
-         * @description Its changes also come over `/ws/datapoints/stream`. Role: viewer or above.
+         * List the log, the newest first
+         * @description Role: viewer or above.
          */
-        get: operations["get_job"];
+        get: operations["list_log_entries"];
+        put?: never;
+        /**
+         * Write into the log
+         * @description An entry says who wrote it and when, and is never changed. Role: operator or above.
+         */
+        post: operations["create_log_entry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/logging/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read an entry
+         * @description Role: viewer or above.
+         */
+        get: operations["get_log_entry"];
+        /**
+         * Mark an entry as read or unread
+         * @description What it says never changes. Role: operator or above.
+         */
+        put: operations["change_log_entry"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/logging/read": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Mark entries as read: all, with `{}`, or those that a filter names
+         * @description Role: operator or above.
+         */
+        put: operations["mark_log_read"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List rules
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_rules"];
+        put?: never;
+        /**
+         * Create a rule
+         * @description It judges every reading that comes from now on; what it keeps but does not act on yet is in `not_in_effect`. Role: operator or above.
+         */
+        post: operations["create_rule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a rule and its state
+         * @description Role: viewer or above.
+         */
+        get: operations["get_rule"];
+        /**
+         * Change a rule
+         * @description Fields that are not given stay; with another condition, or switched off or on, it counts as not fired. Role: operator or above.
+         */
+        put: operations["change_rule"];
+        post?: never;
+        /**
+         * Delete a rule and its transitions
+         * @description Role: operator or above.
+         */
+        delete: operations["delete_rule"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules/{public_id}/transitions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List when a rule fired and cleared, the newest first
+         * @description Role: viewer or above.
+         */
+        get: operations["list_transitions"];
         put?: never;
         post?: never;
         delete?: never;
@@ -412,7 +600,99 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/jobs/{public_id}/cancel": {
+    "/api/v1/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List webhooks
+         * @description `search` looks into names and addresses, ignoring the case of a to z. Role: admin or above.
+         */
+        get: operations["list_webhooks"];
+        put?: never;
+        /**
+         * Create a webhook
+         * @description Its secret is sealed and never answered. Role: admin or above.
+         */
+        post: operations["create_webhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a webhook
+         * @description Role: admin or above.
+         */
+        get: operations["get_webhook"];
+        /**
+         * Change a webhook
+         * @description Fields that are not given stay, the secret too. Role: admin or above.
+         */
+        put: operations["change_webhook"];
+        post?: never;
+        /**
+         * Delete a webhook and the records of its deliveries
+         * @description Role: admin or above.
+         */
+        delete: operations["delete_webhook"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{public_id}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List what a webhook was told or is to be told, the newest first
+         * @description Role: admin or above.
+         */
+        get: operations["list_deliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/deliveries/{delivery_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a delivery with its payload
+         * @description Role: admin or above.
+         */
+        get: operations["get_delivery"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/deliveries/{delivery_id}/redeliver": {
         parameters: {
             query?: never;
             header?: never;
@@ -422,17 +702,17 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Cancel a job
-         * @description One that is worked on ends at its next step; what it did until then is done. Role: viewer or above.
+         * Try a delivery again that was given up
+         * @description Role: admin or above.
          */
-        post: operations["cancel_job"];
+        post: operations["redeliver"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/v1/settings": {
+    "/api/v1/ota": {
         parameters: {
             query?: never;
             header?: never;
@@ -440,17 +720,197 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read the settings
-         * @description Passwords are not among them, only whether there is one. Role: viewer or above.
+         * List updates, the newest first
+         * @description `search` looks into versions and change logs, ignoring the case of a to z. Role: viewer or above.
          */
-        get: operations["get_settings"];
+        get: operations["list_updates"];
+        put?: never;
         /**
-         * Change settings
-         * @description Fields that are not given stay; they take effect at once, without a restart. Role: admin or above.
+         * Record an update
+         * @description Its file is uploaded to `/api/v1/ota/upload`. Role: admin or above.
          */
-        put: operations["change_settings"];
+        post: operations["create_update"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ota/upload": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Upload the file of an update, as it is
+         * @description It is stored with its SHA-256, and never applied by itself. The update may be recorded already and have no file; else this records it. Role: admin or above.
+         */
+        post: operations["upload_update"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ota/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read an update
+         * @description Role: viewer or above.
+         */
+        get: operations["get_update"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete an update's record and its file
+         * @description One that is under way cannot be deleted. Role: admin or above.
+         */
+        delete: operations["delete_update"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboards": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the own dashboards and those for all, with their widgets
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_dashboards"];
+        put?: never;
+        /**
+         * Create a dashboard
+         * @description It belongs to who makes it. Role: operator or above.
+         */
+        post: operations["create_dashboard"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboards/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a dashboard with its widgets
+         * @description Role: viewer or above.
+         */
+        get: operations["get_dashboard"];
+        /**
+         * Change a dashboard
+         * @description Fields that are not given stay, and so do its widgets. Role: operator or above.
+         */
+        put: operations["change_dashboard"];
+        post?: never;
+        /**
+         * Delete a dashboard and its widgets
+         * @description Role: operator or above.
+         */
+        delete: operations["delete_dashboard"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboards/{public_id}/copy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Copy a dashboard with its widgets
+         * @description The copy is the caller's own and not for all. Role: operator or above.
+         */
+        post: operations["copy_dashboard"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboards/{public_id}/layout": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Place all widgets of a dashboard at once: all of them, or none
+         * @description Role: operator or above.
+         */
+        put: operations["change_layout"];
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboards/{public_id}/widgets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Put a widget onto a dashboard
+         * @description The answer's ETag is the dashboard's. Role: operator or above.
+         */
+        post: operations["create_widget"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboards/{public_id}/widgets/{widget_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Change a widget
+         * @description Fields that are not given stay; If-Match and ETag are the dashboard's. Role: operator or above.
+         */
+        put: operations["change_widget"];
+        post?: never;
+        /**
+         * Take a widget from a dashboard
+         * @description Role: operator or above.
+         */
+        delete: operations["delete_widget"];
         options?: never;
         head?: never;
         patch?: never;
@@ -460,16 +920,257 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** ActuatorToggleWidget */
+        ActuatorToggleWidget: {
+            /** @enum {unknown} */
+            widget_type: "actuator_toggle";
+            /** @default 1 */
+            on_value: number;
+            /** @default 0 */
+            off_value: number;
+            /** @default  */
+            on_label: string;
+            /** @default  */
+            off_label: string;
+            /**
+             * @description Ask before it is set.
+             * @default true
+             */
+            confirm: boolean;
+        };
+        /**
+         * AlarmAction
+         * @description Raises an alarm of the rule's severity when it fires, which returns to normal when it clears.
+         */
+        AlarmAction: {
+            /** @enum {unknown} */
+            type: "alarm";
+        };
+        /**
+         * AlarmListWidget
+         * @description Of its events, or of all.
+         */
+        AlarmListWidget: {
+            /** @enum {unknown} */
+            widget_type: "alarm_list";
+            /**
+             * @default low
+             * @enum {unknown}
+             */
+            severity_min: "critical" | "high" | "low" | "medium";
+            /** @default 10 */
+            rows: number;
+        };
         /** Alive */
         Alive: {
             /** @enum {unknown} */
             status: "ok";
+        };
+        /** AuditEntry */
+        AuditEntry: {
+            id: number;
+            /** Format: date-time */
+            at: string;
+            /** @example update */
+            action: string;
+            /**
+             * @description Of what it was done to.
+             * @example event
+             */
+            kind: string;
+            object_public_id: string | null;
+            object_name: string | null;
+            /** @enum {unknown} */
+            actor_kind: "kiosk" | "nobody" | "source" | "system" | "token" | "user";
+            actor_public_id: string | null;
+            actor_name: string | null;
+            /** @description Where the request came from. */
+            address: string | null;
+            request_id: string | null;
+            /** @description Of a change: the fields that differ. Never a secret. */
+            before: Record<string, never> | null;
+            after: Record<string, never> | null;
+            detail: string | null;
+            /** @description The same refusals within a second are one entry. */
+            n: number;
+        };
+        /**
+         * BarWidget
+         * @description Several values of one unit beside each other.
+         */
+        BarWidget: {
+            /** @enum {unknown} */
+            widget_type: "bar";
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            min: number | null;
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            max: number | null;
+            /** @default null */
+            decimals: number | null;
+        };
+        /**
+         * CommandAction
+         * @description Sets an actuator.
+         */
+        CommandAction: {
+            /** @enum {unknown} */
+            type: "command";
+            /**
+             * Format: uuid
+             * @description The actuator, range or button; not the rule's own event.
+             */
+            event_public_id: string;
+            value: number;
+            /**
+             * @default fired
+             * @enum {unknown}
+             */
+            on: "cleared" | "fired";
+            /**
+             * @description What is not sent within this time is not applied any more.
+             * @default 10
+             */
+            ttl_seconds: number;
         };
         /** Credentials */
         Credentials: {
             /** @example operator@example.org */
             email: string;
             password: string;
+        };
+        /** CursorPage[AuditEntry] */
+        CursorPage_AuditEntry_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["AuditEntry"][];
+        };
+        /** CursorPage[Delivery] */
+        CursorPage_Delivery_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["Delivery"][];
+        };
+        /** CursorPage[LogEntry] */
+        CursorPage_LogEntry_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["LogEntry"][];
+        };
+        /** CursorPage[Transition] */
+        CursorPage_Transition_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["Transition"][];
+        };
+        /** Dashboard */
+        Dashboard: {
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            description: string;
+            tags: string[];
+            is_global: boolean;
+            range_seconds: number | null;
+            /** @description Name of who made it. */
+            owner: string;
+            widgets: components["schemas"]["Widget"][];
+            /** Format: date-time */
+            created_on: string;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes and those of its widgets; also its ETag. */
+            version: number;
+        };
+        /**
+         * DashboardChange
+         * @description What is not given stays as it is.
+         */
+        DashboardChange: {
+            /** @example Reactor 1 */
+            name?: string;
+            description?: string;
+            tags?: string[];
+            /** @description Everybody sees it. Its owner and administrators change it. */
+            is_global?: boolean;
+            range_seconds?: number | null;
+        };
+        /** DashboardIn */
+        DashboardIn: {
+            /** @example Reactor 1 */
+            name: string;
+            /** @default  */
+            description: string;
+            /** @default [] */
+            tags: string[];
+            /**
+             * @description Everybody sees it. Its owner and administrators change it.
+             * @default false
+             */
+            is_global: boolean;
+            /** @default null */
+            range_seconds: number | null;
+        };
+        /** Delivery */
+        Delivery: {
+            /**
+             * Format: uuid
+             * @description The receiver sees it, too: by it a repetition is known.
+             */
+            public_id: string;
+            /** @enum {unknown} */
+            event_type: "experiment.started" | "experiment.stopped" | "sensor.reading" | "sensor.threshold_exceeded" | "system.health_changed";
+            /**
+             * @description pending: it is or will be tried; failed: refused for good; dead_letter: tried too often without success.
+             * @enum {unknown}
+             */
+            status: "dead_letter" | "delivered" | "failed" | "pending";
+            attempts: number;
+            /** @description null unless pending. */
+            next_attempt_on: string | null;
+            /** @description HTTP status of the last attempt's answer. */
+            response_code: number | null;
+            /** @description How long the last attempt took. */
+            duration_ms: number | null;
+            last_error: string | null;
+            /** Format: date-time */
+            created_on: string;
+            delivered_on: string | null;
+        };
+        /** DeliveryWithPayload */
+        DeliveryWithPayload: {
+            /**
+             * Format: uuid
+             * @description The receiver sees it, too: by it a repetition is known.
+             */
+            public_id: string;
+            /** @enum {unknown} */
+            event_type: "experiment.started" | "experiment.stopped" | "sensor.reading" | "sensor.threshold_exceeded" | "system.health_changed";
+            /**
+             * @description pending: it is or will be tried; failed: refused for good; dead_letter: tried too often without success.
+             * @enum {unknown}
+             */
+            status: "dead_letter" | "delivered" | "failed" | "pending";
+            attempts: number;
+            /** @description null unless pending. */
+            next_attempt_on: string | null;
+            /** @description HTTP status of the last attempt's answer. */
+            response_code: number | null;
+            /** @description How long the last attempt took. */
+            duration_ms: number | null;
+            last_error: string | null;
+            /** Format: date-time */
+            created_on: string;
+            delivered_on: string | null;
+            /** Format: uuid */
+            webhook_public_id: string;
+            /** @description The body, as it is sent. */
+            payload: unknown;
         };
         /** Event */
         Event: {
@@ -580,6 +1281,14 @@ export interface components {
             event_public_ids: string[] | null;
         };
         /**
+         * ExperimentWidget
+         * @description The running experiment, with buttons to start and to stop one for those who may.
+         */
+        ExperimentWidget: {
+            /** @enum {unknown} */
+            widget_type: "experiment";
+        };
+        /**
          * FieldError
          * @description Where in the request, and what is wrong there.
          */
@@ -606,6 +1315,23 @@ export interface components {
             /** @description There are more than these 1,000; ask for a shorter time. */
             truncated: boolean;
         };
+        /** GaugeWidget */
+        GaugeWidget: {
+            /** @enum {unknown} */
+            widget_type: "gauge";
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            min: number | null;
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            max: number | null;
+            /** @default null */
+            decimals: number | null;
+        };
         /**
          * Health
          * @description Strangers see the status alone.
@@ -628,34 +1354,14 @@ export interface components {
             /** @default null */
             database: ("ok" | "unreachable") | null;
         };
-        /** Job */
-        Job: {
-            /** Format: uuid */
-            public_id: string;
-            /** @example delete_readings */
-            kind: string;
-            /**
-             * @description What it is about.
-             * @example readings of 12 events
-             */
-            subject: string;
-            /** @description Who asked for it. */
-            owner: string | null;
+        /** HistogramWidget */
+        HistogramWidget: {
             /** @enum {unknown} */
-            state: "cancelled" | "done" | "failed" | "queued" | "running";
-            progress: number;
-            progress_text: string;
-            /** @description Of one that is done; what it holds depends on the kind. */
-            result: Record<string, never> | null;
-            /** @description Why it failed. */
-            problem: components["schemas"]["ProblemDocument"] | null;
-            cancel_requested: boolean;
-            /** Format: date-time */
-            created_on: string;
-            started_on: string | null;
-            finished_on: string | null;
-            /** @description When it is forgotten; null until it is over. */
-            expires_on: string | null;
+            widget_type: "histogram";
+            /** @default null */
+            range_seconds: number | null;
+            /** @default 50 */
+            bins: number;
         };
         /** Latest */
         Latest: {
@@ -668,6 +1374,125 @@ export interface components {
         /** LatestOut */
         LatestOut: {
             data: components["schemas"]["Latest"][];
+        };
+        /** Layout */
+        Layout: {
+            /** @description Every widget of the dashboard, each once. */
+            widgets: components["schemas"]["Position"][];
+        };
+        /** LineChartWidget */
+        LineChartWidget: {
+            /** @enum {unknown} */
+            widget_type: "line_chart";
+            /** @default null */
+            range_seconds: number | null;
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            y_min: number | null;
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            y_max: number | null;
+            /** @default true */
+            legend: boolean;
+            /** @default true */
+            annotations: boolean;
+        };
+        /**
+         * LogAction
+         * @description Writes a log entry.
+         */
+        LogAction: {
+            /** @enum {unknown} */
+            type: "log";
+            /**
+             * @default fired
+             * @enum {unknown}
+             */
+            on: "cleared" | "fired";
+            /**
+             * @default warning
+             * @enum {unknown}
+             */
+            logging_type: "error" | "info" | "warning";
+            /** @default null */
+            content: string | null;
+        };
+        /** LogEntry */
+        LogEntry: {
+            /** Format: uuid */
+            public_id: string;
+            /** Format: date-time */
+            created_on: string;
+            /** @enum {unknown} */
+            logging_type: "error" | "info" | "warning";
+            /** @enum {unknown} */
+            status: "read" | "unread";
+            content: string;
+            /** @description Name of who or what wrote it. */
+            author: string | null;
+            author_kind: ("kiosk" | "nobody" | "source" | "system" | "token" | "user") | "rule";
+        };
+        /** LogEntryChange */
+        LogEntryChange: {
+            /** @enum {unknown} */
+            status: "read" | "unread";
+        };
+        /** LogEntryIn */
+        LogEntryIn: {
+            /** @example Filter of pump 2 exchanged. */
+            content: string;
+            /**
+             * @default info
+             * @enum {unknown}
+             */
+            logging_type: "error" | "info" | "warning";
+        };
+        /**
+         * LogFilter
+         * @description Which entries. What is not given does not matter.
+         */
+        LogFilter: {
+            /** @default null */
+            logging_type: ("error" | "info" | "warning") | null;
+            /**
+             * @description Beginnings of words, all of which an entry holds; the case of a to z is ignored.
+             * @default
+             */
+            search: string;
+            /** @default null */
+            from: string | null;
+            /**
+             * @description Those before this time; what came since you looked then stays unread.
+             * @default null
+             */
+            to: string | null;
+        };
+        /** LogWidget */
+        LogWidget: {
+            /** @enum {unknown} */
+            widget_type: "log";
+            /** @default null */
+            logging_type: ("error" | "info" | "warning") | null;
+            /** @default 10 */
+            rows: number;
+        };
+        /** MarkedRead */
+        MarkedRead: {
+            /** @description How many were unread before. */
+            n: number;
+            /** @description false: 50,000 were marked, the newest first; ask again for those that are left. */
+            complete: boolean;
+        };
+        /** Page[Dashboard] */
+        Page_Dashboard_: {
+            page: number;
+            page_size: number;
+            total: number;
+            data: components["schemas"]["Dashboard"][];
         };
         /** Page[Event] */
         Page_Event_: {
@@ -683,12 +1508,12 @@ export interface components {
             total: number;
             data: components["schemas"]["Experiment"][];
         };
-        /** Page[Job] */
-        Page_Job_: {
+        /** Page[Rule] */
+        Page_Rule_: {
             page: number;
             page_size: number;
             total: number;
-            data: components["schemas"]["Job"][];
+            data: components["schemas"]["Rule"][];
         };
         /** Page[Source] */
         Page_Source_: {
@@ -697,10 +1522,46 @@ export interface components {
             total: number;
             data: components["schemas"]["Source"][];
         };
+        /** Page[Update] */
+        Page_Update_: {
+            page: number;
+            page_size: number;
+            total: number;
+            data: components["schemas"]["Update"][];
+        };
+        /** Page[Webhook] */
+        Page_Webhook_: {
+            page: number;
+            page_size: number;
+            total: number;
+            data: components["schemas"]["Webhook"][];
+        };
         /** PasswordChange */
         PasswordChange: {
             current_password: string;
             new_password: string;
+        };
+        /** PictureBinding */
+        PictureBinding: {
+            /** @description Id of an element of the picture. */
+            element: string;
+            /** @description Which of the widget's events, from 0. */
+            event: number;
+            /**
+             * @default text
+             * @enum {unknown}
+             */
+            shows: "level" | "running" | "text" | "visible";
+        };
+        /** Position */
+        Position: {
+            /** Format: uuid */
+            public_id: string;
+            /** @description Of 12 columns; x + w is at most 12. */
+            x: number;
+            y: number;
+            w: number;
+            h: number;
         };
         /**
          * ProblemDocument
@@ -716,15 +1577,142 @@ export interface components {
             /** @default null */
             request_id: string | null;
         };
+        /** ProcessPictureWidget */
+        ProcessPictureWidget: {
+            /** @enum {unknown} */
+            widget_type: "process_picture";
+            /**
+             * @description Kept as it is; whoever draws it runs no script of it.
+             * @default
+             */
+            svg: string;
+            /** @default [] */
+            bindings: components["schemas"]["PictureBinding"][];
+        };
+        /** Rule */
+        Rule: {
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            /** Format: uuid */
+            event_public_id: string;
+            /** @description Name of the event. */
+            event: string;
+            /** @enum {unknown} */
+            operator: "between" | "eq" | "gt" | "gte" | "lt" | "lte" | "not_between";
+            threshold: number;
+            threshold_high: number | null;
+            description: string;
+            /** @enum {unknown} */
+            severity: "critical" | "high" | "low" | "medium";
+            enabled: boolean;
+            dead_band: number;
+            for_ms: number;
+            clear_for_ms: number;
+            cooldown_seconds: number;
+            actions: (components["schemas"]["LogAction"] | components["schemas"]["WebhookAction"] | components["schemas"]["AlarmAction"] | components["schemas"]["CommandAction"])[];
+            /** @description Of what was asked for: stored only, nothing acts on it yet. */
+            not_in_effect: ("actions" | "clear_for_ms" | "cooldown_seconds" | "dead_band" | "for_ms")[];
+            /** @description Whether the newest reading that it judged lets it fire. */
+            fired: boolean;
+            /** @description Time of the reading by which it last fired or cleared. */
+            state_changed_on: string | null;
+            /** Format: date-time */
+            created_on: string;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
         /**
-         * Retention
-         * @description How long readings and their statistics are kept where an event does not say otherwise; null: for ever.
+         * RuleChange
+         * @description What is not given stays as it is.
          */
-        Retention: {
-            /** @default null */
-            raw_days: number | null;
-            /** @default null */
-            statistics_days: number | null;
+        RuleChange: {
+            /** @example Boiler too hot */
+            name?: string;
+            /** Format: uuid */
+            event_public_id?: string;
+            /** @enum {unknown} */
+            operator?: "between" | "eq" | "gt" | "gte" | "lt" | "lte" | "not_between";
+            /**
+             * @description In the event's unit; the lower one of between and not_between.
+             * @example 95
+             */
+            threshold?: number;
+            /** @description The upper one of between and not_between, which both include it; null else. */
+            threshold_high?: number | null;
+            /** @description What it is for, and what to do when it fires. */
+            description?: string;
+            /** @enum {unknown} */
+            severity?: "critical" | "high" | "low" | "medium";
+            enabled?: boolean;
+            /** @description How far back a value must come before the rule clears. Stored, but not in effect yet. */
+            dead_band?: number;
+            /** @description How long it must hold before the rule fires, in ms. Stored, but not in effect yet. */
+            for_ms?: number;
+            /** @description How long it must not hold before it clears, in ms. Stored, but not in effect yet. */
+            clear_for_ms?: number;
+            /** @description No action follows another of this rule within this time. Stored, but not in effect yet. */
+            cooldown_seconds?: number;
+            /** @description What follows, in this order. Stored, but not in effect yet. */
+            actions?: (components["schemas"]["LogAction"] | components["schemas"]["WebhookAction"] | components["schemas"]["AlarmAction"] | components["schemas"]["CommandAction"])[];
+        };
+        /** RuleIn */
+        RuleIn: {
+            /** @example Boiler too hot */
+            name: string;
+            /** Format: uuid */
+            event_public_id: string;
+            /** @enum {unknown} */
+            operator: "between" | "eq" | "gt" | "gte" | "lt" | "lte" | "not_between";
+            /**
+             * @description In the event's unit; the lower one of between and not_between.
+             * @example 95
+             */
+            threshold: number;
+            /**
+             * @description The upper one of between and not_between, which both include it; null else.
+             * @default null
+             */
+            threshold_high: number | null;
+            /**
+             * @description What it is for, and what to do when it fires.
+             * @default
+             */
+            description: string;
+            /**
+             * @default medium
+             * @enum {unknown}
+             */
+            severity: "critical" | "high" | "low" | "medium";
+            /** @default true */
+            enabled: boolean;
+            /**
+             * @description How far back a value must come before the rule clears. Stored, but not in effect yet.
+             * @default 0
+             */
+            dead_band: number;
+            /**
+             * @description How long it must hold before the rule fires, in ms. Stored, but not in effect yet.
+             * @default 0
+             */
+            for_ms: number;
+            /**
+             * @description How long it must not hold before it clears, in ms. Stored, but not in effect yet.
+             * @default 0
+             */
+            clear_for_ms: number;
+            /**
+             * @description No action follows another of this rule within this time. Stored, but not in effect yet.
+             * @default 60
+             */
+            cooldown_seconds: number;
+            /**
+             * @description What follows, in this order. Stored, but not in effect yet.
+             * @default []
+             */
+            actions: (components["schemas"]["LogAction"] | components["schemas"]["WebhookAction"] | components["schemas"]["AlarmAction"] | components["schemas"]["CommandAction"])[];
         };
         /** SeriesIn */
         SeriesIn: {
@@ -753,111 +1741,27 @@ export interface components {
             expires_on: string;
             user: components["schemas"]["User"];
         };
-        /** Settings */
-        Settings: {
-            /** Format: uuid */
-            public_id: string;
-            /** @default  */
-            plant_name: string;
+        /** SliderWidget */
+        SliderWidget: {
+            /** @enum {unknown} */
+            widget_type: "slider";
             /**
-             * @description A name of the IANA list.
-             * @default UTC
-             * @example Europe/Berlin
-             */
-            time_zone: string;
-            /** @default [] */
-            shifts: components["schemas"]["Shift"][];
-            /**
-             * @default {
-             *       "raw_days": null,
-             *       "statistics_days": null
-             *     }
-             */
-            retention: components["schemas"]["Retention"];
-            /**
-             * @description null: no mail is sent.
+             * @description An end of the scale; null: the event's own, or what the readings need.
              * @default null
              */
-            smtp: components["schemas"]["Smtp"] | null;
-            smtp_password_set: boolean;
+            min: number | null;
             /**
-             * @description Jobs that are over are forgotten after so many days.
-             * @default 7
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
              */
-            jobs_kept_days: number;
-            /** Format: date-time */
-            changed_on: string;
-            /** @description Counts its changes; also its ETag. */
-            version: number;
-        };
-        /**
-         * SettingsChange
-         * @description What is not given stays as it is; `shifts`, `retention` and `smtp` are given whole.
-         */
-        SettingsChange: {
-            plant_name?: string;
-            /**
-             * @description A name of the IANA list.
-             * @example Europe/Berlin
-             */
-            time_zone?: string;
-            shifts?: components["schemas"]["Shift"][];
-            retention?: components["schemas"]["Retention"];
-            smtp?: components["schemas"]["SmtpIn"] | null;
-            /** @description Jobs that are over are forgotten after so many days. */
-            jobs_kept_days?: number;
-        };
-        /**
-         * Shift
-         * @description One that ends at or before its start ends on the next day.
-         */
-        Shift: {
-            /** @example Early */
-            name: string;
-            /** @description Of the plant's zone, as `06:00`. */
-            start: string;
-            /** @description Of the plant's zone, as `06:00`. */
-            end: string;
-            /** @description On which it begins. */
-            days: ("fri" | "mon" | "sat" | "sun" | "thu" | "tue" | "wed")[];
-        };
-        /**
-         * Smtp
-         * @description The mail server.
-         */
-        Smtp: {
-            /** @example mail.example.org */
-            host: string;
-            /** @default 587 */
-            port: number;
-            /**
-             * @description `tls` from the first byte, `starttls` before signing in.
-             * @default starttls
-             * @enum {unknown}
-             */
-            security: "none" | "starttls" | "tls";
+            max: number | null;
             /** @default null */
-            user: string | null;
-            /** @example webmacs@example.org */
-            sender: string;
-        };
-        /** SmtpIn */
-        SmtpIn: {
-            /** @example mail.example.org */
-            host: string;
-            /** @default 587 */
-            port: number;
+            step: number | null;
             /**
-             * @description `tls` from the first byte, `starttls` before signing in.
-             * @default starttls
-             * @enum {unknown}
+             * @description Ask before it is set.
+             * @default true
              */
-            security: "none" | "starttls" | "tls";
-            /** @default null */
-            user: string | null;
-            /** @example webmacs@example.org */
-            sender: string;
-            password?: string | null;
+            confirm: boolean;
         };
         /** Source */
         Source: {
@@ -877,6 +1781,16 @@ export interface components {
             created_on: string;
             /** @description Counts its changes; also its ETag. */
             version: number;
+        };
+        /**
+         * SourceChange
+         * @description What is not given stays as it is.
+         */
+        SourceChange: {
+            /** @example press-hall */
+            name?: string;
+            /** @description A source that is disabled is not let in; what it has not delivered it keeps. */
+            enabled?: boolean;
         };
         /** SourceCreated */
         SourceCreated: {
@@ -904,6 +1818,68 @@ export interface components {
             /** @example press-hall */
             name: string;
         };
+        /** SpectrumWidget */
+        SpectrumWidget: {
+            /** @enum {unknown} */
+            widget_type: "spectrum";
+            /**
+             * @description Readings of one transform.
+             * @default 1024
+             * @enum {unknown}
+             */
+            size: 256 | 512 | 1024 | 2048 | 4096 | 8192 | 16384;
+            /**
+             * @default hann
+             * @enum {unknown}
+             */
+            window: "blackman" | "hamming" | "hann" | "rectangle";
+            /** @default true */
+            decibels: boolean;
+        };
+        /** StatCardWidget */
+        StatCardWidget: {
+            /** @enum {unknown} */
+            widget_type: "stat_card";
+            /** @default null */
+            decimals: number | null;
+            /** @default true */
+            sparkline: boolean;
+            /** @default null */
+            range_seconds: number | null;
+        };
+        /** StateName */
+        StateName: {
+            value: number;
+            label: string;
+        };
+        /** StateTimelineWidget */
+        StateTimelineWidget: {
+            /** @enum {unknown} */
+            widget_type: "state_timeline";
+            /** @default null */
+            range_seconds: number | null;
+            /**
+             * @description Words for values.
+             * @default []
+             */
+            states: components["schemas"]["StateName"][];
+        };
+        /** TableWidget */
+        TableWidget: {
+            /** @enum {unknown} */
+            widget_type: "table";
+            /** @default null */
+            decimals: number | null;
+            /** @default false */
+            sparkline: boolean;
+        };
+        /** TextWidget */
+        TextWidget: {
+            /** @enum {unknown} */
+            widget_type: "text";
+            /** @default  */
+            markdown: string;
+        };
         /** Ticket */
         Ticket: {
             ticket: string;
@@ -914,6 +1890,48 @@ export interface components {
         TicketIn: {
             /** @example /ws/datapoints/stream */
             path: string;
+        };
+        /** Transition */
+        Transition: {
+            /** @description true: it fired; false: it cleared. */
+            fired: boolean;
+            /**
+             * Format: date-time
+             * @description Time of the reading that caused it.
+             */
+            at: string;
+            value: number;
+        };
+        /** Update */
+        Update: {
+            /** Format: uuid */
+            public_id: string;
+            version: string;
+            changelog: string;
+            /** @enum {unknown} */
+            status: "applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying";
+            /** @description Why it failed. */
+            error: string | null;
+            /** @description null: it has no file yet. */
+            file_name: string | null;
+            /** @description In bytes. */
+            file_size: number | null;
+            file_sha256: string | null;
+            created_by: string | null;
+            /** Format: date-time */
+            created_on: string;
+            started_on: string | null;
+            completed_on: string | null;
+        };
+        /** UpdateIn */
+        UpdateIn: {
+            /**
+             * @description After semver.org.
+             * @example 1.4.0
+             */
+            version: string;
+            /** @default  */
+            changelog: string;
         };
         /** User */
         User: {
@@ -926,6 +1944,146 @@ export interface components {
             /** Format: date-time */
             registered_on: string;
         };
+        /** Webhook */
+        Webhook: {
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            description: string;
+            url: string;
+            events: ("experiment.started" | "experiment.stopped" | "sensor.reading" | "sensor.threshold_exceeded" | "system.health_changed")[];
+            /** @description null: every event. An event that is deleted goes from the list. */
+            event_public_ids: string[] | null;
+            has_secret: boolean;
+            enabled: boolean;
+            /** Format: date-time */
+            created_on: string;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /**
+         * WebhookAction
+         * @description Tells every webhook that wants this type.
+         */
+        WebhookAction: {
+            /** @enum {unknown} */
+            type: "webhook";
+            /**
+             * @default fired
+             * @enum {unknown}
+             */
+            on: "cleared" | "fired";
+            /**
+             * @default sensor.threshold_exceeded
+             * @enum {unknown}
+             */
+            webhook_event_type: "experiment.started" | "experiment.stopped" | "sensor.reading" | "sensor.threshold_exceeded" | "system.health_changed";
+        };
+        /**
+         * WebhookChange
+         * @description What is not given stays as it is, the secret too; null takes it away.
+         */
+        WebhookChange: {
+            /**
+             * @description http or https, without user, password or fragment. Addresses of private networks and of this machine are refused.
+             * @example https://example.org/hooks/webmacs
+             */
+            url?: string;
+            /** @description What it is told of; each once. */
+            events?: ("experiment.started" | "experiment.stopped" | "sensor.reading" | "sensor.threshold_exceeded" | "system.health_changed")[];
+            name?: string;
+            description?: string;
+            secret?: string | null;
+            event_public_ids?: string[] | null;
+            enabled?: boolean;
+        };
+        /** WebhookIn */
+        WebhookIn: {
+            /**
+             * @description http or https, without user, password or fragment. Addresses of private networks and of this machine are refused.
+             * @example https://example.org/hooks/webmacs
+             */
+            url: string;
+            /** @description What it is told of; each once. */
+            events: ("experiment.started" | "experiment.stopped" | "sensor.reading" | "sensor.threshold_exceeded" | "system.health_changed")[];
+            /** @default  */
+            name: string;
+            /** @default  */
+            description: string;
+            /** @default null */
+            secret: string | null;
+            /** @default null */
+            event_public_ids: string[] | null;
+            /** @default true */
+            enabled: boolean;
+        };
+        /** Widget */
+        Widget: {
+            /** Format: uuid */
+            public_id: string;
+            config: components["schemas"]["LineChartWidget"] | components["schemas"]["GaugeWidget"] | components["schemas"]["StatCardWidget"] | components["schemas"]["ActuatorToggleWidget"] | components["schemas"]["SliderWidget"] | components["schemas"]["BarWidget"] | components["schemas"]["TableWidget"] | components["schemas"]["StateTimelineWidget"] | components["schemas"]["HistogramWidget"] | components["schemas"]["XyChartWidget"] | components["schemas"]["SpectrumWidget"] | components["schemas"]["ProcessPictureWidget"] | components["schemas"]["AlarmListWidget"] | components["schemas"]["LogWidget"] | components["schemas"]["TextWidget"] | components["schemas"]["ExperimentWidget"];
+            title: string;
+            /** @description An event that is deleted goes from the list. */
+            event_public_ids: string[];
+            x: number;
+            y: number;
+            w: number;
+            h: number;
+        };
+        /**
+         * WidgetChange
+         * @description What is not given stays as it is; a configuration is replaced whole.
+         */
+        WidgetChange: {
+            config?: components["schemas"]["LineChartWidget"] | components["schemas"]["GaugeWidget"] | components["schemas"]["StatCardWidget"] | components["schemas"]["ActuatorToggleWidget"] | components["schemas"]["SliderWidget"] | components["schemas"]["BarWidget"] | components["schemas"]["TableWidget"] | components["schemas"]["StateTimelineWidget"] | components["schemas"]["HistogramWidget"] | components["schemas"]["XyChartWidget"] | components["schemas"]["SpectrumWidget"] | components["schemas"]["ProcessPictureWidget"] | components["schemas"]["AlarmListWidget"] | components["schemas"]["LogWidget"] | components["schemas"]["TextWidget"] | components["schemas"]["ExperimentWidget"];
+            title?: string;
+            /** @description The events that it shows, in this order; each once. */
+            event_public_ids?: string[];
+            /** @description Of 12 columns; x + w is at most 12. */
+            x?: number;
+            y?: number;
+            w?: number;
+            h?: number;
+        };
+        /** WidgetIn */
+        WidgetIn: {
+            config: components["schemas"]["LineChartWidget"] | components["schemas"]["GaugeWidget"] | components["schemas"]["StatCardWidget"] | components["schemas"]["ActuatorToggleWidget"] | components["schemas"]["SliderWidget"] | components["schemas"]["BarWidget"] | components["schemas"]["TableWidget"] | components["schemas"]["StateTimelineWidget"] | components["schemas"]["HistogramWidget"] | components["schemas"]["XyChartWidget"] | components["schemas"]["SpectrumWidget"] | components["schemas"]["ProcessPictureWidget"] | components["schemas"]["AlarmListWidget"] | components["schemas"]["LogWidget"] | components["schemas"]["TextWidget"] | components["schemas"]["ExperimentWidget"];
+            /** @default  */
+            title: string;
+            /**
+             * @description The events that it shows, in this order; each once.
+             * @default []
+             */
+            event_public_ids: string[];
+            /**
+             * @description Of 12 columns; x + w is at most 12.
+             * @default 0
+             */
+            x: number;
+            /** @default 0 */
+            y: number;
+            /** @default 4 */
+            w: number;
+            /** @default 3 */
+            h: number;
+        };
+        /**
+         * XyChartWidget
+         * @description The first event is x.
+         */
+        XyChartWidget: {
+            /** @enum {unknown} */
+            widget_type: "xy_chart";
+            /** @default null */
+            range_seconds: number | null;
+            /**
+             * @description Join points that follow each other.
+             * @default false
+             */
+            lines: boolean;
+        };
     };
     responses: never;
     parameters: never;
@@ -935,6 +2093,136 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list_audit: {
+        parameters: {
+            query?: {
+                actor?: string | null;
+                object_public_id?: string | null;
+                kind?: string | null;
+                action?: string | null;
+                from?: string | null;
+                to?: string | null;
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CursorPage_AuditEntry_"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    export_audit: {
+        parameters: {
+            query?: {
+                actor?: string | null;
+                object_public_id?: string | null;
+                kind?: string | null;
+                action?: string | null;
+                from?: string | null;
+                to?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
     login: {
         parameters: {
             query?: never;
@@ -2474,6 +3762,175 @@ export interface operations {
             };
         };
     };
+    get_source: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Source"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_source: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SourceChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Source"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description It conflicts with what exists; the detail says with what. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
     delete_source: {
         parameters: {
             query?: never;
@@ -2491,6 +3948,66 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    renew_credential: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SourceCreated"];
+                };
             };
             /** @description No credential, or one that is not (any more) valid. */
             401: {
@@ -2652,14 +4169,63 @@ export interface operations {
             };
         };
     };
-    list_jobs: {
+    get_metrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_log_entries: {
         parameters: {
             query?: {
-                page?: number;
-                page_size?: number;
+                limit?: number;
+                cursor?: string | null;
+                logging_type?: ("error" | "info" | "warning") | null;
+                status?: ("read" | "unread") | null;
                 search?: string;
-                sort?: "-created_on" | "-finished_on" | "created_on" | "finished_on";
-                state?: ("cancelled" | "done" | "failed" | "queued" | "running") | null;
+                from?: string | null;
+                to?: string | null;
             };
             header?: never;
             path?: never;
@@ -2673,7 +4239,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_Job_"];
+                    "application/json": components["schemas"]["CursorPage_LogEntry_"];
                 };
             };
             /** @description No credential, or one that is not (any more) valid. */
@@ -2716,7 +4282,98 @@ export interface operations {
             };
         };
     };
-    get_job: {
+    create_log_entry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LogEntryIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    /** @description Address of what was made. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LogEntry"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_log_entry: {
         parameters: {
             query?: never;
             header?: never;
@@ -2733,7 +4390,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Job"];
+                    "application/json": components["schemas"]["LogEntry"];
                 };
             };
             /** @description No credential, or one that is not (any more) valid. */
@@ -2776,7 +4433,362 @@ export interface operations {
             };
         };
     };
-    cancel_job: {
+    change_log_entry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LogEntryChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LogEntry"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    mark_log_read: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LogFilter"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MarkedRead"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_rules: {
+        parameters: {
+            query?: {
+                page?: number;
+                page_size?: number;
+                search?: string;
+                sort?: "-changed_on" | "-created_on" | "-event" | "-name" | "-state_changed_on" | "changed_on" | "created_on" | "event" | "name" | "state_changed_on";
+                event_public_id?: string | null;
+                enabled?: boolean | null;
+                fired?: boolean | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Rule_"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    create_rule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RuleIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    /** @description Address of what was made. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rule"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description It conflicts with what exists; the detail says with what. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_rule: {
         parameters: {
             query?: never;
             header?: never;
@@ -2793,7 +4805,830 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Job"];
+                    "application/json": components["schemas"]["Rule"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_rule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RuleChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rule"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description It conflicts with what exists; the detail says with what. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_rule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_transitions: {
+        parameters: {
+            query?: {
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CursorPage_Transition_"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_webhooks: {
+        parameters: {
+            query?: {
+                page?: number;
+                page_size?: number;
+                search?: string;
+                sort?: "-changed_on" | "-created_on" | "-name" | "-url" | "changed_on" | "created_on" | "name" | "url";
+                enabled?: boolean | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Webhook_"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    create_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    /** @description Address of what was made. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description It conflicts with what exists; the detail says with what. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description It conflicts with what exists; the detail says with what. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_deliveries: {
+        parameters: {
+            query?: {
+                limit?: number;
+                cursor?: string | null;
+                status?: ("dead_letter" | "delivered" | "failed" | "pending") | null;
+            };
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CursorPage_Delivery_"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_delivery: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                delivery_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeliveryWithPayload"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    redeliver: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                delivery_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeliveryWithPayload"];
                 };
             };
             /** @description No credential, or one that is not (any more) valid. */
@@ -2845,9 +5680,15 @@ export interface operations {
             };
         };
     };
-    get_settings: {
+    list_updates: {
         parameters: {
-            query?: never;
+            query?: {
+                page?: number;
+                page_size?: number;
+                search?: string;
+                sort?: "-completed_on" | "-created_on" | "completed_on" | "created_on";
+                status?: ("applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying") | null;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2860,7 +5701,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Settings"];
+                    "application/json": components["schemas"]["Page_Update_"];
                 };
             };
             /** @description No credential, or one that is not (any more) valid. */
@@ -2881,6 +5722,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
             503: {
                 headers: {
@@ -2894,7 +5744,7 @@ export interface operations {
             };
         };
     };
-    change_settings: {
+    create_update: {
         parameters: {
             query?: never;
             header?: never;
@@ -2903,9 +5753,210 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["SettingsChange"];
+                "application/json": components["schemas"]["UpdateIn"];
             };
         };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    /** @description Address of what was made. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Update"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description It conflicts with what exists; the detail says with what. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    upload_update: {
+        parameters: {
+            query: {
+                version: string;
+                file_name: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    /** @description Address of what was made. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Update"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description It conflicts with what exists; the detail says with what. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_update: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
         responses: {
             /** @description The answer. */
             200: {
@@ -2913,7 +5964,203 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Settings"];
+                    "application/json": components["schemas"]["Update"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_update: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description It conflicts with what exists; the detail says with what. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    list_dashboards: {
+        parameters: {
+            query?: {
+                page?: number;
+                page_size?: number;
+                search?: string;
+                sort?: "-changed_on" | "-created_on" | "-name" | "changed_on" | "created_on" | "name";
+                is_global?: boolean | null;
+                tag?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Dashboard_"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    create_dashboard: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DashboardIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    /** @description Address of what was made. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Dashboard"];
                 };
             };
             /** @description The body is no JSON in UTF-8. */
@@ -2963,6 +6210,657 @@ export interface operations {
             };
             /** @description A field cannot be used; `errors` names it. */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_dashboard: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Dashboard"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_dashboard: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DashboardChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Dashboard"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_dashboard: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    copy_dashboard: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    /** @description Address of what was made. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Dashboard"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_layout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Layout"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Dashboard"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    create_widget: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WidgetIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    /** @description Address of what was made. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Widget"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description It conflicts with what exists; the detail says with what. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_widget: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+                widget_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WidgetChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Widget"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_widget: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                public_id: string;
+                widget_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such object. */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
