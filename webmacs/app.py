@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import auth, datapoints, events, experiments, gaps, health, sources
+from webmacs.api import auth, datapoints, experiments, gaps, health, sources
+from webmacs.api.events import bulk, event
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
 from webmacs.http.audit import Refusals
@@ -25,7 +26,16 @@ from webmacs.storage import pool as database
 from webmacs.storage.vitals import Pulse, Vitals
 from webmacs.telemetry.socket import telemetry_socket
 
-ROUTES: Final = [*auth.routes, *events.routes, *experiments.routes, *datapoints.routes, *sources.routes, *gaps.routes, *health.routes]
+ROUTES: Final = [
+    *auth.routes,
+    *event.routes,
+    *bulk.routes,
+    *experiments.routes,
+    *datapoints.routes,
+    *sources.routes,
+    *gaps.routes,
+    *health.routes,
+]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]
 

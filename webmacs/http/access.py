@@ -42,6 +42,7 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("POST", "/api/v1/auth/socket-ticket"): VIEWER,
     ("GET", "/api/v1/events"): VIEWER,
     ("POST", "/api/v1/events"): OPERATOR,
+    ("POST", "/api/v1/events/bulk"): OPERATOR,
     ("GET", "/api/v1/events/{public_id}"): VIEWER,
     ("PUT", "/api/v1/events/{public_id}"): OPERATOR,
     ("DELETE", "/api/v1/events/{public_id}"): ADMIN,

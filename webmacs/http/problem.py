@@ -15,6 +15,9 @@ MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 2
 """What a 503 suggests: storing resumes some seconds after the database is back."""
 
+ERRORS_MAX: Final = 1_000
+"""Of wrong fields told at once; what comes beyond is told as a number."""
+
 
 class FieldError(msgspec.Struct, frozen=True):
     """Where in the request, and what is wrong there."""
@@ -80,7 +83,9 @@ class Unprocessable(Problem):
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
         first = errors[0]
-        super().__init__(422, "unprocessable", "Cannot be used", f"{'.'.join(map(str, first.loc))}: {first.msg}", errors)
+        beyond = [FieldError([], f"{len(errors) - ERRORS_MAX:,} more errors are not shown.")] if len(errors) > ERRORS_MAX else []
+        told = [*errors[:ERRORS_MAX], *beyond]
+        super().__init__(422, "unprocessable", "Cannot be used", f"{'.'.join(map(str, first.loc))}: {first.msg}", told)
 
     @classmethod
     def at(cls, *loc: str | int, msg: str) -> "Unprocessable":

@@ -50,6 +50,8 @@ UPLOAD_BYTES_MAX: Final = 256 * 1024 * 1024
 BODY_GRACE_S: Final = 10.0
 BODY_BYTES_PER_S_MIN: Final = 1_000
 """After the grace a body must keep this pace; the web server itself would wait for ever."""
+ITEMS_MAX: Final = 10_000
+"""Items of a list whose errors are told."""
 HANDLER_S_MAX: Final = 10.0
 """An answer or a 503 within this time."""
 DRY_RUN: Final = "dry_run"
@@ -216,7 +218,8 @@ class Route:
 
     @property
     def tag(self) -> str:
-        return self.handler.__module__.rpartition(".")[2]
+        """The resource: its module of webmacs/api, or its package."""
+        return self.handler.__module__.removeprefix("webmacs.api.").partition(".")[0]
 
     @property
     def access(self) -> access.Access:
@@ -409,10 +412,12 @@ async def _account(conn: Connection, call: Call[Any, Any]) -> None:
         await audit.write(conn, call.actor, call.request_id, call.entries)
     if call.versions:
         now, name = clock.to_datetime(clock.now_us()), call.actor.name
-        await conn.executemany(
-            "INSERT INTO versions (kind, object_public_id, version, at, actor_name, content) VALUES ($1, $2, $3, $4, $5, $6)",
-            [(kind, public_id, version, now, name, content) for kind, public_id, version, content in call.versions],
-        )
+        rows = [(kind, public_id, version, now, name, content) for kind, public_id, version, content in call.versions]
+        columns = ("kind", "object_public_id", "version", "at", "actor_name", "content")
+        if len(rows) == 1:
+            await conn.execute(f"INSERT INTO versions ({', '.join(columns)}) VALUES ($1, $2, $3, $4, $5, $6)", *rows[0])  # noqa: S608
+        else:
+            await conn.copy_records_to_table("versions", records=rows, columns=columns)
     for what in call.announced:
         await announce(conn, what)
 
@@ -506,7 +511,8 @@ def decode_body(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
     try:
         body = decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise Unprocessable([_field_error("body", error)]) from None
+        first = _field_error("body", error)
+        raise Unprocessable(_errors_of_items(decoder.type, raw, first) or [first]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if b"\\ud" in raw.lower():
             _refuse_lone_surrogates(raw)
@@ -515,6 +521,30 @@ def decode_body(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
     if b"\\u0000" in raw:
         _refuse_nul(msgspec.to_builtins(body, str_keys=True), ["body"])
     return body
+
+
+def _errors_of_items(kind: Any, raw: bytes, first: FieldError) -> list[FieldError]:
+    """Where a Struct's list holds a wrong item: an error for each wrong item, so that thousands can be mended at once."""
+    match first.loc:
+        case ["body", str(name), int(), *_] if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            (item_type,) = [_item_type(one.type) for one in msgspec.structs.fields(kind) if one.encode_name == name]
+        case _:
+            return []
+    errors = []
+    for index, item in enumerate(msgspec.json.decode(raw)[name][:ITEMS_MAX]):
+        try:
+            msgspec.convert(item, item_type)
+        except msgspec.ValidationError as error:
+            fault = _field_error("body", error)
+            errors.append(FieldError(["body", name, index, *fault.loc[1:]], fault.msg))
+    return errors
+
+
+def _item_type(annotation: Any) -> Any:
+    """X of a list[X], also within Annotated and unions."""
+    if typing.get_origin(annotation) is list:
+        return typing.get_args(annotation)[0]
+    return next((found for part in typing.get_args(annotation) if (found := _item_type(part)) is not None), None)
 
 
 class _QueryReader:
@@ -552,10 +582,16 @@ def _fields_of(query: Any, kind: type[msgspec.inspect.Type]) -> frozenset[str]:
     described = typing.cast(msgspec.inspect.StructType, msgspec.inspect.type_info(query))
     found = set()
     for one in described.fields:
-        members = one.type.types if isinstance(one.type, msgspec.inspect.UnionType) else (one.type,)
-        if any(isinstance(member, kind) for member in members):
+        described_type = _plain(one.type)
+        members = described_type.types if isinstance(described_type, msgspec.inspect.UnionType) else (described_type,)
+        if any(isinstance(_plain(member), kind) for member in members):
             found.add(one.encode_name)
     return frozenset(found)
+
+
+def _plain(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    """A type without what only its description says."""
+    return _plain(kind.type) if isinstance(kind, msgspec.inspect.Metadata) else kind
 
 
 def _field_error(place: str, error: msgspec.ValidationError) -> FieldError:

@@ -113,7 +113,7 @@ export interface paths {
         };
         /**
          * List events
-         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         * @description `search` looks into names and descriptions, ignoring the case of a to z. Role: viewer or above.
          */
         get: operations["list_events"];
         put?: never;
@@ -151,6 +151,26 @@ export interface paths {
          * @description Its readings stay in the database. Role: admin or above.
          */
         delete: operations["delete_event"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create or change up to 10,000 events, all of them or none
+         * @description An item is the event of its public_id, else of its name. `errors` names every item that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above.
+         */
+        post: operations["save_events"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -395,10 +415,22 @@ export interface components {
             /** @enum {unknown} */
             type: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
             unit: string;
+            description: string;
+            path: string;
+            tags: string[];
             min_value: number | null;
             max_value: number | null;
+            limit_lolo: number | null;
+            limit_lo: number | null;
+            limit_hi: number | null;
+            limit_hihi: number | null;
+            deadband: number | null;
             decimals: number | null;
+            colour: string | null;
             expected_interval_ms: number | null;
+            raw_retention_days: number | null;
+            statistics_retention_days: number | null;
+            critical: boolean;
             /** @description Name of the source that writes it. */
             source: string | null;
             /** @description The source's device it belongs to. */
@@ -418,14 +450,39 @@ export interface components {
          * @description What is not given stays as it is.
          */
         EventChange: {
+            /** @example Boiler temperature */
             name?: string;
             /** @enum {unknown} */
             type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+            /** @example °C */
             unit?: string;
+            description?: string;
+            /**
+             * @description The group it belongs to, as plant/line/machine: up to 10 names of up to 100 characters; empty: none. Spaces around names and superfluous slashes are left out.
+             * @example plant/line 2/boiler
+             */
+            path?: string;
+            /**
+             * @description Words to find it by, without commas.
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
+            tags?: string[];
             min_value?: number | null;
             max_value?: number | null;
+            limit_lolo?: number | null;
+            limit_lo?: number | null;
+            limit_hi?: number | null;
+            limit_hihi?: number | null;
+            deadband?: number | null;
             decimals?: number | null;
+            colour?: string | null;
             expected_interval_ms?: number | null;
+            raw_retention_days?: number | null;
+            statistics_retention_days?: number | null;
+            /** @description What happens to it matters more: its alarms and commands are treated so. */
+            critical?: boolean;
         };
         /** EventIn */
         EventIn: {
@@ -435,14 +492,99 @@ export interface components {
             type: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
             /** @example °C */
             unit: string;
+            /** @default  */
+            description: string;
+            /**
+             * @description The group it belongs to, as plant/line/machine: up to 10 names of up to 100 characters; empty: none. Spaces around names and superfluous slashes are left out.
+             * @default
+             * @example plant/line 2/boiler
+             */
+            path: string;
+            /**
+             * @description Words to find it by, without commas.
+             * @default []
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
+            tags: string[];
             /** @default null */
             min_value: number | null;
             /** @default null */
             max_value: number | null;
             /** @default null */
+            limit_lolo: number | null;
+            /** @default null */
+            limit_lo: number | null;
+            /** @default null */
+            limit_hi: number | null;
+            /** @default null */
+            limit_hihi: number | null;
+            /** @default null */
+            deadband: number | null;
+            /** @default null */
             decimals: number | null;
             /** @default null */
+            colour: string | null;
+            /** @default null */
             expected_interval_ms: number | null;
+            /** @default null */
+            raw_retention_days: number | null;
+            /** @default null */
+            statistics_retention_days: number | null;
+            /**
+             * @description What happens to it matters more: its alarms and commands are treated so.
+             * @default false
+             */
+            critical: boolean;
+        };
+        /**
+         * EventItem
+         * @description An event to create or to change. What is not given stays as it is, or gets its default.
+         */
+        EventItem: {
+            /** @example Boiler temperature */
+            name?: string;
+            /** @enum {unknown} */
+            type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+            /** @example °C */
+            unit?: string;
+            description?: string;
+            /**
+             * @description The group it belongs to, as plant/line/machine: up to 10 names of up to 100 characters; empty: none. Spaces around names and superfluous slashes are left out.
+             * @example plant/line 2/boiler
+             */
+            path?: string;
+            /**
+             * @description Words to find it by, without commas.
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
+            tags?: string[];
+            min_value?: number | null;
+            max_value?: number | null;
+            limit_lolo?: number | null;
+            limit_lo?: number | null;
+            limit_hi?: number | null;
+            limit_hihi?: number | null;
+            deadband?: number | null;
+            decimals?: number | null;
+            colour?: string | null;
+            expected_interval_ms?: number | null;
+            raw_retention_days?: number | null;
+            statistics_retention_days?: number | null;
+            /** @description What happens to it matters more: its alarms and commands are treated so. */
+            critical?: boolean;
+            /**
+             * @description The event it is; an unknown one is given to a new event. Without it the name says which event it is.
+             * @default null
+             */
+            public_id: string | null;
+        };
+        /** EventItems */
+        EventItems: {
+            events: components["schemas"]["EventItem"][];
         };
         /**
          * EventSeries
@@ -502,6 +644,11 @@ export interface components {
         FieldError: {
             loc: (string | number)[];
             msg: string;
+        };
+        /** FromTo */
+        FromTo: {
+            from: unknown;
+            to: unknown;
         };
         /** Gap */
         Gap: {
@@ -595,6 +742,28 @@ export interface components {
             errors: components["schemas"]["FieldError"][] | null;
             /** @default null */
             request_id: string | null;
+        };
+        /** SavedEvent */
+        SavedEvent: {
+            /** @description Index of the item, from 0; of a file the line in which it begins, from 1. */
+            position: number;
+            /** @enum {unknown} */
+            action: "create" | "unchanged" | "update";
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            /** @description Of an update: the fields that change. */
+            changes: {
+                [key: string]: components["schemas"]["FromTo"];
+            };
+        };
+        /** SavedEvents */
+        SavedEvents: {
+            created: number;
+            updated: number;
+            unchanged: number;
+            /** @description In the order of the items. */
+            data: components["schemas"]["SavedEvent"][];
         };
         /** SeriesIn */
         SeriesIn: {
@@ -1090,8 +1259,12 @@ export interface operations {
                 page?: number;
                 page_size?: number;
                 search?: string;
-                sort?: "-changed_on" | "-created_on" | "-name" | "-type" | "changed_on" | "created_on" | "name" | "type";
+                sort?: "-changed_on" | "-created_on" | "-name" | "-path" | "-source" | "-type" | "changed_on" | "created_on" | "name" | "path" | "source" | "type";
                 type?: ("actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor") | null;
+                source?: string | null;
+                tag?: string[];
+                path?: string;
+                critical?: boolean | null;
             };
             header?: never;
             path?: never;
@@ -1455,6 +1628,104 @@ export interface operations {
             };
             /** @description There is no such object. */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
+            503: {
+                headers: {
+                    /** @description Seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    save_events: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EventItems"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SavedEvents"];
+                };
+            };
+            /** @description The body is no JSON in UTF-8. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description No credential, or one that is not (any more) valid. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The role does not allow it, or the page is of a foreign origin. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body came too slowly. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description It conflicts with what exists; the detail says with what. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A field cannot be used; `errors` names it. */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
