@@ -13,7 +13,7 @@ from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
 from webmacs.api import auth, datapoints, experiments, gaps, health, sources
-from webmacs.api.events import bulk, event
+from webmacs.api.events import bulk, event, sheet
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
 from webmacs.http.audit import Refusals
@@ -30,6 +30,7 @@ ROUTES: Final = [
     *auth.routes,
     *event.routes,
     *bulk.routes,
+    *sheet.routes,
     *experiments.routes,
     *datapoints.routes,
     *sources.routes,

@@ -43,6 +43,8 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("GET", "/api/v1/events"): VIEWER,
     ("POST", "/api/v1/events"): OPERATOR,
     ("POST", "/api/v1/events/bulk"): OPERATOR,
+    ("GET", "/api/v1/events/export/csv"): VIEWER,
+    ("POST", "/api/v1/events/import/csv"): OPERATOR,
     ("GET", "/api/v1/events/{public_id}"): VIEWER,
     ("PUT", "/api/v1/events/{public_id}"): OPERATOR,
     ("DELETE", "/api/v1/events/{public_id}"): ADMIN,
