@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import auth, datapoints, experiments, gaps, health, sources
+from webmacs.api import annotations, auth, datapoints, experiments, gaps, health, sources
 from webmacs.api.events import bulk, event, sheet
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
@@ -32,6 +32,7 @@ ROUTES: Final = [
     *bulk.routes,
     *sheet.routes,
     *experiments.routes,
+    *annotations.routes,
     *datapoints.routes,
     *sources.routes,
     *gaps.routes,

@@ -1,6 +1,7 @@
 """Events: the channels whose readings are kept. One event by REST; many at once are bulk.py's, and files are sheet.py's."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, TypeAlias
 from uuid import UUID
@@ -14,9 +15,11 @@ from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, FieldError, NotFound, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape, Tags, Timestamp, tidy_tags
+from webmacs.storage import runs
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
+DAY: Final = timedelta(days=1)
 PATH_DEPTH_MAX: Final = 10
 PATH_PART_MAX: Final = 100
 
@@ -121,6 +124,13 @@ class Event(msgspec.Struct, frozen=True):
     version: Annotated[int, Meta(description="Counts its changes; also its ETag.")]
 
 
+class Recording(msgspec.Struct, frozen=True):
+    first_on: Annotated[Timestamp | None, Meta(description="Of the oldest reading that is stored; null: none is.")]
+    last_on: Annotated[Timestamp | None, Meta(description="Of the newest reading.")]
+    n: Annotated[int, Meta(description="Readings stored of the last 24 hours; overwritten ones count until they are merged.")]
+    bytes: Annotated[int, Meta(description="What these take, without indexes.")]
+
+
 FIELDS: Final = EventIn.__struct_fields__
 """What people may say of an event; columns of `events` have the same names."""
 
@@ -200,6 +210,21 @@ async def create_event(call: Call[EventIn]) -> Event:
 async def get_event(call: Call) -> Event:
     """Read an event."""
     return await _read(call.pool, call.public_id)
+
+
+@route("GET", "/api/v1/events/{public_id}/recording")
+async def get_recording(call: Call) -> Recording:
+    """Read whether an event is recorded, since when, and how much. Answered from statistics: it costs the same for a fast channel of years
+    and a slow one of days."""
+    event = await call.pool.fetchrow(
+        "SELECT e.id, l.created_on AS last_on FROM events e LEFT JOIN latest l ON l.event_id = e.id WHERE e.public_id = $1", call.public_id
+    )
+    if event is None:
+        raise NotFound("event")
+    first_on = await runs.read_first(call.pool, event["id"])
+    now = clock.to_datetime(clock.now_us())
+    (day,) = await runs.read_statistics(call.pool, [event["id"]], now - DAY, now)
+    return Recording(first_on, event["last_on"], day["n"], day["bytes"])
 
 
 @route("PUT", "/api/v1/events/{public_id}", problems=(409,), changes="event")
@@ -310,4 +335,4 @@ def taken(name: str) -> Conflict:
     return Conflict(f"There is an event called {name} already; choose another name.")
 
 
-routes = [list_events, create_event, get_event, change_event, delete_event]
+routes = [list_events, create_event, get_event, get_recording, change_event, delete_event]
