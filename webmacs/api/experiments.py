@@ -66,7 +66,7 @@ class Experiment(msgspec.Struct, frozen=True):
 
 class ExperimentsQuery(PageQuery, frozen=True):
     sort: Literal["name", "-name", "started_on", "-started_on", "stopped_on", "-stopped_on"] = "-started_on"
-    running: bool | None = None
+    running: Annotated[bool | None, Meta(description="Only those that run, or only those that have stopped.")] = None
     tag: Annotated[list[str], Meta(max_length=50, description="It has every one of these tags.")] = []  # noqa: RUF012
     start: Timestamp | None = msgspec.field(default=None, name="from")
     end: Timestamp | None = msgspec.field(default=None, name="to")

@@ -138,13 +138,14 @@ Fields: TypeAlias = dict[str, Any]
 """Some of FIELDS with their values."""
 
 
+OfType = Annotated[EventType, Meta(description="Only events of this type.")]
 SourceName = Annotated[str, Meta(max_length=100, description="Name of the source that writes it.")]
 EveryTag = Annotated[list[str], Meta(max_length=50, description="It has every one of these tags.")]
 Subtree = Annotated[str, Meta(max_length=500, description="It belongs to this group or to one below it.", examples=["plant/line 2"])]
 
 
 class EventsFilter(Shape, frozen=True):
-    type: EventType | None = None
+    type: OfType | None = None
     source: SourceName | None = None
     tag: EveryTag = []  # noqa: RUF012
     path: Subtree = ""
@@ -157,7 +158,7 @@ class EventsQuery(PageQuery, frozen=True):
     sort: Literal[
         "name", "-name", "type", "-type", "path", "-path", "source", "-source", "created_on", "-created_on", "changed_on", "-changed_on"
     ] = "name"
-    type: EventType | None = None
+    type: OfType | None = None
     source: SourceName | None = None
     tag: EveryTag = []  # noqa: RUF012
     path: Subtree = ""
