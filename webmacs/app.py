@@ -13,11 +13,11 @@ from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
 from webmacs.api import (
+    annotations,
     audit,
     auth,
     dashboards,
     datapoints,
-    events,
     experiments,
     gaps,
     health,
@@ -30,8 +30,9 @@ from webmacs.api import (
     webhooks,
 )
 from webmacs.api import settings as plant_settings
+from webmacs.api.events import bulk, event, sheet
 from webmacs.fanout.stream import datapoints_stream
-from webmacs.http import access, guard, openapi, static
+from webmacs.http import access, guard, openapi, problem_pages, static
 from webmacs.http.audit import Refusals
 from webmacs.http.envelope import Compression, Envelope
 from webmacs.http.passwords import LoginThrottle, Passwords
@@ -45,8 +46,11 @@ from webmacs.telemetry.socket import telemetry_socket
 ROUTES: Final = [
     *audit.routes,
     *auth.routes,
-    *events.routes,
+    *event.routes,
+    *bulk.routes,
+    *sheet.routes,
     *experiments.routes,
+    *annotations.routes,
     *datapoints.routes,
     *sources.routes,
     *gaps.routes,
@@ -61,13 +65,13 @@ ROUTES: Final = [
     *dashboards.routes,
 ]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
-PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]
+PAGES: Final = [("GET", "/openapi.json"), *problem_pages.ROUTES, *static.ROUTES]
 
 
 def create_app(settings: Settings) -> Starlette:
     """The whole backend. Raises access.AccessError when the access table and the routes differ."""
     access.check([*((one.method, one.path) for one in ROUTES), *(("WS", one.path) for one in SOCKETS), *PAGES])
-    document = openapi.encode(ROUTES)
+    document = openapi.encode(ROUTES, SOCKETS)
 
     async def refuse(request: Request, error: Exception) -> Response:
         return render(problem_of(error) or bug())
@@ -101,7 +105,7 @@ def create_app(settings: Settings) -> Starlette:
             await pool.close()
 
     return Starlette(
-        routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *static.routes()],
+        routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *problem_pages.routes(), *static.routes()],
         middleware=[Middleware(Envelope, secure=settings.secure_cookies), Middleware(Compression)],
         exception_handlers={HTTPException: refuse},
         lifespan=lifespan,

@@ -1,7 +1,6 @@
 """Errors as RFC 9457 problems: raised where the fact is known, rendered here, in one place."""
 
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Final
 
 import msgspec
@@ -14,6 +13,9 @@ from webmacs.storage.faults import passes
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 2
 """What a 503 suggests: storing resumes some seconds after the database is back."""
+
+ERRORS_MAX: Final = 1_000
+"""Of wrong fields told at once; what comes beyond is told as a number."""
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -83,7 +85,9 @@ class Unprocessable(Problem):
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
         first = errors[0]
-        super().__init__(422, "unprocessable", "Cannot be used", f"{'.'.join(map(str, first.loc))}: {first.msg}", errors)
+        beyond = [FieldError([], f"{len(errors) - ERRORS_MAX:,} more errors are not shown.")] if len(errors) > ERRORS_MAX else []
+        told = [*errors[:ERRORS_MAX], *beyond]
+        super().__init__(422, "unprocessable", "Cannot be used", f"{'.'.join(map(str, first.loc))}: {first.msg}", told)
 
     @classmethod
     def at(cls, *loc: str | int, msg: str) -> "Unprocessable":
@@ -115,11 +119,10 @@ def render(problem: Problem) -> Response:
     return Response(msgspec.json.encode(problem.document()), problem.status, problem.headers, MEDIA_TYPE)
 
 
-def _of_starlette(error: HTTPException) -> Problem:
-    details = {
-        404: "There is nothing at this address; /docs lists what there is.",
-        405: "This address does not know this method; /docs lists those it knows.",
-    }
-    phrase = HTTPStatus(error.status_code).phrase
-    slug = phrase.lower().replace(" ", "-")
-    return Problem(error.status_code, slug, phrase, details.get(error.status_code, error.detail), headers=error.headers)
+def _of_starlette(error: HTTPException) -> Problem | None:
+    if error.status_code == 404:
+        return Problem(404, "not-found", "Not found", "There is nothing at this address; /docs lists what there is.")
+    if error.status_code == 405:
+        detail = "This address does not know this method; /docs lists those it knows."
+        return Problem(405, "method-not-allowed", "Method not allowed", detail, headers=error.headers)
+    return None

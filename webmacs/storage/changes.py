@@ -7,12 +7,16 @@ from webmacs.storage.pool import Connection
 CHANNEL: Final = "webmacs_config"
 
 What = Literal[
+    "annotations",
     "events",
     "experiments",
     "rules",
     "settings",
     "sources",
 ]
+
+CORE: Final[frozenset[What]] = frozenset({"events", "experiments", "rules", "sources"})
+"""What the core has to know of."""
 
 
 async def announce(conn: Connection, what: What) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+import asyncpg
+
 from webmacs import ingest_core
 from webmacs.clock import from_datetime, to_datetime
 from webmacs.storage.copy import copy_rows
-from webmacs.storage.pool import Connection
+from webmacs.storage.pool import Connection, Pool
 
 DAY: Final = timedelta(days=1)
 
@@ -206,6 +208,48 @@ async def read_series(conn: Connection, event_id: int, start: datetime, end: dat
                 to_datetime(max(wanted)[0]),
             )
     return window.series(payloads)
+
+
+async def read_first(conn: Connection | Pool, event_id: int) -> datetime | None:
+    """The time of the oldest reading that is stored."""
+    first: datetime | None = await conn.fetchval(
+        "SELECT created_on FROM datapoints WHERE event_id = $1 ORDER BY created_on LIMIT 1", event_id
+    )
+    return first
+
+
+async def read_statistics(conn: Connection | Pool, event_ids: Sequence[int], start: datetime, end: datetime) -> list[asyncpg.Record]:
+    """What the runs that begin in [start, end) say without being opened, a row for each event in the order asked for: n, min, max, sum,
+    first, first_on, last, last_on, bytes (of payloads), all but n and bytes None without readings, and `exact`.
+
+    It is exact unless a run crosses an edge of the window or overlaps another: until compaction has merged these, what lies outside may be
+    counted, and what was overwritten counts twice. `end` lies at most 40 days after `start`.
+    """
+    return await conn.fetch(
+        """
+        SELECT coalesce(runs.n, 0) AS n, runs.min, runs.max, runs.sum, runs.first, runs.first_on, runs.last, runs.last_on,
+               coalesce(runs.bytes, 0) AS bytes,
+               NOT coalesce(runs.loose, false) AND NOT coalesce(before.last_on >= $2, false) AND NOT EXISTS (
+                   SELECT FROM datapoints WHERE event_id = e.id AND created_on < $2 AND created_on >= $4 AND overlapping AND last_on >= $2
+               ) AS exact
+          FROM unnest($1::int4[]) WITH ORDINALITY AS e (id, place)
+          CROSS JOIN LATERAL (
+              SELECT sum(n)::int8 AS n, min(min) AS min, max(max) AS max, sum(sum) AS sum,
+                     (array_agg(first ORDER BY created_on, id))[1] AS first, min(created_on) AS first_on,
+                     (array_agg(last ORDER BY last_on DESC, id DESC))[1] AS last, max(last_on) AS last_on,
+                     sum(octet_length(payload))::int8 AS bytes, bool_or(overlapping OR last_on >= $3) AS loose
+                FROM datapoints WHERE event_id = e.id AND created_on >= $2 AND created_on < $3) AS runs
+          LEFT JOIN LATERAL (
+              SELECT last_on FROM datapoints
+               WHERE event_id = e.id AND created_on < $2 AND created_on >= $4 AND NOT overlapping
+               ORDER BY created_on DESC LIMIT 1) AS before ON true
+         ORDER BY e.place
+        """,
+        event_ids,
+        start,
+        end,
+        _midnight(start),
+    )
 
 
 def _midnight(moment: datetime) -> datetime:
