@@ -1,5 +1,6 @@
 """Experiments over REST: what they were run with, how they are found, and what they hold of each event."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -191,3 +192,47 @@ async def test_a_recording_tells_since_when_an_event_is_recorded_and_how_much(re
     )  # fmt: skip
     assert (found["n"], found["bytes"]) == (3, 48)
     assert (await operator.get("/api/v1/events/01a20a7a-1b53-79ca-9623-0f2e8d54601f/recording")).status_code == 404
+
+
+async def ended(client: httpx.AsyncClient, address: str) -> Any:
+    """The job, when it is over."""
+    async with asyncio.timeout(20):
+        while True:
+            job = (await client.get(address)).json()
+            if job["finished_on"] is not None:
+                return job
+            await asyncio.sleep(0.02)
+
+
+async def test_deleting_asks_what_becomes_of_the_readings(rest: Rest, operator: httpx.AsyncClient) -> None:
+    a, a_public = await make_event(rest, operator, "a")
+    b, _ = await make_event(rest, operator, "b")
+    start = clock.to_datetime(clock.now_us()).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
+
+    async def stored() -> list[tuple[int, datetime]]:
+        async with rest.connection() as conn:
+            return [tuple(row) for row in await conn.fetch("SELECT event_id, created_on FROM datapoints ORDER BY 1, 2")]
+
+    async with rest.connection() as conn:
+        for event_id in (a, b):
+            for day in (0, 1):
+                await store(conn, event_id, start + timedelta(days=day), 1.0, 2.0)
+    everything = await stored()
+    kept = await ran(rest, operator, start, start + timedelta(hours=1))
+    assert (await operator.delete(kept)).status_code == 204
+    assert await stored() == everything
+    address = await ran(rest, operator, start, start + timedelta(hours=1), event_public_ids=[a_public])
+    assert (await operator.delete(address, params={"data": "delete"})).status_code == 403
+    async with rest.client("admin") as admin:
+        assert (await admin.delete(address, params={"data": "perhaps"})).status_code == 422
+        dry = await admin.delete(address, params={"data": "delete", "dry_run": "true"})
+        assert (dry.status_code, (await admin.get(dry.headers["location"])).status_code) == (202, 404)
+        accepted = await admin.delete(address, params={"data": "delete"})
+        assert (accepted.status_code, accepted.json()["kind"]) == (202, "delete_readings")
+        assert (await admin.get(address)).status_code == 404
+        job = await ended(admin, accepted.headers["location"])
+        assert (job["state"], job["result"]) == ("done", {"readings": 2, "events": 1})
+        assert await stored() == [run for run in everything if run != (a, start)]
+        gone = await admin.delete(f"/api/v1/events/{a_public}", params={"data": "delete"})
+        assert (await ended(admin, gone.headers["location"]))["result"] == {"readings": 2, "events": 1}
+        assert await stored() == [run for run in everything if run[0] == b]

@@ -59,10 +59,12 @@ class Annotation(msgspec.Struct, frozen=True, rename={"start": "from", "end": "t
 
 class AnnotationsQuery(PageQuery, frozen=True):
     sort: Literal["from", "-from", "changed_on", "-changed_on"] = "-from"
-    start: Timestamp | None = msgspec.field(default=None, name="from")
-    end: Timestamp | None = msgspec.field(default=None, name="to")
+    start: Annotated[Timestamp | None, Meta(description="Only what ended at this time or later.")] = msgspec.field(
+        default=None, name="from"
+    )
+    end: Annotated[Timestamp | None, Meta(description="Only what began at this time or before.")] = msgspec.field(default=None, name="to")
     event_public_id: Annotated[list[UUID], Meta(max_length=200, description="It concerns one of these channels, or every channel.")] = []  # noqa: RUF012
-    experiment_public_id: UUID | None = None
+    experiment_public_id: Annotated[UUID | None, Meta(description="Only those that belong to this experiment.")] = None
     tag: Annotated[list[str], Meta(max_length=50, description="It has every one of these tags.")] = []  # noqa: RUF012
 
     def __post_init__(self) -> None:

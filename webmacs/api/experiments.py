@@ -10,10 +10,13 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
+from webmacs.api.jobs import accepted
 from webmacs.http.page import Page, PageQuery, fetch_page
-from webmacs.http.problem import Conflict, NotFound, Unprocessable
+from webmacs.http.problem import Conflict, Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Tags, Timestamp, check_range, tidy_tags
+from webmacs.http.shape import DeleteQuery, Shape, Tags, Timestamp, check_range, tidy_tags
+from webmacs.jobs.deletion import Deletion, delete_readings
+from webmacs.jobs.queue import Job
 from webmacs.storage import runs
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
@@ -68,8 +71,8 @@ class ExperimentsQuery(PageQuery, frozen=True):
     sort: Literal["name", "-name", "started_on", "-started_on", "stopped_on", "-stopped_on"] = "-started_on"
     running: Annotated[bool | None, Meta(description="Only those that run, or only those that have stopped.")] = None
     tag: Annotated[list[str], Meta(max_length=50, description="It has every one of these tags.")] = []  # noqa: RUF012
-    start: Timestamp | None = msgspec.field(default=None, name="from")
-    end: Timestamp | None = msgspec.field(default=None, name="to")
+    start: Annotated[Timestamp | None, Meta(description="Only what ran at this time or later.")] = msgspec.field(default=None, name="from")
+    end: Annotated[Timestamp | None, Meta(description="Only what began before this time.")] = msgspec.field(default=None, name="to")
 
     def __post_init__(self) -> None:
         check_range(self.start, self.end)
@@ -190,15 +193,27 @@ async def stop_experiment(call: Call) -> Experiment:
     return experiment
 
 
-@route("DELETE", "/api/v1/experiments/{public_id}", problems=(409,), changes="experiment")
-async def delete_experiment(call: Call) -> None:
-    """Delete an experiment that has stopped. Its readings stay."""
+@route("DELETE", "/api/v1/experiments/{public_id}", status=202, problems=(409,), changes="experiment")
+async def delete_experiment(call: Call[None, DeleteQuery]) -> Job | None:
+    """Delete an experiment that has stopped. Its readings stay, or with data=delete a job deletes them, which is answered; that is an
+    admin's."""
+    if call.query.data == "delete" and call.identity.role != "admin":
+        raise Forbidden("Only an admin deletes readings; delete the experiment with data=keep, or ask an admin.")
     before = await _read(call.conn, call.public_id, lock=True)
     call.match(before.version)
     if before.stopped_on is None:
         raise Conflict("This experiment is running; stop it first.")
+    scope = await call.conn.fetchval(
+        """SELECT CASE WHEN scoped THEN ARRAY(SELECT event_id FROM experiment_events m WHERE m.experiment_id = x.id) END
+             FROM experiments x WHERE public_id = $1""",
+        call.public_id,
+    )
     await call.conn.execute("DELETE FROM experiments WHERE public_id = $1", call.public_id)
-    call.changed(before, None, "experiments")
+    call.changed(before, None, "experiments", detail=None if call.query.data == "keep" else "with its readings")
+    if call.query.data == "keep":
+        return None
+    deletion = Deletion(scope, before.started_on, before.stopped_on)
+    return accepted(call, await delete_readings(call.conn, deletion, f"readings of {before.name}", call.actor))
 
 
 @route("GET", "/api/v1/experiments/{public_id}/summary", problems=(409,))

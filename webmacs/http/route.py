@@ -225,6 +225,8 @@ class Route:
     """Media type of the answer."""
     body_bytes_max: int = BODY_BYTES_MAX
     deprecated: Deprecation | None = None
+    maybe_nothing: bool = False
+    """Its handler answers `Answer | None`: None is a 204, whatever the status of the answer."""
 
     @property
     def tag(self) -> str:
@@ -260,12 +262,15 @@ def route(
         (parameter,) = inspect.signature(handler).parameters
         asked = (*typing.get_args(hints[parameter]), None, None)
         body, query = (None if kind is types.NoneType else kind for kind in asked[:2])
-        returns = None if hints["return"] is types.NoneType else hints["return"]
+        maybe_nothing = types.NoneType in typing.get_args(hints["return"])
+        returns = typing.get_args(hints["return"])[0] if maybe_nothing else hints["return"]
+        returns = None if returns is types.NoneType else returns
         answer_status = status or (200 if returns is not None else 204)
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
         return Route(
-            method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, deprecated
-        )
+            method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, deprecated,
+            maybe_nothing,
+        )  # fmt: skip
 
     return make
 
@@ -387,8 +392,9 @@ class _Endpoint:
             call.headers.setdefault("Location", f"{call.request.url.path}/{result.public_id}")
         if isinstance(version := getattr(result, "version", None), int):
             call.headers.setdefault("ETag", etag(version))
-        content = b"" if result is None else msgspec.json.encode(result)
-        return Response(content, call.status, call.headers, None if result is None else "application/json")
+        if result is None:
+            return Response(b"", 204 if self._route.maybe_nothing else call.status, call.headers)
+        return Response(msgspec.json.encode(result), call.status, call.headers, "application/json")
 
     async def _change(self, call: Call[Any, Any], digest: bytes) -> Response:
         """The handler in a transaction of its own, which commits before the answer goes out."""

@@ -1,7 +1,7 @@
 """What requests are made of: the base of bodies and queries, and the types that several of them share."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,12 @@ Tags: TypeAlias = Annotated[
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every body and query: what is not named is refused, never ignored."""
+
+
+class DeleteQuery(Shape, frozen=True):
+    """Of what has readings: they are asked about."""
+
+    data: Annotated[Literal["keep", "delete"], Meta(description="What becomes of its readings; delete: a job deletes them.")] = "keep"
 
 
 def check_range(start: datetime | None, end: datetime | None) -> None:

@@ -1,6 +1,6 @@
 """The readings of a range are deleted: of an experiment, of events that go, or as somebody asks. Event by event, a day at a time."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +16,8 @@ from webmacs.storage.erase import days_within, erase
 from webmacs.storage.pool import Connection
 
 DELETE_READINGS: Final = "delete_readings"
+ALWAYS: Final = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+"""From before the first to after the last reading there can be."""
 
 
 class Deletion(msgspec.Struct, frozen=True):

@@ -11,10 +11,13 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
+from webmacs.api.jobs import accepted
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, FieldError, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Tags, Timestamp, tidy_tags
+from webmacs.http.shape import DeleteQuery, Shape, Tags, Timestamp, tidy_tags
+from webmacs.jobs.deletion import ALWAYS, Deletion, delete_readings
+from webmacs.jobs.queue import Job
 from webmacs.storage import runs
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
@@ -140,6 +143,7 @@ Fields: TypeAlias = dict[str, Any]
 
 OfType = Annotated[EventType, Meta(description="Only events of this type.")]
 SourceName = Annotated[str, Meta(max_length=100, description="Name of the source that writes it.")]
+OnlyCritical = Annotated[bool | None, Meta(description="Only those that are critical, or only the others.")]
 EveryTag = Annotated[list[str], Meta(max_length=50, description="It has every one of these tags.")]
 Subtree = Annotated[str, Meta(max_length=500, description="It belongs to this group or to one below it.", examples=["plant/line 2"])]
 
@@ -149,7 +153,7 @@ class EventsFilter(Shape, frozen=True):
     source: SourceName | None = None
     tag: EveryTag = []  # noqa: RUF012
     path: Subtree = ""
-    critical: bool | None = None
+    critical: OnlyCritical = None
 
 
 class EventsQuery(PageQuery, frozen=True):
@@ -162,7 +166,7 @@ class EventsQuery(PageQuery, frozen=True):
     source: SourceName | None = None
     tag: EveryTag = []  # noqa: RUF012
     path: Subtree = ""
-    critical: bool | None = None
+    critical: OnlyCritical = None
 
 
 SELECT: Final = f"""
@@ -243,14 +247,17 @@ async def change_event(call: Call[EventChange]) -> Event:
     return event
 
 
-@route("DELETE", "/api/v1/events/{public_id}", changes="event")
-async def delete_event(call: Call) -> None:
-    """Delete an event and its rules. Its readings stay in the database."""
+@route("DELETE", "/api/v1/events/{public_id}", status=202, changes="event")
+async def delete_event(call: Call[None, DeleteQuery]) -> Job | None:
+    """Delete an event and its rules. Its readings stay in the database, or with data=delete a job deletes them, which is answered."""
     before = await _read(call.conn, call.public_id, lock=True)
     call.match(before.version)
     event_id = await call.conn.fetchval("DELETE FROM events WHERE public_id = $1 RETURNING id", call.public_id)
     await call.conn.execute("DELETE FROM latest WHERE event_id = $1", event_id)
-    call.changed(before, None, "events")
+    call.changed(before, None, "events", detail=None if call.query.data == "keep" else "with its readings")
+    if call.query.data == "keep":
+        return None
+    return accepted(call, await delete_readings(call.conn, Deletion([event_id], *ALWAYS), f"readings of {before.name}", call.actor))
 
 
 def fields_of(state: EventIn | EventChange | Event) -> Fields:

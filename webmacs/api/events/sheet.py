@@ -34,7 +34,7 @@ async def export_events(call: Call[None, EventsFilter]) -> Response:
     return StreamingResponse(_write(rows), media_type="text/csv", headers={"Content-Disposition": 'attachment; filename="events.csv"'})
 
 
-@route("POST", "/api/v1/events/import/csv", problems=(409,), changes="event", accepts="text/csv", body_bytes_max=BODY_BYTES_MAX)
+@route("POST", "/api/v1/events/import/csv", problems=(400, 409), changes="event", accepts="text/csv", body_bytes_max=BODY_BYTES_MAX)
 async def import_events(call: Call[bytes]) -> SavedEvents:
     """Create or change events from a CSV file, all of them or none. A row is the event of its public_id, else of its name. Columns are
     those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it. Separated by
