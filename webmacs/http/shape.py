@@ -13,8 +13,8 @@ Timestamp: TypeAlias = Annotated[datetime, Meta(tz=True)]
 """RFC 3339 with a zone; a time without one is refused. Use only this: a bare datetime would take any."""
 
 Tags: TypeAlias = Annotated[
-    list[Annotated[str, Meta(min_length=1, max_length=50, pattern="^[^,]+$")]],
-    Meta(max_length=50, description="Words to find it by, without commas.", examples=[["commissioning"]]),
+    list[Annotated[str, Meta(min_length=1, max_length=50)]],
+    Meta(max_length=50, description="Words to find it by; one with a comma cannot be asked for in a query.", examples=[["commissioning"]]),
 ]
 
 

@@ -1238,7 +1238,7 @@ export interface components {
             /** @example Valve exchanged */
             text?: string;
             /**
-             * @description Words to find it by, without commas.
+             * @description Words to find it by; one with a comma cannot be asked for in a query.
              * @example [
              *       "commissioning"
              *     ]
@@ -1256,7 +1256,7 @@ export interface components {
             /** @example Valve exchanged */
             text: string;
             /**
-             * @description Words to find it by, without commas.
+             * @description Words to find it by; one with a comma cannot be asked for in a query.
              * @default []
              * @example [
              *       "commissioning"
@@ -1532,7 +1532,8 @@ export interface components {
             /**
              * @description Words to find it by, without commas.
              * @example [
-             *       "commissioning"
+             *       "hot",
+             *       "audited"
              *     ]
              */
             tags?: string[];
@@ -1571,7 +1572,8 @@ export interface components {
              * @description Words to find it by, without commas.
              * @default []
              * @example [
-             *       "commissioning"
+             *       "hot",
+             *       "audited"
              *     ]
              */
             tags: string[];
@@ -1625,7 +1627,8 @@ export interface components {
             /**
              * @description Words to find it by, without commas.
              * @example [
-             *       "commissioning"
+             *       "hot",
+             *       "audited"
              *     ]
              */
             tags?: string[];
@@ -1720,7 +1723,7 @@ export interface components {
             name?: string;
             notes?: string;
             /**
-             * @description Words to find it by, without commas.
+             * @description Words to find it by; one with a comma cannot be asked for in a query.
              * @example [
              *       "commissioning"
              *     ]
@@ -1741,7 +1744,7 @@ export interface components {
             /** @default  */
             notes: string;
             /**
-             * @description Words to find it by, without commas.
+             * @description Words to find it by; one with a comma cannot be asked for in a query.
              * @default []
              * @example [
              *       "commissioning"
@@ -3415,7 +3418,8 @@ export interface operations {
                  *       "description": "",
                  *       "path": "plant/line 2/boiler",
                  *       "tags": [
-                 *         "commissioning"
+                 *         "hot",
+                 *         "audited"
                  *       ],
                  *       "min_value": 21.5,
                  *       "max_value": 21.5,
@@ -3595,7 +3599,8 @@ export interface operations {
                  *       "description": "description",
                  *       "path": "plant/line 2/boiler",
                  *       "tags": [
-                 *         "commissioning"
+                 *         "hot",
+                 *         "audited"
                  *       ],
                  *       "min_value": 21.5,
                  *       "max_value": 21.5,
@@ -3816,7 +3821,8 @@ export interface operations {
                  *           "description": "description",
                  *           "path": "plant/line 2/boiler",
                  *           "tags": [
-                 *             "commissioning"
+                 *             "hot",
+                 *             "audited"
                  *           ],
                  *           "min_value": 21.5,
                  *           "max_value": 21.5,

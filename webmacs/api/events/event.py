@@ -15,7 +15,7 @@ from webmacs.api.jobs import accepted
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, FieldError, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import DeleteQuery, Shape, Tags, Timestamp, tidy_tags
+from webmacs.http.shape import DeleteQuery, Shape, Timestamp, tidy_tags
 from webmacs.jobs.deletion import ALWAYS, Deletion, delete_readings
 from webmacs.jobs.queue import Job
 from webmacs.storage import runs
@@ -38,6 +38,10 @@ Path = Annotated[
         "empty: none. Spaces around names and superfluous slashes are left out.",
         examples=["plant/line 2/boiler"],
     ),
+]
+Tags = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=50, pattern="^[^,]+$")]],
+    Meta(max_length=50, description="Words to find it by, without commas.", examples=[["hot", "audited"]]),
 ]
 Limit = Annotated[float, Meta(description="For alarms and colour bands: limit_lolo ≤ limit_lo ≤ limit_hi ≤ limit_hihi.")]
 Deadband = Annotated[float, Meta(ge=0, description="How far a value comes back over a limit before the alarm clears, in its unit.")]
