@@ -22,6 +22,7 @@ ORDER = (
     "fanout",
     "reactions",
     "telemetry",
+    "jobs",
     "api",
     "live",
     "app",

@@ -60,7 +60,7 @@ async def test_a_bug_is_a_500_without_its_traceback_and_the_log_has_it(
     async def fail(*_: Any) -> None:
         raise ZeroDivisionError("a secret of the inside")
 
-    monkeypatch.setattr("webmacs.api.events._read", fail)
+    monkeypatch.setattr("webmacs.api.events.event._read", fail)
     async with rest.client("viewer") as client:
         with caplog.at_level(logging.ERROR):
             response = await client.get(f"/api/v1/events/{MISSING}")

@@ -187,6 +187,9 @@ class _Writer:
         if one.body is not None:
             operation["requestBody"] = {"required": True, "content": {one.accepts: self._body(one)}}
         operation["responses"] = {str(one.status): self._success(one)} | self._refusals(problems)
+        if one.maybe_nothing:
+            shown = (DRY_RUN_HEADER,) if one.changes is not None else ()
+            operation["responses"]["204"] = {"description": "Done; there is no body.", "headers": _headers(*shown)}
         if one.method == "GET" and _has_version(one):
             unchanged = {"description": "It is still what `If-None-Match` says; there is no body.", "headers": _headers("ETag")}
             operation["responses"]["304"] = unchanged
