@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, field_validator
 
 PREFIX: Final = "WEBMACS_"
 FILE_VARIABLE: Final = "WEBMACS_SETTINGS_FILE"
@@ -44,12 +44,14 @@ class Settings(BaseModel):
     """Origins (https://host, comma-separated) whose pages may use sockets and cookies; empty allows the own origin only."""
     secure_cookies: bool = False
     """Mark the session cookie Secure; set it wherever TLS stands in front."""
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Networks (10.0.0.2, 10.1.0.0/24, comma-separated) of the proxies whose X-Forwarded-For is believed; empty believes none."""
     postgres_os_user: str | None = None
     """Existing user of the operating system that runs the embedded database when WebMACS is started by root."""
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator("allowed_origins", "trusted_proxies", mode="before")
     @classmethod
-    def split_origins(cls, value: object) -> object:
+    def split_list(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("database_url")
@@ -89,7 +91,9 @@ def environment(settings: Settings) -> dict[str, str]:
     """The variables from which another process of ours loads the same settings."""
     values = {name: getattr(settings, name) for name in Settings.model_fields}
     return {
-        variable(name): ",".join(value) if isinstance(value, tuple) else str(value) for name, value in values.items() if value is not None
+        variable(name): ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in values.items()
+        if value is not None
     }
 
 

@@ -23,6 +23,7 @@ from webmacs.settings import Settings, SettingsError, environment, load
         ({"WEBMACS_PORT": "65536"}, "WEBMACS_PORT cannot be used: it should be less than or equal to 65535."),
         ({"WEBMACS_DATABASE_POOL_SIZE": "1"}, "WEBMACS_DATABASE_POOL_SIZE cannot be used: it should be greater than or equal to 2."),
         ({"WEBMACS_DATABASE_URL": "mysql://me:pa55word@host/x"}, "WEBMACS_DATABASE_URL cannot be used: it must begin with postgresql://."),
+        ({"WEBMACS_TRUSTED_PROXIES": "10.0.0.1/8"}, "WEBMACS_TRUSTED_PROXIES cannot be used: value is not a valid IPv4 or IPv6 network."),
         ({"WEBMACS_SETTINGS_FILE": "/nowhere"}, "WEBMACS_SETTINGS_FILE names /nowhere, which cannot be read: No such file or directory"),
     ],
 )
@@ -64,7 +65,8 @@ def test_an_unknown_name_in_the_file_suggests_the_nearest(tmp_path: Path) -> Non
 
 
 def test_another_process_loads_the_same_settings() -> None:
-    settings = Settings(port=0, allowed_origins=("https://a", "https://b"), secure_cookies=True, database_url="postgresql://x@y/z")
+    lists = {"allowed_origins": ("https://a", "https://b"), "trusted_proxies": ("10.0.0.2", "fd00::/64")}
+    settings = Settings.model_validate({"port": 0, "secure_cookies": True, "database_url": "postgresql://x@y/z"} | lists)
     assert load(environment(settings)) == settings
 
 
