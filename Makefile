@@ -19,7 +19,7 @@ help:
 	@echo "make fuzz     search for messages that break the native core, for SECONDS=300; needs a nightly Rust"
 	@echo "make lint     formatting, lint and types of Python, Rust and TypeScript"
 	@echo "make format   write the formatting"
-	@echo "make bench    measurements (SUITE=core, ingest, fanout, history or start)"
+	@echo "make bench    measurements (SUITE=core, ingest, fanout, history, rest or start)"
 	@echo "make build    wheels of both distributions in dist/"
 	@echo "make lock     resolve requirements/*.txt anew"
 	@echo "make clean    remove what was built; data stays"
