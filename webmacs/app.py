@@ -15,6 +15,7 @@ from webmacs import accounts, keys, live
 from webmacs.api import auth, datapoints, events, experiments, gaps, health, sources
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
+from webmacs.http.audit import Refusals
 from webmacs.http.envelope import Compression, Envelope
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import bug, problem_of, render
@@ -46,9 +47,20 @@ def create_app(settings: Settings) -> Starlette:
         dsn = settings.database_url or ""
         pool = await database.open_pool(dsn, settings.database_pool_size)
         passwords, vitals = Passwords(accounts.password_key(signing_key)), Vitals()
-        app.state.parts = Parts(settings, pool, guard.session_key(signing_key), passwords, LoginThrottle(), vitals, Pulse(pool))
+        refusals = Refusals()
+        app.state.parts = Parts(
+            settings,
+            pool,
+            guard.session_key(signing_key),
+            keys.derive(signing_key, "sealing"),
+            refusals,
+            passwords,
+            LoginThrottle(),
+            vitals,
+            Pulse(pool),
+        )
         try:
-            async with live.run(app, pool, dsn, vitals):
+            async with live.run(app, pool, dsn, vitals, refusals):
                 yield
         finally:
             passwords.close()

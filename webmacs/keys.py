@@ -8,7 +8,11 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 SIGNING_KEY_BYTES: Final = 64
+NONCE_BYTES: Final = 12
 
 
 class KeyFileError(Exception):
@@ -37,6 +41,21 @@ def load_or_make_signing_key(data_dir: Path) -> bytes:
 def derive(key: bytes, purpose: str) -> bytes:
     """32 bytes for one purpose, so that one key file serves several uses and none of them reveals another."""
     return hmac.new(key, b"webmacs/" + purpose.encode(), hashlib.sha256).digest()
+
+
+def seal(key: bytes, plain: bytes, context: bytes) -> bytes:
+    """Encrypts what the database keeps and must not know (AES-256-GCM, a random nonce first). `key`: 32 bytes of derive(); `context` says
+    what it belongs to, and must be the same when it is opened."""
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, plain, context)
+
+
+def unseal(key: bytes, sealed: bytes, context: bytes) -> bytes:
+    """Raises KeyFileError when it was sealed with another key, or for another context."""
+    try:
+        return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context)
+    except InvalidTag:
+        raise KeyFileError("A sealed secret in the database belongs to another signing.key: restore that file from a backup.") from None
 
 
 def write_secret(path: Path, content: bytes, *, replace: bool = True) -> None:

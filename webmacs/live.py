@@ -1,6 +1,7 @@
 """What runs besides requests: core and flush, fan-out, catalogue, upkeep of days, compaction; and the orderly end of it all."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +15,8 @@ from starlette.applications import Starlette
 
 from webmacs import clock, logs
 from webmacs.fanout.hub import Hub
+from webmacs.http import idempotency
+from webmacs.http.audit import Refusals
 from webmacs.http.socket import CLOSE_STOP, OpenSockets
 from webmacs.ingest_core import Core
 from webmacs.storage.compact import Compactor
@@ -35,7 +38,7 @@ EXIT_BROKEN: Final = 70
 
 
 @asynccontextmanager
-async def run(app: Starlette, pool: Pool, dsn: str, vitals: Vitals) -> AsyncIterator[None]:
+async def run(app: Starlette, pool: Pool, dsn: str, vitals: Vitals, refusals: Refusals) -> AsyncIterator[None]:
     """Starts everything and hangs what sockets need on `app.state`: core, hub, catalogue, intake, sockets."""
     core = Core()
     hub = Hub(core)
@@ -57,7 +60,8 @@ async def run(app: Starlette, pool: Pool, dsn: str, vitals: Vitals) -> AsyncIter
             ("catalogue", catalogue.follow(dsn)),
             ("status", status.tell(pool, hub, intake, vitals)),
             ("sweep", sockets.sweep(pool)),
-            ("upkeep", _keep_days(pool)),
+            ("upkeep", _keep_up(pool)),
+            ("refusals", refusals.run(pool)),
             ("compaction", Compactor(dsn, vitals).run()),
         )
     ]
@@ -78,6 +82,8 @@ async def run(app: Starlette, pool: Pool, dsn: str, vitals: Vitals) -> AsyncIter
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(*FAULTS):
+            await refusals.write(pool)
 
 
 async def _vital(name: str, work: Awaitable[None]) -> None:
@@ -91,12 +97,14 @@ async def _vital(name: str, work: Awaitable[None]) -> None:
         os._exit(EXIT_BROKEN)
 
 
-async def _keep_days(pool: Pool) -> None:
+async def _keep_up(pool: Pool) -> None:
+    """Makes the days that come, and forgets what is kept for a time only."""
     while True:
         await asyncio.sleep(UPKEEP_S)
         try:
             async with pool.acquire() as conn:
                 await ensure_partitions(conn, clock.now_us())
+                await idempotency.forget_old(conn)
         except FAULTS as fault:
             log.warning("upkeep_failed", reason=str(fault))
 

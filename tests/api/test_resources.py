@@ -48,7 +48,7 @@ async def test_an_event_is_made_read_changed_and_deleted_and_each_change_is_anno
         assert event == event | EVENT | {"decimals": None, "source": None, "instance": None, "channel_key": None, "quality": None}
         assert (await client.get(address)).json() == event
         changed = (await client.put(address, json={"max_value": None, "decimals": 2})).json()
-        assert changed == event | {"max_value": None, "decimals": 2, "changed_on": changed["changed_on"]}
+        assert changed == event | {"max_value": None, "decimals": 2, "changed_on": changed["changed_on"], "version": 2}
         assert changed["changed_on"] > event["changed_on"]
         assert (await client.delete(address)).status_code == 204
         assert (await client.get(address)).status_code == 404
@@ -123,7 +123,7 @@ async def test_an_experiment_starts_at_once_and_stops_once(rest: Rest) -> None:
         assert stopped["stopped_on"] > stopped["started_on"]
         assert (await client.put(f"{address}/stop")).json() == stopped
         renamed = (await client.put(address, json={"name": "run 2", "tags": []})).json()
-        assert renamed == stopped | {"name": "run 2", "tags": []}
+        assert renamed == stopped | {"name": "run 2", "tags": [], "version": 3}
         assert (await client.delete(address)).status_code == 204
         assert (await client.put(f"{address}/stop")).status_code == 404
         async with asyncio.timeout(5):

@@ -12,7 +12,6 @@ from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape, Timestamp
-from webmacs.storage.changes import announce
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -60,6 +59,7 @@ class Event(msgspec.Struct, frozen=True):
     quality: Annotated[str | None, Meta(description="The doubt about its readings that holds now, as `simulated`.")]
     created_on: Timestamp
     changed_on: Timestamp
+    version: Annotated[int, Meta(description="Counts its changes; also its ETag.")]
 
 
 class EventsQuery(PageQuery, frozen=True):
@@ -69,7 +69,7 @@ class EventsQuery(PageQuery, frozen=True):
 
 SELECT: Final = """
     SELECT e.id, e.public_id, e.name, e.type, e.unit, e.min_value, e.max_value, e.decimals, e.expected_interval_ms,
-           s.name AS source, e.instance, e.channel_key, q.code AS quality, e.created_on, e.changed_on
+           s.name AS source, e.instance, e.channel_key, q.code AS quality, e.created_on, e.changed_on, e.version
       FROM events e
       LEFT JOIN writers w ON w.id = e.writer_id
       LEFT JOIN sources s ON s.id = w.source_id
@@ -86,24 +86,23 @@ async def list_events(call: Call[None, EventsQuery]) -> Page[Event]:
     return Page(query.page, query.page_size, total, [_event(row) for row in rows])
 
 
-@route("POST", "/api/v1/events", status=201, problems=(409,))
+@route("POST", "/api/v1/events", status=201, problems=(409,), changes="event")
 async def create_event(call: Call[EventIn]) -> Event:
     """Create an event. Its readings then come by REST; a source makes events of its own."""
     new = call.body
     _check_bounds(new.min_value, new.max_value)
     public_id, now = uuid7(), clock.to_datetime(clock.now_us())
     try:
-        async with call.pool.acquire() as conn, conn.transaction():
-            await conn.execute(
-                """INSERT INTO events (public_id, name, type, unit, min_value, max_value, decimals, expected_interval_ms,
-                                       created_on, changed_on)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)""",
-                public_id, new.name, new.type, new.unit, new.min_value, new.max_value, new.decimals, new.expected_interval_ms, now,
-            )  # fmt: skip
-            event = await _read(conn, public_id)
-            await announce(conn, "events")
+        await call.conn.execute(
+            """INSERT INTO events (public_id, name, type, unit, min_value, max_value, decimals, expected_interval_ms,
+                                   created_on, changed_on)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)""",
+            public_id, new.name, new.type, new.unit, new.min_value, new.max_value, new.decimals, new.expected_interval_ms, now,
+        )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise _taken(new.name) from None
+    event = await _read(call.conn, public_id)
+    call.changed(None, event, "events")
     return event
 
 
@@ -113,42 +112,40 @@ async def get_event(call: Call) -> Event:
     return await _read(call.pool, call.public_id)
 
 
-@route("PUT", "/api/v1/events/{public_id}", problems=(409,))
+@route("PUT", "/api/v1/events/{public_id}", problems=(409,), changes="event")
 async def change_event(call: Call[EventChange]) -> Event:
     """Change an event. Fields that are not given stay."""
     given = {name: value for name in EventChange.__struct_fields__ if (value := getattr(call.body, name)) is not UNSET}
+    before = await _read(call.conn, call.public_id, lock=True)
+    call.match(before.version)
+    wanted = {name: given.get(name, getattr(before, name)) for name in EventChange.__struct_fields__}
+    _check_bounds(wanted["min_value"], wanted["max_value"])
     try:
-        async with call.pool.acquire() as conn, conn.transaction():
-            before = await conn.fetchrow("SELECT * FROM events WHERE public_id = $1 FOR NO KEY UPDATE", call.public_id)
-            if before is None:
-                raise NotFound("event")
-            after = {name: given.get(name, before[name]) for name in EventChange.__struct_fields__}
-            _check_bounds(after["min_value"], after["max_value"])
-            await conn.execute(
-                """UPDATE events SET name = $2, type = $3, unit = $4, min_value = $5, max_value = $6, decimals = $7,
-                                     expected_interval_ms = $8, changed_on = $9 WHERE id = $1""",
-                before["id"], *after.values(), clock.to_datetime(clock.now_us()),
-            )  # fmt: skip
-            event = await _read(conn, call.public_id)
-            await announce(conn, "events")
+        await call.conn.execute(
+            """UPDATE events SET name = $2, type = $3, unit = $4, min_value = $5, max_value = $6, decimals = $7,
+                                 expected_interval_ms = $8, changed_on = $9, version = version + 1 WHERE public_id = $1""",
+            call.public_id, *wanted.values(), clock.to_datetime(clock.now_us()),
+        )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise _taken(str(given["name"])) from None
+    event = await _read(call.conn, call.public_id)
+    call.changed(before, event, "events")
     return event
 
 
-@route("DELETE", "/api/v1/events/{public_id}")
+@route("DELETE", "/api/v1/events/{public_id}", changes="event")
 async def delete_event(call: Call) -> None:
     """Delete an event and its rules. Its readings stay in the database."""
-    async with call.pool.acquire() as conn, conn.transaction():
-        event_id = await conn.fetchval("DELETE FROM events WHERE public_id = $1 RETURNING id", call.public_id)
-        if event_id is None:
-            raise NotFound("event")
-        await conn.execute("DELETE FROM latest WHERE event_id = $1", event_id)
-        await announce(conn, "events")
+    before = await _read(call.conn, call.public_id, lock=True)
+    call.match(before.version)
+    event_id = await call.conn.fetchval("DELETE FROM events WHERE public_id = $1 RETURNING id", call.public_id)
+    await call.conn.execute("DELETE FROM latest WHERE event_id = $1", event_id)
+    call.changed(before, None, "events")
 
 
-async def _read(database: Pool | Connection, public_id: UUID) -> Event:
-    row = await database.fetchrow(SELECT + " WHERE e.public_id = $1", public_id)
+async def _read(database: Pool | Connection, public_id: UUID, *, lock: bool = False) -> Event:
+    """Raises NotFound. With `lock` nobody else changes it until the transaction ends."""
+    row = await database.fetchrow(SELECT + " WHERE e.public_id = $1" + (" FOR NO KEY UPDATE OF e" if lock else ""), public_id)
     if row is None:
         raise NotFound("event")
     return _event(row)

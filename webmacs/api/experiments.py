@@ -13,7 +13,6 @@ from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape, Timestamp
-from webmacs.storage.changes import announce
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -49,6 +48,7 @@ class Experiment(msgspec.Struct, frozen=True):
     stopped_on: Annotated[Timestamp | None, Meta(description="null while it runs")]
     started_by: str | None
     event_public_ids: Annotated[list[UUID] | None, Meta(description="null: every channel")]
+    version: Annotated[int, Meta(description="Counts its changes; also its ETag.")]
 
 
 class ExperimentsQuery(PageQuery, frozen=True):
@@ -57,7 +57,7 @@ class ExperimentsQuery(PageQuery, frozen=True):
 
 
 SELECT: Final = """
-    SELECT x.id, x.public_id, x.name, x.notes, x.tags, x.started_on, x.stopped_on, x.started_by,
+    SELECT x.id, x.public_id, x.name, x.notes, x.tags, x.started_on, x.stopped_on, x.started_by, x.version,
            CASE WHEN x.scoped THEN ARRAY(
                SELECT e.public_id FROM experiment_events m JOIN events e ON e.id = m.event_id WHERE m.experiment_id = x.id ORDER BY e.id
            ) END AS event_public_ids
@@ -74,23 +74,22 @@ async def list_experiments(call: Call[None, ExperimentsQuery]) -> Page[Experimen
     return Page(query.page, query.page_size, total, [_experiment(row) for row in rows])
 
 
-@route("POST", "/api/v1/experiments", status=201, problems=(409,))
+@route("POST", "/api/v1/experiments", status=201, problems=(409,), changes="experiment")
 async def start_experiment(call: Call[ExperimentIn]) -> Experiment:
     """Start an experiment. Refused while another one runs that shares a channel with it."""
     new, public_id = call.body, uuid7()
-    async with call.pool.acquire() as conn, conn.transaction():
-        await conn.execute("SELECT pg_advisory_xact_lock($1)", STARTING)
-        scope = None if new.event_public_ids is None else await _resolve(conn, new.event_public_ids)
-        await _refuse_overlap(conn, scope)
-        experiment_id = await conn.fetchval(
-            """INSERT INTO experiments (public_id, name, notes, tags, started_on, started_by, scoped)
-               VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id""",
-            public_id, new.name, new.notes, new.tags, clock.to_datetime(clock.now_us()), call.identity.name, scope is not None,
-        )  # fmt: skip
-        if scope is not None:
-            await conn.execute("INSERT INTO experiment_events SELECT $1, unnest($2::int4[])", experiment_id, scope)
-        experiment = await _read(conn, public_id)
-        await announce(conn, "experiments")
+    await call.conn.execute("SELECT pg_advisory_xact_lock($1)", STARTING)
+    scope = None if new.event_public_ids is None else await _resolve(call.conn, new.event_public_ids)
+    await _refuse_overlap(call.conn, scope)
+    experiment_id = await call.conn.fetchval(
+        """INSERT INTO experiments (public_id, name, notes, tags, started_on, started_by, scoped)
+           VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id""",
+        public_id, new.name, new.notes, new.tags, clock.to_datetime(clock.now_us()), call.identity.name, scope is not None,
+    )  # fmt: skip
+    if scope is not None:
+        await call.conn.execute("INSERT INTO experiment_events SELECT $1, unnest($2::int4[])", experiment_id, scope)
+    experiment = await _read(call.conn, public_id)
+    call.changed(None, experiment, "experiments", action="start")
     return experiment
 
 
@@ -100,47 +99,46 @@ async def get_experiment(call: Call) -> Experiment:
     return await _read(call.pool, call.public_id)
 
 
-@route("PUT", "/api/v1/experiments/{public_id}")
+@route("PUT", "/api/v1/experiments/{public_id}", changes="experiment")
 async def change_experiment(call: Call[ExperimentChange]) -> Experiment:
     """Change an experiment's name, notes or tags. What it covers is frozen at its start."""
     given = [None if value is UNSET else value for value in (call.body.name, call.body.notes, call.body.tags)]
-    async with call.pool.acquire() as conn, conn.transaction():
-        await conn.execute(
-            """UPDATE experiments SET name = coalesce($2, name), notes = coalesce($3, notes), tags = coalesce($4, tags)
-                WHERE public_id = $1""",
-            call.public_id, *given,
-        )  # fmt: skip
-        experiment = await _read(conn, call.public_id)
-        await announce(conn, "experiments")
+    before = await _read(call.conn, call.public_id, lock=True)
+    call.match(before.version)
+    await call.conn.execute(
+        """UPDATE experiments SET name = coalesce($2, name), notes = coalesce($3, notes), tags = coalesce($4, tags), version = version + 1
+            WHERE public_id = $1""",
+        call.public_id, *given,
+    )  # fmt: skip
+    experiment = await _read(call.conn, call.public_id)
+    call.changed(before, experiment, "experiments")
     return experiment
 
 
-@route("PUT", "/api/v1/experiments/{public_id}/stop")
+@route("PUT", "/api/v1/experiments/{public_id}/stop", changes="experiment")
 async def stop_experiment(call: Call) -> Experiment:
     """Stop an experiment. One that has stopped stays as it is."""
-    now = clock.to_datetime(clock.now_us())
-    async with call.pool.acquire() as conn, conn.transaction():
-        stopped = await conn.execute(  # a clock that was set back must not stop it before it began
-            "UPDATE experiments SET stopped_on = greatest($2, started_on + $3) WHERE public_id = $1 AND stopped_on IS NULL",
-            call.public_id, now, timedelta(microseconds=1),
-        )  # fmt: skip
-        experiment = await _read(conn, call.public_id)
-        if stopped == "UPDATE 1":
-            await announce(conn, "experiments")
+    before = await _read(call.conn, call.public_id, lock=True)
+    if before.stopped_on is not None:
+        return before
+    await call.conn.execute(  # a clock that was set back must not stop it before it began
+        "UPDATE experiments SET stopped_on = greatest($2, started_on + $3), version = version + 1 WHERE public_id = $1",
+        call.public_id, clock.to_datetime(clock.now_us()), timedelta(microseconds=1),
+    )  # fmt: skip
+    experiment = await _read(call.conn, call.public_id)
+    call.changed(before, experiment, "experiments", action="stop")
     return experiment
 
 
-@route("DELETE", "/api/v1/experiments/{public_id}", problems=(409,))
+@route("DELETE", "/api/v1/experiments/{public_id}", problems=(409,), changes="experiment")
 async def delete_experiment(call: Call) -> None:
     """Delete an experiment that has stopped. Its readings stay."""
-    async with call.pool.acquire() as conn, conn.transaction():
-        experiment = await conn.fetchrow("SELECT id, stopped_on FROM experiments WHERE public_id = $1 FOR UPDATE", call.public_id)
-        if experiment is None:
-            raise NotFound("experiment")
-        if experiment["stopped_on"] is None:
-            raise Conflict("This experiment is running; stop it first.")
-        await conn.execute("DELETE FROM experiments WHERE id = $1", experiment["id"])
-        await announce(conn, "experiments")
+    before = await _read(call.conn, call.public_id, lock=True)
+    call.match(before.version)
+    if before.stopped_on is None:
+        raise Conflict("This experiment is running; stop it first.")
+    await call.conn.execute("DELETE FROM experiments WHERE public_id = $1", call.public_id)
+    call.changed(before, None, "experiments")
 
 
 async def _resolve(conn: Connection, public_ids: list[UUID]) -> list[int]:
@@ -166,8 +164,9 @@ async def _refuse_overlap(conn: Connection, scope: list[int] | None) -> None:
         raise Conflict(f"The experiment {running} is running on some of these channels; stop it first, or choose other channels.")
 
 
-async def _read(database: Pool | Connection, public_id: UUID) -> Experiment:
-    row = await database.fetchrow(SELECT + " WHERE x.public_id = $1", public_id)
+async def _read(database: Pool | Connection, public_id: UUID, *, lock: bool = False) -> Experiment:
+    """Raises NotFound. With `lock` nobody else changes it until the transaction ends."""
+    row = await database.fetchrow(SELECT + " WHERE x.public_id = $1" + (" FOR UPDATE OF x" if lock else ""), public_id)
     if row is None:
         raise NotFound("experiment")
     return _experiment(row)

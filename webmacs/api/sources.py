@@ -14,7 +14,7 @@ from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape, Timestamp
-from webmacs.storage.changes import announce
+from webmacs.storage.pool import Connection
 
 
 class SourceIn(Shape, frozen=True):
@@ -31,6 +31,7 @@ class Source(msgspec.Struct, frozen=True):
     clock_offset_us: Annotated[int | None, Meta(description="The source's clock less the server's.")]
     committed_seq: Annotated[int | None, Meta(description="The newest stored frame of its newest stream.")]
     created_on: Timestamp
+    version: Annotated[int, Meta(description="Counts its changes; also its ETag.")]
 
 
 class SourceCreated(Source, frozen=True):
@@ -42,7 +43,7 @@ class SourcesQuery(PageQuery, frozen=True):
 
 
 SELECT: Final = """
-    SELECT s.id, s.public_id, s.name, s.enabled, s.software, s.last_seen_on, s.clock_offset_us, s.created_on,
+    SELECT s.id, s.public_id, s.name, s.enabled, s.software, s.last_seen_on, s.clock_offset_us, s.created_on, s.version,
            CASE WHEN s.last_seen_on IS NULL THEN 'never_seen' WHEN s.last_seen_on >= $2 THEN 'live' ELSE 'offline' END AS state,
            (SELECT t.committed_seq FROM streams t WHERE t.source_id = s.id ORDER BY t.started_on DESC LIMIT 1) AS committed_seq
       FROM sources s
@@ -58,36 +59,42 @@ async def list_sources(call: Call[None, SourcesQuery]) -> Page[Source]:
     return Page(query.page, query.page_size, total, [Source(**_values(row)) for row in rows])
 
 
-@route("POST", "/api/v1/sources", status=201, problems=(409,))
+@route("POST", "/api/v1/sources", status=201, problems=(409,), changes="source")
 async def create_source(call: Call[SourceIn]) -> SourceCreated:
     """Create a source. Its credential is in this answer and nowhere else."""
     try:
-        async with call.pool.acquire() as conn, conn.transaction():
-            public_id, credential = await accounts.create_source(cast("asyncpg.Connection[asyncpg.Record]", conn), call.body.name)
-            (row,) = await conn.fetch(SELECT + " WHERE s.public_id = $1", public_id, _live_since())
-            await announce(conn, "sources")
+        public_id, credential = await accounts.create_source(cast("asyncpg.Connection[asyncpg.Record]", call.conn), call.body.name)
     except accounts.AccountError as error:
         raise Conflict(str(error)) from None
-    return SourceCreated(**_values(row), credential=credential)
+    source = await _read(call.conn, public_id)
+    call.changed(None, source, "sources")
+    return SourceCreated(**msgspec.structs.asdict(source), credential=credential)
 
 
-@route("DELETE", "/api/v1/sources/{public_id}")
+@route("DELETE", "/api/v1/sources/{public_id}", changes="source")
 async def delete_source(call: Call) -> None:
     """Delete a source. Its credential is void at once; its events and their readings stay, to be written by REST."""
-    async with call.pool.acquire() as conn, conn.transaction():
-        source_id = await conn.fetchval("SELECT id FROM sources WHERE public_id = $1 FOR UPDATE", call.public_id)
-        if source_id is None:
-            raise NotFound("source")
-        # the writer's row is locked first: a flush under way ends before, a later one finds the row gone and is void
-        writer_id = await conn.fetchval("SELECT id FROM writers WHERE source_id = $1 FOR UPDATE", source_id)
-        await conn.execute(
-            "UPDATE events SET writer_id = 1, instance = NULL, channel_key = NULL, changed_on = $2 WHERE writer_id = $1",
-            writer_id, clock.to_datetime(clock.now_us()),
-        )  # fmt: skip
-        await conn.execute("DELETE FROM writers WHERE id = $1", writer_id)
-        await conn.execute("DELETE FROM sources WHERE id = $1", source_id)
-        await announce(conn, "sources")
-        await announce(conn, "events")
+    conn = call.conn
+    source_id = await conn.fetchval("SELECT id FROM sources WHERE public_id = $1 FOR UPDATE", call.public_id)
+    before = await _read(conn, call.public_id)
+    call.match(before.version)
+    # the writer's row is locked first: a flush under way ends before, a later one finds the row gone and is void
+    writer_id = await conn.fetchval("SELECT id FROM writers WHERE source_id = $1 FOR UPDATE", source_id)
+    await conn.execute(
+        "UPDATE events SET writer_id = 1, instance = NULL, channel_key = NULL, changed_on = $2 WHERE writer_id = $1",
+        writer_id, clock.to_datetime(clock.now_us()),
+    )  # fmt: skip
+    await conn.execute("DELETE FROM writers WHERE id = $1", writer_id)
+    await conn.execute("DELETE FROM sources WHERE id = $1", source_id)
+    call.changed(before, None, "sources", "events")
+
+
+async def _read(conn: Connection, public_id: UUID) -> Source:
+    """Raises NotFound."""
+    row = await conn.fetchrow(SELECT + " WHERE s.public_id = $1", public_id, _live_since())
+    if row is None:
+        raise NotFound("source")
+    return Source(**_values(row))
 
 
 def _live_since() -> datetime:

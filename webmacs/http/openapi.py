@@ -19,6 +19,7 @@ PROBLEMS: Final = {
     404: "There is no such object.",
     408: "The body came too slowly.",
     409: "It conflicts with what exists; the detail says with what.",
+    412: "It was changed since it was read: If-Match names another version.",
     413: "The body is too large.",
     422: "A field cannot be used; `errors` names it.",
     429: "Too many attempts; Retry-After says when to come again.",

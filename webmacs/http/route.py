@@ -6,42 +6,56 @@
 
 Body, query and answer are read from the handler's annotations, so the type checker, the decoder and the OpenAPI document see one fact.
 A module lists its routes in `routes`; webmacs/app.py composes them, webmacs/http/access.py says who may.
+
+A route that `changes` something runs in one transaction, `call.conn`: what it changes, its audit row (`call.changed`), its new version and
+its Idempotency-Key commit together, before it is answered; with `?dry_run=true` all of it is judged, answered and rolled back.
 """
 
 import asyncio
+import hashlib
 import inspect
 import json
+import tempfile
 import types
 import typing
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path as File
 from typing import Any, Final, Generic, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.routing import Route as Path
 from starlette.websockets import WebSocket
 from typing_extensions import TypeVar
 
-from webmacs import logs
-from webmacs.http import access, guard
+from webmacs import clock, logs
+from webmacs.http import access, audit, guard, idempotency
+from webmacs.http.audit import Actor, Entry, Refusals
 from webmacs.http.guard import Identity
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
 from webmacs.settings import Settings
-from webmacs.storage.pool import Pool
+from webmacs.storage.changes import What, announce
+from webmacs.storage.pool import Connection, Pool
 from webmacs.storage.vitals import Pulse, Vitals
 
 BODY_BYTES_MAX: Final = 1024 * 1024
+UPLOAD_BYTES_MAX: Final = 256 * 1024 * 1024
 BODY_GRACE_S: Final = 10.0
 BODY_BYTES_PER_S_MIN: Final = 1_000
 """After the grace a body must keep this pace; the web server itself would wait for ever."""
 HANDLER_S_MAX: Final = 10.0
 """An answer or a 503 within this time."""
+DRY_RUN: Final = "dry_run"
+DRY_RUN_HEADER: Final = "X-WebMACS-Dry-Run"
+REFUSED: Final = frozenset({401, 403, 429})
+"""Statuses that the audit log tells of."""
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
@@ -56,10 +70,22 @@ class Parts:
     settings: Settings
     pool: Pool
     session_key: bytes
+    sealing_key: bytes
+    """For what the database keeps and must not know: see keys.seal."""
+    refusals: Refusals
     passwords: Passwords
     throttle: LoginThrottle
     vitals: Vitals
     pulse: Pulse
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A body that was written to a file, which is removed after the answer unless the handler moves it away."""
+
+    file: File
+    size: int
+    sha256: str
 
 
 @dataclass(slots=True)
@@ -72,7 +98,15 @@ class Call(Generic[B, Q]):
     body: B
     query: Q
     status: int
+    kind: str | None = None
+    """What the route changes."""
+    dry_run: bool = False
+    """Everything in the database is rolled back by itself; what a handler does beside it, as moving a file, it must leave."""
     headers: dict[str, str] = field(default_factory=dict)
+    transaction: Connection | None = None
+    entries: list[Entry] = field(default_factory=list)
+    versions: list[tuple[str, UUID, int, Any]] = field(default_factory=list)
+    announced: dict[What, None] = field(default_factory=dict)
 
     @property
     def parts(self) -> Parts:
@@ -83,8 +117,20 @@ class Call(Generic[B, Q]):
         return self.parts.pool
 
     @property
+    def conn(self) -> Connection:
+        """The connection in whose transaction a route that `changes` something runs."""
+        if self.transaction is None:
+            raise RuntimeError("this route does not say that it changes something")
+        return self.transaction
+
+    @property
     def settings(self) -> Settings:
         return self.parts.settings
+
+    @property
+    def actor(self) -> Actor:
+        """Who asks, as the audit log says it."""
+        return actor_of(self.caller, self.request)
 
     @property
     def identity(self) -> Identity:
@@ -97,6 +143,47 @@ class Call(Generic[B, Q]):
     def public_id(self) -> UUID:
         """The `{public_id}` of the path."""
         return typing.cast(UUID, self.request.path_params["public_id"])
+
+    @property
+    def path(self) -> Mapping[str, Any]:
+        """The path's parameters: those called `..._id` are UUIDs, the others text."""
+        return self.request.path_params
+
+    def changed(
+        self,
+        before: Any,
+        after: Any,
+        *announced: What,
+        action: str | None = None,
+        kind: str | None = None,
+        name: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """Tells what this request has changed: two states of a thing as the API shows them (never a secret), None where there is none.
+
+        It becomes a row of the audit log; a thing with a `version` leaves that version behind. `announced`: whom it concerns in this and
+        other processes. The action is create, update or delete when nothing else is said. `kind` is the route's.
+        """
+        state = before if after is None else after
+        public_id = getattr(state, "public_id", None)
+        kind = kind or self.kind or ""
+        old, new = audit.difference(before, after)
+        action = action or ("create" if before is None else "delete" if after is None else "update")
+        self.entries.append(Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail))
+        self.announced |= dict.fromkeys(announced)
+        version = getattr(state, "version", None)
+        if version is not None and public_id is not None:
+            content = None if after is None else msgspec.to_builtins(after, str_keys=True)
+            self.versions.append((kind, public_id, version + (after is None), content))
+
+    def match(self, version: int) -> None:
+        """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412."""
+        asked = self.request.headers.get("if-match")
+        if asked is not None and asked.strip() != "*" and etag(version) not in [one.strip() for one in asked.split(",")]:
+            raise Problem(
+                412, "changed-meanwhile", "Changed meanwhile",
+                f"It has version {version} now, which is not what If-Match says; read it again and make the change anew.",
+            )  # fmt: skip
 
     @property
     def request_id(self) -> str | None:
@@ -119,6 +206,13 @@ class Route:
     status: int
     problems: tuple[int, ...]
     """Those that only this route knows, as 409; the common ones follow from the rest."""
+    changes: str | None = None
+    """The kind of thing that it changes, as the audit log calls it; None: it changes nothing, or keeps its own account."""
+    accepts: str = "application/json"
+    """Media type of the body."""
+    produces: str = "application/json"
+    """Media type of the answer."""
+    body_bytes_max: int = BODY_BYTES_MAX
 
     @property
     def tag(self) -> str:
@@ -129,11 +223,22 @@ class Route:
         return access.TABLE[self.method, self.path]
 
 
-def route(method: Method, path: str, *, status: int | None = None, problems: tuple[int, ...] = ()) -> Callable[[Handler], Route]:
+def route(
+    method: Method,
+    path: str,
+    *,
+    status: int | None = None,
+    problems: tuple[int, ...] = (),
+    changes: str | None = None,
+    accepts: str = "application/json",
+    produces: str = "application/json",
+    body_bytes_max: int | None = None,
+) -> Callable[[Handler], Route]:
     """Makes a Route of an async handler `(call: Call[Body, Query]) -> Answer`; both default to None, an answer None is a 204.
 
-    Path parameters are `{public_id}` and UUIDs. A 201 gets its Location from the answer's public_id.
-    An answer is anything msgspec encodes, or a Response of the handler's own making.
+    Path parameters called `..._id` are UUIDs, the others text. A 201 gets its Location from the answer's public_id, an answer with a
+    `version` its ETag. A body is a Struct, or `bytes` as they came, or an `Upload`; an answer is anything msgspec encodes, or a Response of
+    the handler's own making.
     """
 
     def make(handler: Handler) -> Route:
@@ -143,7 +248,8 @@ def route(method: Method, path: str, *, status: int | None = None, problems: tup
         body, query = (None if kind is types.NoneType else kind for kind in asked[:2])
         returns = None if hints["return"] is types.NoneType else hints["return"]
         answer_status = status or (200 if returns is not None else 204)
-        return Route(method, path, handler, body, query, returns, answer_status, problems)
+        bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
+        return Route(method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max)
 
     return make
 
@@ -176,7 +282,16 @@ def compose(routes: Iterable[Route], sockets: Iterable[SocketRoute]) -> list[Bas
 
 
 def _typed(path: str) -> str:
-    return path.replace("}", ":uuid}")
+    return path.replace("_id}", "_id:uuid}")
+
+
+def etag(version: int) -> str:
+    return f'"{version}"'
+
+
+def actor_of(caller: Identity | None, connection: HTTPConnection) -> Actor:
+    address = None if connection.client is None else connection.client.host
+    return Actor("nobody", None, None, address) if caller is None else Actor(caller.kind, caller.public_id, caller.name, address)
 
 
 class _Dispatcher:
@@ -202,26 +317,136 @@ class _Endpoint:
     def __init__(self, route: Route) -> None:
         self._route = route
         self._access = route.access
-        self._decoder = None if route.body is None else msgspec.json.Decoder(route.body)
-        self._query = None if route.query is None else _QueryReader(route.query)
+        self._decoder = None if route.body in (None, bytes, Upload) else msgspec.json.Decoder(route.body)
+        self._query = _QueryReader(route.query or _NoQuery)
 
     async def answer(self, request: Request) -> Response:
         parts: Parts = request.app.state.parts
-        if request.method not in guard.SAFE_METHODS:
-            guard.check_origin(request, parts.settings)
-        async with asyncio.timeout(HANDLER_S_MAX):
-            caller = await guard.require(parts.pool, parts.session_key, request, self._access)
-        query = None if self._query is None else self._query.read(request)
-        body = None if self._decoder is None else decode_body(self._decoder, await _read_body(request, BODY_BYTES_MAX))
-        call: Call[Any, Any] = Call(request, caller, body, query, self._route.status)
-        async with asyncio.timeout(HANDLER_S_MAX):
-            result = await self._route.handler(call)
+        caller: Identity | None = None
+        try:
+            if request.method not in guard.SAFE_METHODS:
+                guard.check_origin(request, parts.settings)
+            if not self._access.public:
+                async with asyncio.timeout(HANDLER_S_MAX):
+                    caller = await guard.identify(parts.pool, parts.session_key, request)
+                caller = guard.admit(caller, self._access)
+            return await self._serve(request, caller)
+        except Problem as problem:
+            if problem.status in REFUSED:
+                what = f"{request.method} {self._route.path}: {problem.detail}"
+                parts.refusals.note(actor_of(caller, request), logs.request_id.get(), "refused", "request", what)
+            raise
+
+    async def _serve(self, request: Request, caller: Identity | None) -> Response:
+        route = self._route
+        changes = route.changes is not None
+        asked, dry_run = self._query.read(request, with_dry_run=changes)
+        async with _body_of(request, route, self._decoder) as (body, digest):
+            call: Call[Any, Any] = Call(request, caller, body, asked if route.query else None, route.status, route.changes, dry_run)
+            async with asyncio.timeout(HANDLER_S_MAX):
+                response = await (self._change(call, digest) if changes else self._answer(call))
+        tag = response.headers.get("etag")
+        if request.method == "GET" and tag in [one.strip() for one in request.headers.get("if-none-match", "").split(",")]:
+            return Response(None, 304, {"ETag": tag or ""})
+        return response
+
+    async def _answer(self, call: Call[Any, Any]) -> Response:
+        result = await self._route.handler(call)
         if isinstance(result, Response):
             return result
         if call.status == 201:
-            call.headers.setdefault("Location", f"{self._route.path}/{result.public_id}")
+            call.headers.setdefault("Location", f"{call.request.url.path}/{result.public_id}")
+        if (version := getattr(result, "version", None)) is not None:
+            call.headers.setdefault("ETag", etag(version))
         content = b"" if result is None else msgspec.json.encode(result)
         return Response(content, call.status, call.headers, None if result is None else "application/json")
+
+    async def _change(self, call: Call[Any, Any], digest: bytes) -> Response:
+        """The handler in a transaction of its own, which commits before the answer goes out."""
+        parts = call.parts
+        claim = self._claim(call, digest)
+        try:
+            async with parts.pool.acquire() as conn, conn.transaction():
+                call.transaction = conn
+                if claim is not None and (known := await idempotency.take(conn, claim, parts.sealing_key)) is not None:
+                    return known
+                response = await self._answer(call)
+                if call.dry_run:
+                    raise _NotMeant(response)
+                await _account(conn, call)
+                if claim is not None:
+                    await idempotency.keep(conn, claim, parts.sealing_key, response)
+        except _NotMeant as judged:
+            judged.response.headers[DRY_RUN_HEADER] = "true"
+            return judged.response
+        return response
+
+    def _claim(self, call: Call[Any, Any], digest: bytes) -> idempotency.Claim | None:
+        key = call.request.headers.get(idempotency.HEADER)
+        if key is None or self._route.method != "POST" or call.caller is None:
+            return None
+        idempotency.check(key)
+        if call.dry_run:
+            return None
+        place = f"{call.request.url.path}?{call.request.url.query}\n".encode()
+        return idempotency.Claim(call.caller.public_id, key, hashlib.sha256(place + digest).digest())
+
+
+class _NotMeant(Exception):
+    """Ends a dry run's transaction."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+
+class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of a route that knows no parameters."""
+
+
+async def _account(conn: Connection, call: Call[Any, Any]) -> None:
+    """What a change leaves behind besides itself."""
+    if call.entries:
+        await audit.write(conn, call.actor, call.request_id, call.entries)
+    if call.versions:
+        now, name = clock.to_datetime(clock.now_us()), call.actor.name
+        await conn.executemany(
+            "INSERT INTO versions (kind, object_public_id, version, at, actor_name, content) VALUES ($1, $2, $3, $4, $5, $6)",
+            [(kind, public_id, version, now, name, content) for kind, public_id, version, content in call.versions],
+        )
+    for what in call.announced:
+        await announce(conn, what)
+
+
+@asynccontextmanager
+async def _body_of(request: Request, route: Route, decoder: "msgspec.json.Decoder[Any] | None") -> AsyncIterator[tuple[Any, bytes]]:
+    """(the body as the route wants it, its SHA-256). Raises Problem."""
+    if route.body is None:
+        yield None, b""
+    elif route.body is Upload:
+        with tempfile.TemporaryDirectory(dir=_uploads_dir(request), prefix="upload-") as folder:
+            upload = await _save_body(request, File(folder) / "body", route.body_bytes_max)
+            yield upload, bytes.fromhex(upload.sha256)
+    else:
+        raw = await _read_body(request, route.body_bytes_max)
+        yield (raw if decoder is None else decode_body(decoder, raw)), hashlib.sha256(raw).digest()
+
+
+def _uploads_dir(request: Request) -> File:
+    """On the file system of the data, so that an upload can be moved to its place in one step."""
+    folder = typing.cast(Parts, request.app.state.parts).settings.data_dir / "uploads"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+async def _save_body(request: Request, file: File, bytes_max: int) -> Upload:
+    """Raises a 413 or a 408."""
+    digest, size = hashlib.sha256(), 0
+    with file.open("wb") as out:
+        async for chunk in _chunks(request, bytes_max):
+            digest.update(chunk)
+            size += len(chunk)
+            await asyncio.to_thread(out.write, chunk)
+    return Upload(file, size, digest.hexdigest())
 
 
 def _judged(one: SocketRoute) -> Callable[[WebSocket], Awaitable[None]]:
@@ -242,23 +467,34 @@ def _judged(one: SocketRoute) -> Callable[[WebSocket], Awaitable[None]]:
 
 
 async def _read_body(request: Request, bytes_max: int) -> bytes:
-    """The whole body, counted as it comes. Raises a 413 or a 408."""
+    """The whole body. Raises a 413 or a 408."""
+    body = bytearray()
+    async for chunk in _chunks(request, bytes_max):
+        body += chunk
+    return bytes(body)
+
+
+async def _chunks(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
+    """The body as it comes, counted. Raises a 413 or a 408."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:20]) > bytes_max:
         raise _too_large(bytes_max)
-    body = bytearray()
+    size = 0
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    try:
-        async with asyncio.timeout_at(begun + BODY_GRACE_S) as limit:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > bytes_max:
-                    raise _too_large(bytes_max)
-                limit.reschedule(begun + BODY_GRACE_S + len(body) / BODY_BYTES_PER_S_MIN)
-    except TimeoutError:
-        raise Problem(408, "too-slow", "Too slow", "The body came too slowly; send it again.") from None
-    return bytes(body)
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout_at(begun + BODY_GRACE_S + size / BODY_BYTES_PER_S_MIN):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Problem(408, "too-slow", "Too slow", "The body came too slowly; send it again.") from None
+        size += len(chunk)
+        if size > bytes_max:
+            raise _too_large(bytes_max)
+        yield chunk
 
 
 def _too_large(bytes_max: int) -> Problem:
@@ -289,8 +525,8 @@ class _QueryReader:
         self._lists = _fields_of(query, msgspec.inspect.ListType)
         self._times = _fields_of(query, msgspec.inspect.DateTimeType)
 
-    def read(self, request: Request) -> Any:
-        """Raises Unprocessable."""
+    def read(self, request: Request, *, with_dry_run: bool) -> tuple[Any, bool]:
+        """(the query, whether it is a dry run). Raises Unprocessable."""
         values: dict[str, Any] = {}
         for name, text in request.query_params.multi_items():
             if "\0" in name + text or not _storable(name + text):
@@ -303,8 +539,11 @@ class _QueryReader:
                 raise Unprocessable.at("query", name, msg="A time is written as 2026-11-23T12:00:00Z.")
             else:
                 values[name] = text
+        dry_run = values.pop(DRY_RUN, "false") if with_dry_run else "false"
+        if dry_run not in ("true", "false"):
+            raise Unprocessable.at("query", DRY_RUN, msg="It is true or false.")
         try:
-            return msgspec.convert(values, self._query, strict=False)
+            return msgspec.convert(values, self._query, strict=False), dry_run == "true"
         except msgspec.ValidationError as error:
             raise Unprocessable([_field_error("query", error)]) from None
 

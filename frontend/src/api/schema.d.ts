@@ -410,6 +410,8 @@ export interface components {
             created_on: string;
             /** Format: date-time */
             changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
         };
         /**
          * EventChange
@@ -471,6 +473,8 @@ export interface components {
             started_by: string | null;
             /** @description null: every channel */
             event_public_ids: string[] | null;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
         };
         /**
          * ExperimentChange
@@ -635,6 +639,8 @@ export interface components {
             committed_seq: number | null;
             /** Format: date-time */
             created_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
         };
         /** SourceCreated */
         SourceCreated: {
@@ -652,6 +658,8 @@ export interface components {
             committed_seq: number | null;
             /** Format: date-time */
             created_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
             /** @description Shown this once; only its SHA-256 is kept. */
             credential: string;
         };

@@ -1,0 +1,130 @@
+"""The audit log: who did what, when, from where, and what was before and after. Rows are only ever added; the database refuses the rest.
+
+A change is written in its own transaction, by webmacs/http/route.py. Refusals are gathered and written once a second, those of one kind as
+one row with their number, so that whoever knocks often does not fill the disk.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from webmacs import clock, logs
+from webmacs.storage.faults import FAULTS
+from webmacs.storage.pool import Connection, Pool
+
+log = logs.get(__name__)
+
+ActorKind: TypeAlias = Literal["user", "token", "kiosk", "source", "nobody", "system"]
+
+GATHER_S: Final = 1.0
+GATHERED_MAX: Final = 1_000
+"""Different refusals that wait to be written; what comes beyond is one row that says how many."""
+UNREMARKABLE: Final = frozenset({"version", "changed_on"})
+"""They change with every change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who, and from where."""
+
+    kind: ActorKind
+    public_id: UUID | None
+    name: str | None
+    address: str | None
+
+
+NOBODY: Final = Actor("nobody", None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What was done to what. `before` and `after` never hold a secret."""
+
+    action: str
+    kind: str
+    object_public_id: UUID | None = None
+    object_name: str | None = None
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    detail: str | None = None
+
+
+def difference(before: Any, after: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """(from, to) of two states of one thing, as the API shows them: of a change the fields that differ, else the whole."""
+    old, new = (None if state is None else msgspec.to_builtins(state, str_keys=True) for state in (before, after))
+    if old is None or new is None:
+        return old, new
+    differing = [name for name in new if name not in UNREMARKABLE and old.get(name) != new[name]]
+    return {name: old.get(name) for name in differing}, {name: new[name] for name in differing}
+
+
+async def write(conn: Connection, actor: Actor, request_id: str | None, entries: Sequence[Entry]) -> None:
+    """In the transaction of what they tell of. Raises the database's faults."""
+    now = clock.to_datetime(clock.now_us())
+    rows = [_row(now, actor, request_id, entry, 1) for entry in entries]
+    await (conn.execute(INSERT, *rows[0]) if len(rows) == 1 else conn.executemany(INSERT, rows))
+
+
+INSERT: Final = """
+    INSERT INTO audit_log (at, action, kind, object_public_id, object_name, actor_kind, actor_public_id, actor_name, address, request_id,
+                           before, after, detail, n)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+"""
+
+
+def _row(at: Any, actor: Actor, request_id: str | None, entry: Entry, n: int) -> tuple[Any, ...]:
+    return (
+        at, entry.action, entry.kind, entry.object_public_id, entry.object_name, actor.kind, actor.public_id, actor.name, actor.address,
+        request_id, entry.before, entry.after, entry.detail, n,
+    )  # fmt: skip
+
+
+class Refusals:
+    """What was refused and waits to be written. While the database is away it waits on, up to GATHERED_MAX kinds."""
+
+    def __init__(self) -> None:
+        self._gathered: dict[tuple[Actor, str, str, str | None], list[Any]] = {}
+        self._beyond = 0
+
+    def note(self, actor: Actor, request_id: str | None, action: str, kind: str, detail: str | None) -> None:
+        key = (actor, action, kind, detail)
+        known = self._gathered.get(key)
+        if known is not None:
+            known[2] += 1
+        elif len(self._gathered) < GATHERED_MAX:
+            self._gathered[key] = [clock.to_datetime(clock.now_us()), request_id, 1]
+        else:
+            self._beyond += 1
+
+    async def run(self, pool: Pool) -> None:
+        """Writes what was gathered, once a second, for ever."""
+        while True:
+            await asyncio.sleep(GATHER_S)
+            try:
+                await self.write(pool)
+            except FAULTS as fault:
+                log.debug("refusals_wait", reason=str(fault))
+
+    async def write(self, pool: Pool) -> None:
+        """Raises the database's faults; what was gathered is then kept."""
+        if not self._gathered:
+            return
+        rows = [
+            _row(at, actor, request_id, Entry(action, kind, detail=detail), n)
+            for (actor, action, kind, detail), (at, request_id, n) in self._gathered.items()
+        ]
+        beyond = self._beyond
+        if beyond:
+            rows.append(_row(rows[-1][0], NOBODY, None, Entry("refused", "request", detail="more than could be told apart"), beyond))
+        keys = {key: entry[2] for key, entry in self._gathered.items()}
+        async with pool.acquire() as conn:
+            await conn.executemany(INSERT, rows)
+        self._beyond -= beyond
+        for key, n in keys.items():
+            self._gathered[key][2] -= n
+            if not self._gathered[key][2]:
+                del self._gathered[key]
