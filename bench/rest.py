@@ -19,7 +19,6 @@ EVENTS = 25
 REFERENCE = {"rest.list": 324.0, "rest.get": 420.0, "rest.create": 372.0}
 """Requests/s of the system that WebMACS is compared with, on the same kind of machine but in another run: 16 connections, a list of 25
 events, one event, a log entry made."""
-UNLIMITED: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ async def measure(figures: Figures) -> None:
     if wrk is None:
         figures.say("rest: left out, there is no wrk here; `apt install wrk` brings it")
         return
-    async with run_system(**UNLIMITED) as system:
+    async with run_system() as system:
         token, event = await _furnish(system)
         begun_mb = system.backend.rss_mb()
         cases = {

@@ -17,6 +17,7 @@ from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
 from webmacs.http.audit import Refusals
 from webmacs.http.envelope import Compression, Envelope
+from webmacs.http.limits import AddressLimits, Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import bug, problem_of, render
 from webmacs.http.route import Parts, compose
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> Starlette:
             guard.session_key(signing_key),
             keys.derive(signing_key, "sealing"),
             refusals,
+            Limits(settings),
             passwords,
             LoginThrottle(),
             vitals,
@@ -68,7 +70,11 @@ def create_app(settings: Settings) -> Starlette:
 
     return Starlette(
         routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *static.routes()],
-        middleware=[Middleware(Envelope, secure=settings.secure_cookies), Middleware(Compression)],
+        middleware=[
+            Middleware(Envelope, secure=settings.secure_cookies),
+            Middleware(AddressLimits, readings={(one.method, one.path) for one in ROUTES if one.readings}),
+            Middleware(Compression),
+        ],
         exception_handlers={HTTPException: refuse},
         lifespan=lifespan,
     )

@@ -18,6 +18,8 @@ FILE_VARIABLE: Final = "WEBMACS_SETTINGS_FILE"
 FOREIGN_PREFIXES: Final = ("WEBMACS_CONTROLLER_", "WEBMACS_TEST_")
 """Variables of others: of the controller, and of the test suite."""
 
+RATE_MAX: Final = 100_000_000
+
 Origin: TypeAlias = Literal["command line", "environment", "file", "default"]
 
 
@@ -46,6 +48,20 @@ class Settings(BaseModel):
     """Mark the session cookie Secure; set it wherever TLS stands in front."""
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     """Networks (10.0.0.2, 10.1.0.0/24, comma-separated) of the proxies whose X-Forwarded-For is believed; empty believes none."""
+    requests_per_minute: int = Field(default=6_000, ge=1, le=RATE_MAX)
+    """Requests that one session, API token or source may make a minute, as many at once; those with readings have limits of their own."""
+    address_requests_per_minute: int = Field(default=12_000, ge=1, le=RATE_MAX)
+    """Requests and openings of sockets from one address (IPv6: one /64) a minute, whoever asks; without those that carry readings."""
+    readings_requests_per_minute: int = Field(default=12_000, ge=1, le=RATE_MAX)
+    """Requests with readings that one session, API token or source may make a minute."""
+    readings_mb_per_minute: int = Field(default=3_000, ge=1, le=1_000_000)
+    """Megabytes of readings that one session, API token or source may send by REST a minute."""
+    address_readings_requests_per_minute: int = Field(default=60_000, ge=1, le=RATE_MAX)
+    """Requests with readings from one address a minute."""
+    user_sockets_max: int = Field(default=20, ge=1, le=100_000)
+    """WebSockets that one user may have open."""
+    address_sockets_max: int = Field(default=200, ge=1, le=100_000)
+    """WebSockets from one address (IPv6: one /64), controllers' and people's; raise it where many come through one router."""
     postgres_os_user: str | None = None
     """Existing user of the operating system that runs the embedded database when WebMACS is started by root."""
 

@@ -8,6 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from webmacs.http.guard import COOKIE, WRITE_HEADER
+from webmacs.http.limits import FREE
 from webmacs.http.problem import MEDIA_TYPE, ProblemDocument
 from webmacs.http.route import Route
 
@@ -22,7 +23,7 @@ PROBLEMS: Final = {
     412: "It was changed since it was read: If-Match names another version.",
     413: "The body is too large.",
     422: "A field cannot be used; `errors` names it.",
-    429: "Too many attempts; Retry-After says when to come again.",
+    429: "Too many requests or attempts; the detail names the limit, Retry-After says when to come again.",
     503: "The database cannot be reached or is too slow now; Retry-After says when to come again.",
 }
 SECURITY: Final[list[dict[str, list[str]]]] = [{"bearer": []}, {"cookie": [], "writeHeader": []}]
@@ -121,6 +122,8 @@ def _responses(one: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
 
 def _problem_statuses(one: Route) -> set[int]:
     statuses = set(one.problems)
+    if one.path not in FREE:
+        statuses.add(429)
     if not one.access.public:
         statuses |= {401, 403, 503}
     if one.method != "GET":

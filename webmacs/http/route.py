@@ -38,6 +38,7 @@ from webmacs import clock, logs
 from webmacs.http import access, audit, guard, idempotency
 from webmacs.http.audit import Actor, Entry, Refusals
 from webmacs.http.guard import Identity
+from webmacs.http.limits import Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
 from webmacs.settings import Settings
@@ -73,6 +74,7 @@ class Parts:
     sealing_key: bytes
     """For what the database keeps and must not know: see keys.seal."""
     refusals: Refusals
+    limits: Limits
     passwords: Passwords
     throttle: LoginThrottle
     vitals: Vitals
@@ -130,7 +132,7 @@ class Call(Generic[B, Q]):
     @property
     def actor(self) -> Actor:
         """Who asks, as the audit log says it."""
-        return actor_of(self.caller, self.request)
+        return actor_of(self.caller, self.request, self.settings)
 
     @property
     def identity(self) -> Identity:
@@ -213,6 +215,8 @@ class Route:
     produces: str = "application/json"
     """Media type of the answer."""
     body_bytes_max: int = BODY_BYTES_MAX
+    readings: bool = False
+    """Whether it counts against the limits of readings."""
 
     @property
     def tag(self) -> str:
@@ -233,6 +237,7 @@ def route(
     accepts: str = "application/json",
     produces: str = "application/json",
     body_bytes_max: int | None = None,
+    readings: bool = False,
 ) -> Callable[[Handler], Route]:
     """Makes a Route of an async handler `(call: Call[Body, Query]) -> Answer`; both default to None, an answer None is a 204.
 
@@ -249,7 +254,7 @@ def route(
         returns = None if hints["return"] is types.NoneType else hints["return"]
         answer_status = status or (200 if returns is not None else 204)
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
-        return Route(method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max)
+        return Route(method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, readings)
 
     return make
 
@@ -289,8 +294,8 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def actor_of(caller: Identity | None, connection: HTTPConnection) -> Actor:
-    address = None if connection.client is None else connection.client.host
+def actor_of(caller: Identity | None, connection: HTTPConnection, settings: Settings) -> Actor:
+    address = guard.client_address(connection, settings) or None
     return Actor("nobody", None, None, address) if caller is None else Actor(caller.kind, caller.public_id, caller.name, address)
 
 
@@ -330,18 +335,19 @@ class _Endpoint:
                 async with asyncio.timeout(HANDLER_S_MAX):
                     caller = await guard.identify(parts.pool, parts.session_key, request)
                 caller = guard.admit(caller, self._access)
+                parts.limits.admit_caller(caller, readings=self._route.readings)
             return await self._serve(request, caller)
         except Problem as problem:
             if problem.status in REFUSED:
                 what = f"{request.method} {self._route.path}: {problem.detail}"
-                parts.refusals.note(actor_of(caller, request), logs.request_id.get(), "refused", "request", what)
+                parts.refusals.note(actor_of(caller, request, parts.settings), logs.request_id.get(), "refused", "request", what)
             raise
 
     async def _serve(self, request: Request, caller: Identity | None) -> Response:
         route = self._route
         changes = route.changes is not None
         asked, dry_run = self._query.read(request, with_dry_run=changes)
-        async with _body_of(request, route, self._decoder) as (body, digest):
+        async with _body_of(request, route, self._decoder, caller) as (body, digest):
             call: Call[Any, Any] = Call(request, caller, body, asked if route.query else None, route.status, route.changes, dry_run)
             async with asyncio.timeout(HANDLER_S_MAX):
                 response = await (self._change(call, digest) if changes else self._answer(call))
@@ -418,7 +424,9 @@ async def _account(conn: Connection, call: Call[Any, Any]) -> None:
 
 
 @asynccontextmanager
-async def _body_of(request: Request, route: Route, decoder: "msgspec.json.Decoder[Any] | None") -> AsyncIterator[tuple[Any, bytes]]:
+async def _body_of(
+    request: Request, route: Route, decoder: "msgspec.json.Decoder[Any] | None", caller: Identity | None
+) -> AsyncIterator[tuple[Any, bytes]]:
     """(the body as the route wants it, its SHA-256). Raises Problem."""
     if route.body is None:
         yield None, b""
@@ -428,6 +436,8 @@ async def _body_of(request: Request, route: Route, decoder: "msgspec.json.Decode
             yield upload, bytes.fromhex(upload.sha256)
     else:
         raw = await _read_body(request, route.body_bytes_max)
+        if route.readings and caller is not None:
+            typing.cast(Parts, request.app.state.parts).limits.charge_readings(caller, len(raw))
         yield (raw if decoder is None else decode_body(decoder, raw)), hashlib.sha256(raw).digest()
 
 
