@@ -16,7 +16,8 @@ from webmacs.api import auth, datapoints, events, experiments, gaps, health, sou
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
 from webmacs.http.audit import Refusals
-from webmacs.http.envelope import Compression, Envelope
+from webmacs.http.compression import Compression
+from webmacs.http.envelope import Envelope
 from webmacs.http.limits import AddressLimits, Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import bug, problem_of, render
@@ -71,7 +72,7 @@ def create_app(settings: Settings) -> Starlette:
     return Starlette(
         routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *static.routes()],
         middleware=[
-            Middleware(Envelope, secure=settings.secure_cookies),
+            Middleware(Envelope, settings=settings),
             Middleware(AddressLimits, readings={(one.method, one.path) for one in ROUTES if one.readings}),
             Middleware(Compression),
         ],

@@ -35,7 +35,7 @@ from starlette.websockets import WebSocket
 from typing_extensions import TypeVar
 
 from webmacs import clock, logs
-from webmacs.http import access, audit, guard, idempotency
+from webmacs.http import access, audit, cors, guard, idempotency
 from webmacs.http.audit import Actor, Entry, Refusals
 from webmacs.http.guard import Identity
 from webmacs.http.limits import Limits
@@ -181,7 +181,7 @@ class Call(Generic[B, Q]):
     def match(self, version: int) -> None:
         """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412."""
         asked = self.request.headers.get("if-match")
-        if asked is not None and asked.strip() != "*" and etag(version) not in [one.strip() for one in asked.split(",")]:
+        if asked is not None and asked.strip() != "*" and etag(version) not in _tags(asked):
             raise Problem(
                 412, "changed-meanwhile", "Changed meanwhile",
                 f"It has version {version} now, which is not what If-Match says; read it again and make the change anew.",
@@ -294,6 +294,11 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
+def _tags(header: str) -> list[str]:
+    """The entity tags of If-Match or If-None-Match. A weak one is as good: a version is the same, in whatever coding it was read."""
+    return [one.strip().removeprefix("W/") for one in header.split(",")]
+
+
 def actor_of(caller: Identity | None, connection: HTTPConnection, settings: Settings) -> Actor:
     address = guard.client_address(connection, settings) or None
     return Actor("nobody", None, None, address) if caller is None else Actor(caller.kind, caller.public_id, caller.name, address)
@@ -309,10 +314,13 @@ class _Dispatcher:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         endpoint = self._endpoints.get(method)
-        if endpoint is None:
-            raise HTTPException(405, headers={"Allow": self._allowed})
         request = Request(scope, receive, send)
-        response = await endpoint.answer(request)
+        if endpoint is not None:
+            response = await endpoint.answer(request)
+        elif (permitted := cors.preflight(request, request.app.state.parts.settings, self._endpoints)) is not None:
+            response = permitted
+        else:
+            raise HTTPException(405, headers={"Allow": self._allowed})
         await response(scope, receive, send)
 
 
@@ -352,7 +360,7 @@ class _Endpoint:
             async with asyncio.timeout(HANDLER_S_MAX):
                 response = await (self._change(call, digest) if changes else self._answer(call))
         tag = response.headers.get("etag")
-        if request.method == "GET" and tag in [one.strip() for one in request.headers.get("if-none-match", "").split(",")]:
+        if request.method == "GET" and tag in _tags(request.headers.get("if-none-match", "")):
             return Response(None, 304, {"ETag": tag or ""})
         return response
 
