@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import auth, datapoints, events, experiments, gaps, health, sources
+from webmacs.api import audit, auth, datapoints, events, experiments, gaps, health, metrics, sources
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
 from webmacs.http.audit import Refusals
@@ -27,7 +27,17 @@ from webmacs.storage import pool as database
 from webmacs.storage.vitals import Pulse, Vitals
 from webmacs.telemetry.socket import telemetry_socket
 
-ROUTES: Final = [*auth.routes, *events.routes, *experiments.routes, *datapoints.routes, *sources.routes, *gaps.routes, *health.routes]
+ROUTES: Final = [
+    *audit.routes,
+    *auth.routes,
+    *events.routes,
+    *experiments.routes,
+    *datapoints.routes,
+    *sources.routes,
+    *gaps.routes,
+    *health.routes,
+    *metrics.routes,
+]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]
 

@@ -141,6 +141,9 @@ class OpenSockets:
         self._none = asyncio.Event()
         self._none.set()
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     async def serve(self, socket: SupervisedSocket) -> None:
         """Raises a 429 before the upgrade is accepted when the caller or the address has too many."""
         most = SOURCE_SOCKETS_MAX if socket.identity.kind == "source" else self._settings.user_sockets_max
