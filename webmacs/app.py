@@ -18,6 +18,7 @@ from webmacs.http import access, guard, openapi, static
 from webmacs.http.audit import Refusals
 from webmacs.http.compression import Compression
 from webmacs.http.envelope import Envelope
+from webmacs.http.known import Known
 from webmacs.http.limits import AddressLimits, Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import bug, problem_of, render
@@ -60,10 +61,12 @@ def create_app(settings: Settings) -> Starlette:
         pool = await database.open_pool(dsn, settings.database_pool_size)
         passwords, vitals = Passwords(accounts.password_key(signing_key)), Vitals()
         refusals = Refusals()
+        session_key = guard.session_key(signing_key)
         app.state.parts = Parts(
             settings,
             pool,
-            guard.session_key(signing_key),
+            session_key,
+            Known(pool, session_key),
             keys.derive(signing_key, "sealing"),
             refusals,
             Limits(settings),

@@ -30,7 +30,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
-from starlette.routing import Route as Path
 from starlette.websockets import WebSocket
 from typing_extensions import TypeVar
 
@@ -38,8 +37,10 @@ from webmacs import clock, logs
 from webmacs.http import access, audit, cors, guard, idempotency
 from webmacs.http.audit import Actor, Entry, Refusals
 from webmacs.http.guard import Identity
+from webmacs.http.known import Known
 from webmacs.http.limits import Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
+from webmacs.http.paths import Paths
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
 from webmacs.settings import Settings
 from webmacs.storage.changes import What, announce
@@ -53,6 +54,8 @@ BODY_BYTES_PER_S_MIN: Final = 1_000
 """After the grace a body must keep this pace; the web server itself would wait for ever."""
 HANDLER_S_MAX: Final = 10.0
 """An answer or a 503 within this time."""
+WITHDRAWING: Final = frozenset({"auth", "sessions", "sso", "sources", "tokens", "users"})
+"""Tags of routes whose writes may withdraw a credential."""
 DRY_RUN: Final = "dry_run"
 DRY_RUN_HEADER: Final = "X-WebMACS-Dry-Run"
 REFUSED: Final = frozenset({401, 403, 429})
@@ -71,6 +74,7 @@ class Parts:
     settings: Settings
     pool: Pool
     session_key: bytes
+    known: Known
     sealing_key: bytes
     """For what the database keeps and must not know: see keys.seal."""
     refusals: Refusals
@@ -275,19 +279,12 @@ def socket(path: str) -> Callable[[Socket], SocketRoute]:
 
 
 def compose(routes: Iterable[Route], sockets: Iterable[SocketRoute]) -> list[BaseRoute]:
-    """Starlette's routes: one per path, so that a wrong method is told which there are."""
+    """Starlette's routes. A path is one place with its methods, so that a wrong one is told which there are."""
     by_path: dict[str, dict[str, _Endpoint]] = {}
     for one in routes:
         by_path.setdefault(one.path, {})[one.method] = _Endpoint(one)
-    composed: list[BaseRoute] = [
-        Path(_typed(path), _Dispatcher(endpoints), methods=None, include_in_schema=False) for path, endpoints in by_path.items()
-    ]
-    composed += [WebSocketRoute(one.path, _judged(one)) for one in sockets]
-    return composed
-
-
-def _typed(path: str) -> str:
-    return path.replace("_id}", "_id:uuid}")
+    dispatchers = {path: _Dispatcher(endpoints) for path, endpoints in by_path.items()}
+    return [Paths(dispatchers), *(WebSocketRoute(one.path, _judged(one)) for one in sockets)]
 
 
 def etag(version: int) -> str:
@@ -305,7 +302,7 @@ def actor_of(caller: Identity | None, connection: HTTPConnection, settings: Sett
 
 
 class _Dispatcher:
-    """The methods of one path. A class, because Starlette hands a class instance every method and a function only those listed."""
+    """The methods of one path."""
 
     def __init__(self, endpoints: Mapping[str, "_Endpoint"]) -> None:
         self._endpoints = endpoints
@@ -330,6 +327,7 @@ class _Endpoint:
     def __init__(self, route: Route) -> None:
         self._route = route
         self._access = route.access
+        self._withdraws = route.method not in guard.SAFE_METHODS and route.tag in WITHDRAWING
         self._decoder = None if route.body in (None, bytes, Upload) else msgspec.json.Decoder(route.body)
         self._query = _QueryReader(route.query or _NoQuery)
 
@@ -341,10 +339,14 @@ class _Endpoint:
                 guard.check_origin(request, parts.settings)
             if not self._access.public:
                 async with asyncio.timeout(HANDLER_S_MAX):
-                    caller = await guard.identify(parts.pool, parts.session_key, request)
+                    caller = await parts.known.identify(request)
                 caller = guard.admit(caller, self._access)
                 parts.limits.admit_caller(caller, readings=self._route.readings)
-            return await self._serve(request, caller)
+            try:
+                return await self._serve(request, caller)
+            finally:
+                if self._withdraws:  # also when it failed: the answer to a commit may be lost
+                    parts.known.forget()
         except Problem as problem:
             if problem.status in REFUSED:
                 what = f"{request.method} {self._route.path}: {problem.detail}"
