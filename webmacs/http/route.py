@@ -43,7 +43,7 @@ from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.paths import Paths
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
 from webmacs.settings import Settings
-from webmacs.storage.changes import What, announce
+from webmacs.storage.changes import CHANNEL, What
 from webmacs.storage.pool import Connection, Pool
 from webmacs.storage.vitals import Pulse, Vitals
 
@@ -420,17 +420,29 @@ class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def _account(conn: Connection, call: Call[Any, Any]) -> None:
-    """What a change leaves behind besides itself."""
-    if call.entries:
-        await audit.write(conn, call.actor, call.request_id, call.entries)
-    if call.versions:
-        now, name = clock.to_datetime(clock.now_us()), call.actor.name
-        await conn.executemany(
-            "INSERT INTO versions (kind, object_public_id, version, at, actor_name, content) VALUES ($1, $2, $3, $4, $5, $6)",
-            [(kind, public_id, version, now, name, content) for kind, public_id, version, content in call.versions],
+    """What a change leaves behind besides itself: its audit rows, its versions, and word of it; one round trip for all."""
+    if not (call.entries or call.versions or call.announced):
+        return
+    actor = call.actor
+    versions = [{"kind": kind, "id": public_id, "version": n, "content": content} for kind, public_id, n, content in call.versions]
+    await conn.fetch(
+        """
+        WITH audited AS (
+            INSERT INTO audit_log (at, action, kind, object_public_id, object_name, actor_kind, actor_public_id, actor_name, address,
+                                   request_id, before, after, detail)
+            SELECT $1, e.action, e.kind, e.object_public_id, e.object_name, $2, $3, $4, $5, $6, e.before, e.after, e.detail
+              FROM jsonb_to_recordset($7)
+                AS e (action text, kind text, object_public_id uuid, object_name text, before jsonb, after jsonb, detail text)
+        ), kept AS (
+            INSERT INTO versions (kind, object_public_id, version, at, actor_name, content)
+            SELECT v.kind, v.id, v.version, $1, $4, v.content
+              FROM jsonb_to_recordset($8) AS v (kind text, id uuid, version int4, content jsonb)
         )
-    for what in call.announced:
-        await announce(conn, what)
+        SELECT pg_notify($9, what) FROM jsonb_array_elements_text($10) AS what
+        """,
+        clock.to_datetime(clock.now_us()), actor.kind, actor.public_id, actor.name, actor.address, call.request_id,
+        call.entries, versions, CHANNEL, list(call.announced),
+    )  # fmt: skip
 
 
 @asynccontextmanager
