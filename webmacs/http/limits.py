@@ -101,7 +101,7 @@ class Limits:
 
     def admit_caller(self, caller: Identity, *, readings: bool) -> None:
         """Counts one request. Raises a 429."""
-        key = (caller.kind, caller.id, caller.jti)
+        key = _credential(caller)
         if readings:
             self._bytes.check(key)
             self._readings.spend(key)
@@ -110,7 +110,12 @@ class Limits:
 
     def charge_readings(self, caller: Identity, size: int) -> None:
         """Counts the bytes of a body with readings, when it has come."""
-        self._bytes.charge((caller.kind, caller.id, caller.jti), size)
+        self._bytes.charge(_credential(caller), size)
+
+
+def _credential(caller: Identity) -> Hashable:
+    """The session, token or source: two sessions of one person do not share a budget."""
+    return caller.kind, caller.id, caller.jti or caller.credential_hash
 
 
 def network_of(address: str) -> str:
