@@ -3,6 +3,7 @@
 Pure ASGI and outermost, so that refusals, errors and files pass here too.
 """
 
+import asyncio
 import re
 import secrets
 from collections.abc import Iterable
@@ -31,6 +32,8 @@ SECURITY_HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+SEND_S_MAX: Final = 30.0
+"""For each piece of an answer in pieces: who reads more slowly than that is cut off, and gives back what the answer holds."""
 HSTS: Final = "max-age=31536000"
 NOT_STORED: Final = ("/api/", "/health", "/openapi.json")
 
@@ -58,6 +61,14 @@ class Envelope:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
                 message["headers"] = self._complete(scope, message["headers"], request_id)
+            elif message.get("more_body"):
+                try:
+                    async with asyncio.timeout(SEND_S_MAX):
+                        await send(message)
+                except TimeoutError:
+                    log.info("client_stuck", path=scope["path"])
+                    raise ClientDisconnect from None
+                return
             elif message["type"] == "websocket.accept":
                 status = 101
             elif message["type"] == "websocket.close" and status is None:

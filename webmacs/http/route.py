@@ -18,7 +18,7 @@ import json
 import tempfile
 import types
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path as File
@@ -28,7 +28,7 @@ from uuid import UUID
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 from typing_extensions import TypeVar
@@ -318,7 +318,11 @@ class _Dispatcher:
             response = permitted
         else:
             raise HTTPException(405, headers={"Allow": self._allowed})
-        await response(scope, receive, send)
+        try:
+            await response(scope, receive, send)
+        finally:
+            if isinstance(response, StreamingResponse) and isinstance(response.body_iterator, AsyncGenerator):
+                await response.body_iterator.aclose()  # however it ended: what the answer holds is given back now
 
 
 class _Endpoint:
@@ -334,6 +338,7 @@ class _Endpoint:
     async def answer(self, request: Request) -> Response:
         parts: Parts = request.app.state.parts
         caller: Identity | None = None
+        begun = clock.monotonic()
         try:
             if request.method not in guard.SAFE_METHODS:
                 guard.check_origin(request, parts.settings)
@@ -343,7 +348,7 @@ class _Endpoint:
                 caller = guard.admit(caller, self._access)
                 parts.limits.admit_caller(caller, readings=self._route.readings)
             try:
-                return await self._serve(request, caller)
+                return await self._serve(request, caller, HANDLER_S_MAX - (clock.monotonic() - begun))
             finally:
                 if self._withdraws:  # also when it failed: the answer to a commit may be lost
                     parts.known.forget()
@@ -353,13 +358,14 @@ class _Endpoint:
                 parts.refusals.note(actor_of(caller, request, parts.settings), logs.request_id.get(), "refused", "request", what)
             raise
 
-    async def _serve(self, request: Request, caller: Identity | None) -> Response:
+    async def _serve(self, request: Request, caller: Identity | None, patience_s: float) -> Response:
+        """`patience_s`: for the handler; a slow body has limits of its own."""
         route = self._route
         changes = route.changes is not None
         asked, dry_run = self._query.read(request, with_dry_run=changes)
         async with _body_of(request, route, self._decoder, caller) as (body, digest):
             call: Call[Any, Any] = Call(request, caller, body, asked if route.query else None, route.status, route.changes, dry_run)
-            async with asyncio.timeout(HANDLER_S_MAX):
+            async with asyncio.timeout(patience_s):
                 response = await (self._change(call, digest) if changes else self._answer(call))
         tag = response.headers.get("etag")
         if request.method == "GET" and tag in _tags(request.headers.get("if-none-match", "")):
