@@ -14,7 +14,7 @@ from starlette.routing import Route as Page
 from webmacs import accounts, keys, live
 from webmacs.api import audit, auth, datapoints, events, experiments, gaps, health, metrics, sources
 from webmacs.fanout.stream import datapoints_stream
-from webmacs.http import access, guard, openapi, static
+from webmacs.http import access, guard, openapi, problem_pages, static
 from webmacs.http.audit import Refusals
 from webmacs.http.compression import Compression
 from webmacs.http.envelope import Envelope
@@ -40,13 +40,13 @@ ROUTES: Final = [
     *metrics.routes,
 ]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
-PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]
+PAGES: Final = [("GET", "/openapi.json"), *problem_pages.ROUTES, *static.ROUTES]
 
 
 def create_app(settings: Settings) -> Starlette:
     """The whole backend. Raises access.AccessError when the access table and the routes differ."""
     access.check([*((one.method, one.path) for one in ROUTES), *(("WS", one.path) for one in SOCKETS), *PAGES])
-    document = openapi.encode(ROUTES)
+    document = openapi.encode(ROUTES, SOCKETS)
 
     async def refuse(request: Request, error: Exception) -> Response:
         return render(problem_of(error) or bug())
@@ -83,7 +83,7 @@ def create_app(settings: Settings) -> Starlette:
             await pool.close()
 
     return Starlette(
-        routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *static.routes()],
+        routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *problem_pages.routes(), *static.routes()],
         middleware=[
             Middleware(Envelope, settings=settings),
             Middleware(AddressLimits, readings={(one.method, one.path) for one in ROUTES if one.readings}),

@@ -68,6 +68,8 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("GET", "/health/live"): PUBLIC,
     ("GET", "/metrics"): VIEWER,
     ("GET", "/openapi.json"): PUBLIC,
+    ("GET", "/problems"): PUBLIC,
+    ("GET", "/problems/{file}"): PUBLIC,
     ("GET", "/docs"): PUBLIC,
     ("GET", "/docs/{file}"): PUBLIC,
     ("GET", "/{file}"): PUBLIC,
