@@ -24,7 +24,9 @@ WHEEL: Final = "application/zip"
 
 
 class UploadQuery(Shape, frozen=True):
-    file_name: Annotated[str, Meta(max_length=255, description="As the build tool called it.", examples=["webmacs_plugin_chiller-1.2.0-py3-none-any.whl"])]
+    file_name: Annotated[
+        str, Meta(max_length=255, description="As the build tool called it.", examples=["webmacs_plugin_chiller-1.2.0-py3-none-any.whl"])
+    ]
 
 
 class PackagesQuery(PageQuery, frozen=True):
