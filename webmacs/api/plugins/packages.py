@@ -67,7 +67,7 @@ async def list_plugin_packages(call: Call[None, PackagesQuery]) -> Page[PluginPa
     "POST",
     "/api/v1/plugins/packages",
     status=201,
-    problems=(409, 422),
+    problems=(409, "wheel-refused"),
     changes="plugin package",
     accepts=WHEEL,
     body_bytes_max=PACKAGE_BYTES_MAX,
