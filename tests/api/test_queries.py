@@ -19,6 +19,14 @@ ROWS = {
     "/api/v1/audit": "INSERT INTO audit_log (at, action, kind, actor_kind) SELECT now(), 'read', 'row', 'system' FROM {n}",
     "/api/v1/events": f"INSERT INTO events (public_id, name, type, unit) {EACH}, 'sensor', 'bar' FROM {{n}}",
     "/api/v1/experiments": f"INSERT INTO experiments (public_id, name, started_on, stopped_on) {EACH}, now(), now() + '1 s' FROM {{n}}",
+    "/api/v1/plugins": (
+        "INSERT INTO plugin_instances (public_id, name, source_id, plugin_id, created_on, changed_on)"
+        f" {EACH}, (SELECT min(id) FROM sources), 'x', now(), now() FROM {{n}}"
+    ),
+    "/api/v1/plugins/packages": (
+        "INSERT INTO plugin_packages (public_id, name, version, summary, plugin_ids, file_name, size, sha256, created_on)"
+        f" {EACH}, '1', '', ARRAY['x'], 'x.whl', 1, 'sha ' || n, now() FROM {{n}}"
+    ),
     "/api/v1/sources": f"INSERT INTO sources (public_id, name, credential_hash) {EACH}, sha256(n::text::bytea) FROM {{n}}",
 }
 """By the path of a list: SQL that makes its rows. {n} stands for a series of numbers."""
