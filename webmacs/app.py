@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import auth, datapoints, events, experiments, gaps, health, sources
+from webmacs.api import auth, datapoints, events, experiments, gaps, health, sessions, sources, tokens, users
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
 from webmacs.http.audit import Refusals
@@ -25,7 +25,18 @@ from webmacs.storage import pool as database
 from webmacs.storage.vitals import Pulse, Vitals
 from webmacs.telemetry.socket import telemetry_socket
 
-ROUTES: Final = [*auth.routes, *events.routes, *experiments.routes, *datapoints.routes, *sources.routes, *gaps.routes, *health.routes]
+ROUTES: Final = [
+    *auth.routes,
+    *sessions.routes,
+    *tokens.routes,
+    *users.routes,
+    *events.routes,
+    *experiments.routes,
+    *datapoints.routes,
+    *sources.routes,
+    *gaps.routes,
+    *health.routes,
+]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]
 
@@ -43,16 +54,16 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        signing_key = keys.load_or_make_signing_key(settings.data_dir)
+        installation_key = keys.load_or_make_installation_key(settings.data_dir)
         dsn = settings.database_url or ""
         pool = await database.open_pool(dsn, settings.database_pool_size)
-        passwords, vitals = Passwords(accounts.password_key(signing_key)), Vitals()
+        passwords, vitals = Passwords(accounts.password_key(installation_key)), Vitals()
         refusals = Refusals()
         app.state.parts = Parts(
             settings,
             pool,
-            guard.session_key(signing_key),
-            keys.derive(signing_key, "sealing"),
+            guard.SessionKeys(settings.data_dir),
+            keys.derive(installation_key, "sealing"),
             refusals,
             passwords,
             LoginThrottle(),

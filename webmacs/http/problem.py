@@ -53,6 +53,8 @@ class Problem(Exception):
         self.detail = detail
         self.errors = list(errors)
         self.headers = dict(headers or {})
+        self.noted = False
+        """Whether the audit log has been told of this refusal in words of its own."""
 
 
 class NotFound(Problem):

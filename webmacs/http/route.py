@@ -27,7 +27,7 @@ from uuid import UUID
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.routing import Route as Path
@@ -37,7 +37,7 @@ from typing_extensions import TypeVar
 from webmacs import clock, logs
 from webmacs.http import access, audit, guard, idempotency
 from webmacs.http.audit import Actor, Entry, Refusals
-from webmacs.http.guard import Identity
+from webmacs.http.guard import Identity, SessionKeys
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
 from webmacs.settings import Settings
@@ -69,7 +69,7 @@ class Parts:
 
     settings: Settings
     pool: Pool
-    session_key: bytes
+    session_keys: SessionKeys
     sealing_key: bytes
     """For what the database keeps and must not know: see keys.seal."""
     refusals: Refusals
@@ -130,7 +130,12 @@ class Call(Generic[B, Q]):
     @property
     def actor(self) -> Actor:
         """Who asks, as the audit log says it."""
-        return actor_of(self.caller, self.request)
+        return actor_of(self.caller, self.address)
+
+    @property
+    def address(self) -> str:
+        """Where the request comes from."""
+        return guard.client_address(self.request, self.settings)
 
     @property
     def identity(self) -> Identity:
@@ -289,8 +294,7 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def actor_of(caller: Identity | None, connection: HTTPConnection) -> Actor:
-    address = None if connection.client is None else connection.client.host
+def actor_of(caller: Identity | None, address: str) -> Actor:
     return Actor("nobody", None, None, address) if caller is None else Actor(caller.kind, caller.public_id, caller.name, address)
 
 
@@ -317,24 +321,26 @@ class _Endpoint:
     def __init__(self, route: Route) -> None:
         self._route = route
         self._access = route.access
+        self._scope = access.scope_of(route.method, route.path)
         self._decoder = None if route.body in (None, bytes, Upload) else msgspec.json.Decoder(route.body)
         self._query = _QueryReader(route.query or _NoQuery)
 
     async def answer(self, request: Request) -> Response:
         parts: Parts = request.app.state.parts
         caller: Identity | None = None
+        address = guard.client_address(request, parts.settings)
         try:
             if request.method not in guard.SAFE_METHODS:
                 guard.check_origin(request, parts.settings)
             if not self._access.public:
                 async with asyncio.timeout(HANDLER_S_MAX):
-                    caller = await guard.identify(parts.pool, parts.session_key, request)
-                caller = guard.admit(caller, self._access)
+                    caller = await guard.identify(parts.pool, parts.session_keys, request, address)
+                caller = guard.admit(caller, self._access, self._scope)
             return await self._serve(request, caller)
         except Problem as problem:
-            if problem.status in REFUSED:
+            if problem.status in REFUSED and not problem.noted:
                 what = f"{request.method} {self._route.path}: {problem.detail}"
-                parts.refusals.note(actor_of(caller, request), logs.request_id.get(), "refused", "request", what)
+                parts.refusals.note(actor_of(caller, address), logs.request_id.get(), "refused", "request", what)
             raise
 
     async def _serve(self, request: Request, caller: Identity | None) -> Response:
@@ -450,18 +456,28 @@ async def _save_body(request: Request, file: File, bytes_max: int) -> Upload:
 
 
 def _judged(one: SocketRoute) -> Callable[[WebSocket], Awaitable[None]]:
-    row = access.TABLE["WS", one.path]
+    row, scope = access.TABLE["WS", one.path], access.scope_of("WS", one.path)
+
+    async def admit(websocket: WebSocket, parts: Parts) -> Identity:
+        address = guard.client_address(websocket, parts.settings)
+        identity: Identity | None = None
+        try:
+            guard.check_origin(websocket, parts.settings)
+            ticket = websocket.query_params.get("ticket")
+            async with asyncio.timeout(HANDLER_S_MAX):
+                if ticket is None:
+                    identity = await guard.identify(parts.pool, parts.session_keys, websocket, address)
+                else:
+                    identity = await guard.redeem_ticket(parts.pool, ticket, one.path, address)
+            return guard.admit(identity, row, scope)
+        except Problem as problem:
+            if problem.status in REFUSED:
+                what = f"WS {one.path}: {problem.detail}"
+                parts.refusals.note(actor_of(identity, address), logs.request_id.get(), "refused", "request", what)
+            raise
 
     async def endpoint(websocket: WebSocket) -> None:
-        parts: Parts = websocket.app.state.parts
-        guard.check_origin(websocket, parts.settings)
-        ticket = websocket.query_params.get("ticket")
-        async with asyncio.timeout(HANDLER_S_MAX):
-            if ticket is None:
-                identity = await guard.identify(parts.pool, parts.session_key, websocket)
-            else:
-                identity = await guard.redeem_ticket(parts.pool, ticket, one.path)
-        await one.handler(websocket, guard.admit(identity, row))
+        await one.handler(websocket, await admit(websocket, websocket.app.state.parts))
 
     return endpoint
 

@@ -6,7 +6,13 @@ from webmacs.storage.pool import Connection
 
 CHANNEL: Final = "webmacs_config"
 
-What = Literal["events", "experiments", "rules", "sources"]
+What = Literal[
+    "access",
+    "events",
+    "experiments",
+    "rules",
+    "sources",
+]
 
 
 async def announce(conn: Connection, what: What) -> None:

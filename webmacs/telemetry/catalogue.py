@@ -26,6 +26,8 @@ log = logs.get(__name__)
 RETRY_S: Final = 1.0
 GATHER_S: Final = 0.05
 """Changes that follow each other this closely are loaded together."""
+FOREIGN: Final = frozenset({"access"})
+"""Announced changes that are of nothing here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,8 @@ class Catalogue:
                     seen = {what}
                     while not changes.empty() and (more := changes.get_nowait()) is not None:
                         seen.add(more)
+                    if not (seen := seen - FOREIGN):
+                        continue
                     await self.load()
                     for name in sorted(seen):
                         self._changed(name)
