@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import bcrypt
 
-from webmacs import keys
+from webmacs import guessable, keys
 from webmacs.storage.changes import announce
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection
@@ -51,9 +51,11 @@ def verify_password(key: bytes, password: str, password_hash: str) -> bool:
 
 
 def check_password(password: str, *own: str) -> None:
-    """Raises AccountError unless it has 12 to 256 characters. `own`: words that are the user's, as the e-mail."""
+    """Raises AccountError unless it has 12 to 256 characters and is not guessed first. `own`: words of the user's, as the e-mail."""
     if not PASSWORD_CHARACTERS_MIN <= len(password) <= PASSWORD_CHARACTERS_MAX:
         raise AccountError(f"A password has {PASSWORD_CHARACTERS_MIN} to {PASSWORD_CHARACTERS_MAX} characters.")
+    if (reason := guessable.reason(password, *own)) is not None:
+        raise AccountError(reason)
 
 
 def new_password() -> str:
