@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import auth, datapoints, events, experiments, gaps, health, sessions, sources, tokens, users
+from webmacs.api import auth, datapoints, events, experiments, gaps, health, metrics, sessions, sources, tokens, users
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
 from webmacs.http.audit import Refusals
@@ -36,6 +36,7 @@ ROUTES: Final = [
     *sources.routes,
     *gaps.routes,
     *health.routes,
+    *metrics.routes,
 ]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]

@@ -87,6 +87,10 @@ class Hub:
         self._busy = asyncio.Event()
         self._changed = asyncio.Event()
 
+    def __len__(self) -> int:
+        """How many watch."""
+        return len(self._clients)
+
     def join(self, client: Client) -> None:
         self._clients.add(client)
         if self._standing is not None:

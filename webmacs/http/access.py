@@ -94,6 +94,7 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("WS", "/ws/datapoints/stream"): KIOSK_READS,
     ("GET", "/health"): PUBLIC,
     ("GET", "/health/live"): PUBLIC,
+    ("GET", "/metrics"): VIEWER,
     ("GET", "/openapi.json"): PUBLIC,
     ("GET", "/docs"): PUBLIC,
     ("GET", "/docs/{file}"): PUBLIC,

@@ -1,15 +1,24 @@
-"""Pages of small tables: which page, how it is sorted and searched, and how many there are in all, in one round trip."""
+"""Pages of lists, each in one round trip. Of small tables: which page, how it is sorted and searched, and how many there are in all.
+Of tables that grow for ever: the newest first, and on from there by a cursor, so that page 10,000 costs what page 1 costs."""
 
-from typing import Annotated, Any, Generic, TypeVar
+import base64
+import binascii
+import struct
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import asyncpg
 import msgspec
 from msgspec import Meta
 
+from webmacs import clock
+from webmacs.http.problem import Unprocessable
 from webmacs.http.shape import Shape
-from webmacs.storage.pool import Pool
+from webmacs.storage.pool import Connection, Pool
 
 T = TypeVar("T")
+
+CURSOR: Final = struct.Struct(">qq")
+"""Time in µs since 1970 UTC (0 in lists without one) and id of a page's last row."""
 
 
 class PageQuery(Shape, frozen=True):
@@ -24,6 +33,18 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
     page: int
     page_size: int
     total: int
+    data: list[T]
+
+
+class CursorQuery(Shape, frozen=True):
+    """Base of the query of a list that is read by cursor."""
+
+    limit: Annotated[int, Meta(ge=1, le=1_000, description="How many at most.")] = 100
+    cursor: Annotated[str | None, Meta(description="`next` of the page before; the other parameters stay as they were.")] = None
+
+
+class CursorPage(msgspec.Struct, Generic[T], frozen=True):
+    next: Annotated[str | None, Meta(description="Give it as `cursor` to read on; null: this was the last page.")]
     data: list[T]
 
 
@@ -45,3 +66,35 @@ async def fetch_page(pool: Pool, matching: str, arguments: list[Any], query: Pag
         *arguments, query.page_size, (query.page - 1) * query.page_size,
     )  # fmt: skip
     return rows[0]["total"], [row for row in rows if row["id"] is not None]
+
+
+async def fetch_after(
+    database: Pool | Connection, matching: str, arguments: list[Any], query: CursorQuery, time: str | None = None
+) -> tuple[str | None, list[asyncpg.Record]]:
+    """(cursor of the page that follows or None, the rows), the newest first. Raises Unprocessable for a cursor that is none.
+
+    `matching` is a SELECT of ours with the arguments $1..$n and a column `id`; with `time`, the name of a column that is never null, rows
+    are in the order of (time, id), else of id. An index on exactly that (after what the SELECT holds equal) makes each page cost the same.
+    """
+    keys = ["id"] if time is None else [time, "id"]
+    after = [] if query.cursor is None else list(_read_cursor(query.cursor))[-len(keys) :]
+    places = [f"${len(arguments) + 1 + i}" for i in range(len(after) + 1)]
+    beyond = f"WHERE ({', '.join(keys)}) < ({', '.join(places[:-1])})" if after else ""
+    rows = await database.fetch(
+        f"SELECT * FROM ({matching}) matching {beyond} ORDER BY {' DESC, '.join(keys)} DESC LIMIT {places[-1]}",  # noqa: S608 - ours
+        *arguments, *after, query.limit + 1,
+    )  # fmt: skip
+    if len(rows) <= query.limit:
+        return None, rows
+    last = rows[query.limit - 1]
+    moment = 0 if time is None else clock.from_datetime(last[time])
+    return base64.urlsafe_b64encode(CURSOR.pack(moment, last["id"])).decode().rstrip("="), rows[: query.limit]
+
+
+def _read_cursor(text: str) -> tuple[Any, int]:
+    """(time, id)."""
+    try:
+        moment, row_id = CURSOR.unpack(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+        return clock.to_datetime(moment), row_id
+    except (binascii.Error, ValueError, struct.error, OverflowError):
+        raise Unprocessable.at("query", "cursor", msg="It is none that this list gave; leave it away to begin at the newest.") from None

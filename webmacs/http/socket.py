@@ -134,6 +134,9 @@ class OpenSockets:
         self._none = asyncio.Event()
         self._none.set()
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     async def serve(self, socket: SupervisedSocket) -> None:
         """Raises a 429 before the upgrade is accepted when the caller has too many."""
         most = SOURCE_SOCKETS_MAX if socket.identity.kind == "source" else USER_SOCKETS_MAX

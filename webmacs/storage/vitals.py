@@ -1,6 +1,8 @@
 """How storing goes, in a few numbers: the flush loop writes them, /health and the browsers' status line read them."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -31,12 +33,17 @@ class Vitals:
     """Readings committed per second, over the last second."""
     lag_ms: float = 0.0
     """From the newest reading's own time to its commit, in the last flush."""
-    refused: int = 0
-    """Frames refused since the start."""
+    refused_by: Counter[str] = field(default_factory=Counter)
+    """Frames refused since the start, by the code of the refusal."""
     since: datetime = field(default_factory=_now)
     """When `storing` last changed, or the start."""
     readings: int = 0
     """Readings committed since the start."""
+    runs: int = 0
+    """Rows that they were written as."""
+    flushes: int = 0
+    flush_s: float = 0.0
+    """What all flushes took, in s."""
     flushing_since: float | None = None
     """On the monotonic clock, while a flush is under way."""
     _counted: int = 0
@@ -50,10 +57,17 @@ class Vitals:
         """Whether whoever can wait should leave the database to the flush."""
         return not self.storing or (self.flushing_since is not None and clock.monotonic() - self.flushing_since > SLOW_S)
 
-    def stored(self, readings: int, refused: int, lag_ms: float | None) -> None:
+    @property
+    def refused(self) -> int:
+        return self.refused_by.total()
+
+    def stored(self, readings: int, runs: int, refused: Iterable[str], lag_ms: float | None, took_s: float) -> None:
         """A flush was committed."""
         self.readings += readings
-        self.refused += refused
+        self.runs += runs
+        self.refused_by.update(refused)
+        self.flushes += 1
+        self.flush_s += took_s
         if lag_ms is not None:
             self.lag_ms = max(0.0, lag_ms)
 

@@ -174,8 +174,10 @@ class Flusher:
         newest_us = max((segment.newest_us for segment in drained.segments if segment.newest_us is not None), default=None)
         self._vitals.stored(
             sum(segment.readings for index, segment in enumerate(drained.segments) if index not in void),
-            sum(len(segment.refusals) for segment in drained.segments),
+            drained.runs,
+            (refusal[1] for segment in drained.segments for refusal in segment.refusals),
             None if newest_us is None else (now_us - newest_us) / 1000,
+            ended - started,
         )
         log.debug("flush_committed", runs=drained.runs, readings=drained.readings, ms=round((ended - started) * 1000, 2))
 

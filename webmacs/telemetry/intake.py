@@ -176,7 +176,7 @@ class Intake:
 
     def count_refusal(self) -> None:
         """A message that holds no number of its own was refused: only counted."""
-        self._vitals.refused += 1
+        self._vitals.refused_by["unnumbered"] += 1
 
     @property
     def crowded(self) -> bool:

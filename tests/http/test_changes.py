@@ -1,0 +1,173 @@
+"""What every change has in common: judged on trial, done once, not over another's change, and told of in the audit log."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from parts.rest import Rest
+
+EVENT: dict[str, Any] = {"name": "Boiler", "type": "sensor", "unit": "°C"}
+EVENTS = "/api/v1/events"
+
+
+@pytest.fixture(autouse=True)
+async def empty(rest: Rest) -> AsyncIterator[None]:
+    yield
+    async with rest.connection() as conn:
+        await conn.execute("DELETE FROM events; DELETE FROM sources WHERE name <> 'source'; DELETE FROM idempotency_keys")
+
+
+async def newest(rest: Rest, kind: str) -> asyncpg.Record:
+    """The audit log's newest row of a kind, once what is gathered has been written."""
+    await rest.app.state.parts.refusals.write(rest.app.state.parts.pool)
+    async with rest.connection() as conn:
+        return await conn.fetchrow(
+            "SELECT *, before::text AS old, after::text AS new FROM audit_log WHERE kind = $1 ORDER BY id DESC LIMIT 1", kind
+        )
+
+
+async def rows(rest: Rest, table: str) -> int:
+    async with rest.connection() as conn:
+        return int(await conn.fetchval(f"SELECT count(*) FROM {table}"))
+
+
+async def test_a_dry_run_is_answered_as_the_change_and_leaves_nothing(rest: Rest) -> None:
+    before = {table: await rows(rest, table) for table in ("events", "audit_log", "versions", "idempotency_keys")}
+    async with rest.client("operator") as client:
+        judged = await client.post(EVENTS, params={"dry_run": "true"}, json=EVENT, headers={"Idempotency-Key": "k"})
+        assert (judged.status_code, judged.headers["x-webmacs-dry-run"], judged.json()["name"]) == (201, "true", "Boiler")
+        assert (await client.post(EVENTS, params={"dry_run": "true"}, json=EVENT | {"type": "x"})).status_code == 422
+        assert (await client.post(EVENTS, params={"dry_run": "yes"}, json=EVENT)).status_code == 422
+        assert {table: await rows(rest, table) for table in before} == before
+        made = await client.post(EVENTS, params={"dry_run": "false"}, json=EVENT)
+        assert "x-webmacs-dry-run" not in made.headers
+        assert (await client.post(EVENTS, params={"dry_run": "true"}, json=EVENT)).status_code == 409
+
+
+async def test_a_route_that_changes_nothing_knows_no_dry_run_and_no_other_parameter(rest: Rest) -> None:
+    async with rest.client("viewer") as client:
+        refused = await client.get("/api/v1/auth/me", params={"dry_run": "true"})
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["loc"] == ["query", "dry_run"]
+
+
+async def test_under_one_key_a_request_is_done_once_and_answered_the_same(rest: Rest) -> None:
+    async with rest.client("operator") as client:
+        first = await client.post(EVENTS, json=EVENT, headers={"Idempotency-Key": "once"})
+        again = await client.post(EVENTS, json=EVENT, headers={"Idempotency-Key": "once"})
+        assert (again.status_code, again.content, again.headers["location"]) == (201, first.content, first.headers["location"])
+        assert ("idempotent-replayed" in first.headers, again.headers["idempotent-replayed"]) == (False, "true")
+        other = await client.post(EVENTS, json=EVENT | {"name": "Pump"}, headers={"Idempotency-Key": "once"})
+        assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-key-reused")
+    async with rest.client("admin") as client:  # keys are each caller's own
+        assert (await client.post(EVENTS, json=EVENT, headers={"Idempotency-Key": "once"})).status_code == 409
+    assert await rows(rest, "events") == 1
+
+
+async def test_of_two_requests_at_once_under_one_key_one_is_done(rest: Rest) -> None:
+    async with rest.client("operator") as client:
+        answers = await asyncio.gather(*(client.post(EVENTS, json=EVENT, headers={"Idempotency-Key": "at-once"}) for _ in range(6)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.content for answer in answers}) == 1
+    assert sum("idempotent-replayed" in answer.headers for answer in answers) == 5
+    assert await rows(rest, "events") == 1
+
+
+async def test_a_refused_request_leaves_its_key_free(rest: Rest) -> None:
+    async with rest.client("operator") as client:
+        await client.post(EVENTS, json=EVENT)
+        assert (await client.post(EVENTS, json=EVENT, headers={"Idempotency-Key": "free"})).status_code == 409
+        assert (await client.post(EVENTS, json=EVENT | {"name": "Pump"}, headers={"Idempotency-Key": "free"})).status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "x" * 201, "ä"])
+async def test_a_key_that_is_none_is_refused(rest: Rest, key: str) -> None:
+    async with rest.client("operator") as client:
+        refused = await client.post(EVENTS, json=EVENT, headers=[(b"Idempotency-Key", key.encode())])
+    assert refused.status_code == 422
+    assert await rows(rest, "events") == 0
+
+
+async def test_a_credential_in_a_kept_answer_cannot_be_read_in_the_database(rest: Rest) -> None:
+    async with rest.client("admin") as client:
+        made = await client.post("/api/v1/sources", json={"name": "hall"}, headers={"Idempotency-Key": "source"})
+        again = await client.post("/api/v1/sources", json={"name": "hall"}, headers={"Idempotency-Key": "source"})
+    credential = made.json()["credential"].encode()
+    assert again.json() == made.json()
+    async with rest.connection() as conn:
+        kept = await conn.fetchval("SELECT body FROM idempotency_keys")
+        assert credential not in kept
+        audited = await conn.fetchval("SELECT string_agg(a::text, ' ') FROM audit_log a")
+        assert made.json()["credential"] not in audited
+
+
+async def test_who_changes_what_somebody_else_has_changed_meanwhile_is_told(rest: Rest) -> None:
+    async with rest.client("operator") as client:
+        made = await client.post(EVENTS, json=EVENT)
+        address = made.headers["location"]
+        assert made.headers["etag"] == '"1"' == (await client.get(address)).headers["etag"]
+        changed = await client.put(address, json={"unit": "K"}, headers={"If-Match": '"1"'})
+        assert (changed.status_code, changed.headers["etag"]) == (200, '"2"')
+        late = await client.put(address, json={"unit": "F"}, headers={"If-Match": '"1"'})
+        assert (late.status_code, late.json()["type"]) == (412, "/problems/changed-meanwhile")
+        for fitting in ('"1", "2"', "*"):
+            assert (await client.put(address, json={"unit": "K"}, headers={"If-Match": fitting})).status_code == 200
+    async with rest.client("admin") as client:
+        assert (await client.delete(address, headers={"If-Match": '"1"'})).status_code == 412
+        tag = (await client.get(address)).headers["etag"]
+        assert (await client.delete(address, headers={"If-Match": tag})).status_code == 204
+
+
+async def test_what_has_not_changed_is_not_sent_again(rest: Rest) -> None:
+    async with rest.client("operator") as client:
+        address = (await client.post(EVENTS, json=EVENT)).headers["location"]
+        same = await client.get(address, headers={"If-None-Match": '"7", "1"'})
+        assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", '"1"')
+        assert (await client.get(address, headers={"If-None-Match": '"7"'})).status_code == 200
+
+
+async def test_every_change_tells_who_when_from_where_and_from_what_to_what(rest: Rest) -> None:
+    async with rest.client("operator", address="192.0.2.7") as client:
+        made = await client.post(EVENTS, json=EVENT, headers={"X-Request-ID": "abc"})
+        row = await newest(rest, "event")
+        assert (row["action"], row["object_name"], row["object_public_id"]) == ("create", "Boiler", UUID(made.json()["public_id"]))
+        assert (row["actor_kind"], row["actor_name"], row["address"], row["request_id"]) == ("user", "operator", "192.0.2.7", "abc")
+        assert (row["old"], '"unit": "°C"' in row["new"]) == (None, True)
+        await client.put(made.headers["location"], json={"unit": "K", "name": "Boiler"})
+        row = await newest(rest, "event")
+        assert (row["action"], row["old"], row["new"]) == ("update", '{"unit": "°C"}', '{"unit": "K"}')
+    async with rest.client("admin") as client:
+        await client.delete(made.headers["location"])
+    row = await newest(rest, "event")
+    assert (row["action"], row["actor_name"], row["new"]) == ("delete", "admin", None)
+    async with rest.connection() as conn:
+        made_id = UUID(made.json()["public_id"])
+        kept = await conn.fetch(
+            "SELECT version, content IS NULL AS gone FROM versions WHERE object_public_id = $1 ORDER BY version", made_id
+        )
+    assert [tuple(one) for one in kept] == [(1, False), (2, False), (3, True)]
+
+
+async def test_refusals_are_told_of_and_the_same_ones_are_counted(rest: Rest) -> None:
+    async with rest.client("viewer", address="192.0.2.8") as client:
+        for _ in range(3):
+            assert (await client.post(EVENTS, json=EVENT)).status_code == 403
+    row = await newest(rest, "request")
+    assert (row["action"], row["actor_name"], row["address"], row["n"]) == ("refused", "viewer", "192.0.2.8", 3)
+    assert row["detail"].startswith("POST /api/v1/events: ")
+    async with rest.client() as client:
+        await client.get(EVENTS)
+    row = await newest(rest, "request")
+    assert (row["actor_kind"], row["actor_name"], row["n"]) == ("nobody", None, 1)
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit_log SET actor_name = 'me'", "DELETE FROM audit_log", "TRUNCATE audit_log"])
+async def test_rows_of_the_audit_log_are_only_added(rest: Rest, statement: str) -> None:
+    async with rest.client("operator") as client:
+        await client.post(EVENTS, json=EVENT)
+    async with rest.connection() as conn:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await conn.execute(statement)
