@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
+from webmacs.http import kiosk
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
@@ -81,8 +82,12 @@ SELECT: Final = """
 async def list_events(call: Call[None, EventsQuery]) -> Page[Event]:
     """List events. `search` looks into names, ignoring the case of a to z."""
     query = call.query
-    matching = SELECT + " WHERE strpos(lower(e.name), lower($1)) > 0 AND ($2::text IS NULL OR e.type = $2)"
-    total, rows = await fetch_page(call.pool, matching, [query.search, query.type], query, query.sort)
+    matching = (
+        SELECT + " WHERE strpos(lower(e.name), lower($1)) > 0 AND ($2::text IS NULL OR e.type = $2)"
+        " AND ($3::int4[] IS NULL OR e.id = ANY($3))"
+    )
+    shown = await kiosk.events_of(call.pool, call.identity)
+    total, rows = await fetch_page(call.pool, matching, [query.search, query.type, shown], query, query.sort)
     return Page(query.page, query.page_size, total, [_event(row) for row in rows])
 
 

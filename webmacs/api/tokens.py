@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from webmacs import accounts, clock
-from webmacs.http import access
+from webmacs.http import access, kiosk
 from webmacs.http.access import ROLES
 from webmacs.http.guard import Identity
 from webmacs.http.page import Page, PageQuery, fetch_page
@@ -94,6 +94,8 @@ async def create_token(call: Call[TokenIn]) -> ApiTokenCreated:
     _check(new, scopes, role, call.identity)
     if new.expires_on is not None and not now < new.expires_on < now + KEPT_MAX:
         raise Unprocessable.at("body", "expires_on", msg="It lies in the future, within ten years.")
+    if new.dashboard_public_id is not None and not await kiosk.sees(call.conn, call.identity.id, new.dashboard_public_id):
+        raise Unprocessable.at("body", "dashboard_public_id", msg="There is no such dashboard, or you do not see it.")
     await call.conn.execute("SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE", call.identity.id)
     if await call.conn.fetchval("SELECT count(*) FROM api_tokens WHERE user_id = $1", call.identity.id) >= TOKENS_MAX:
         raise Conflict(f"A user has at most {TOKENS_MAX} API tokens; delete one that is not used any more.")

@@ -37,7 +37,9 @@ class Subscription:
 class Client:
     """One stream socket's queue. `next()` is awaited by its sender; `offer` and `notify` never block."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, kiosk: bool = False) -> None:
+        self.kiosk = kiosk
+        """It sees one dashboard, and is told of nothing else."""
         self._messages: deque[str] = deque()
         self._notices: deque[str] = deque(maxlen=NOTICES_MAX)
         self._some = asyncio.Event()
@@ -83,7 +85,8 @@ class Hub:
         self._groups: dict[Subscription, _Group] = {}
         self._subscriptions: dict[Client, Subscription] = {}
         self._clients: set[Client] = set()
-        self._standing: str | None = None
+        self._standing: tuple[str | None, str | None] = (None, None)
+        """As everybody is told it, and kiosks."""
         self._busy = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -93,8 +96,8 @@ class Hub:
 
     def join(self, client: Client) -> None:
         self._clients.add(client)
-        if self._standing is not None:
-            client.notify(self._standing)
+        if (told := self._standing[client.kiosk]) is not None:
+            client.notify(told)
 
     def leave(self, client: Client) -> None:
         self._clients.discard(client)
@@ -125,13 +128,15 @@ class Hub:
             if not self._groups:
                 self._busy.clear()
 
-    def broadcast(self, message: bytes, standing: bool = False) -> None:
-        """A status or configuration message to everybody. A standing one is also told to whoever comes later."""
-        text = message.decode()
+    def broadcast(self, message: bytes, standing: bool = False, *, kiosk: bytes | None = None) -> None:
+        """A status or configuration message to everybody; kiosks are told `kiosk`, or nothing. A standing one is also told to whoever
+        comes later."""
+        told = message.decode(), None if kiosk is None else kiosk.decode()
         if standing:
-            self._standing = text
+            self._standing = told
         for client in self._clients:
-            client.notify(text)
+            if (text := told[client.kiosk]) is not None:
+                client.notify(text)
 
     async def run(self) -> None:
         while True:
