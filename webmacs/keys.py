@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES: Final = 64
 NONCE_BYTES: Final = 12
+FORMER: Final = "signing.former.key"
 
 
 class KeyFileError(Exception):
@@ -33,6 +34,8 @@ def load_or_make_installation_key(data_dir: Path) -> bytes:
     folder = secrets_dir(data_dir)
     path, signing = folder / "installation.key", folder / "signing.key"
     if not path.exists():
+        if (folder / FORMER).exists():  # the signing key is another by now
+            raise KeyFileError(f"{path} is missing: restore it from a backup; without it no password and no sealed secret can be read.")
         write_secret(path, signing.read_bytes() if signing.exists() else secrets.token_bytes(KEY_BYTES), replace=False)
     return _read_key(path)
 
@@ -56,7 +59,7 @@ def signing_key_state(data_dir: Path) -> tuple[int, int] | None:
 
 def load_former_signing_key(data_dir: Path) -> tuple[bytes, int] | None:
     """The signing key before the last rotation, and when that was (µs UTC); None when there was none."""
-    path = secrets_dir(data_dir) / "signing.former.key"
+    path = secrets_dir(data_dir) / FORMER
     if not path.exists():
         return None
     content = path.read_bytes()
@@ -68,7 +71,7 @@ def load_former_signing_key(data_dir: Path) -> tuple[bytes, int] | None:
 def rotate_signing_key(data_dir: Path, now_us: int) -> None:
     """Makes a new signing key and keeps the former beside it. A kill between the two steps loses nothing."""
     folder = secrets_dir(data_dir)
-    write_secret(folder / "signing.former.key", load_or_make_signing_key(data_dir) + now_us.to_bytes(8, "big"))
+    write_secret(folder / FORMER, load_or_make_signing_key(data_dir) + now_us.to_bytes(8, "big"))
     write_secret(folder / "signing.key", secrets.token_bytes(KEY_BYTES))
 
 

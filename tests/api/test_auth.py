@@ -118,6 +118,47 @@ def test_an_address_has_a_hundred_failures_an_hour_and_a_pair_one_try_in_30_s(mo
     throttle.begin("a", "here")
 
 
+def test_a_hundred_failures_close_an_account_to_all_but_those_who_signed_in_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    throttle = passwords.LoginThrottle()
+    throttle.begin("a", "home")
+    throttle.succeeded("A", "home")
+    for number in range(100):
+        throttle.begin("a", f"bot {number}")
+    with pytest.raises(Problem) as refused:
+        throttle.begin("a", "elsewhere")
+    assert refused.value.headers["Retry-After"] == "3600"
+    throttle.begin("a", "home")
+    throttle.begin("b", "elsewhere")
+    for _ in range(9):
+        throttle.begin("a", "home")
+    with pytest.raises(Problem):  # who signed in before has ten tries like anybody else
+        throttle.begin("a", "home")
+    now += 3_601
+    throttle.begin("a", "elsewhere")
+
+
+def test_a_shared_address_that_was_closed_stays_open_to_those_who_signed_in_there() -> None:
+    throttle = passwords.LoginThrottle()
+    throttle.begin("a", "plant")
+    throttle.succeeded("a", "plant")
+    for number in range(100):
+        throttle.begin(f"x{number}", "plant")
+    with pytest.raises(Problem):
+        throttle.begin("b", "plant")
+    throttle.begin("a", "plant")
+
+
+def test_what_the_throttle_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "TRACKED_MAX", 10)
+    throttle = passwords.LoginThrottle()
+    for number in range(50):
+        throttle.begin(f"a{number}", f"b{number}")
+        throttle.succeeded(f"a{number}", f"b{number}")
+    assert {len(kept) for kept in (throttle._addresses, throttle._accounts, throttle._succeeded)} == {10}
+
+
 async def test_a_flood_of_logins_is_refused_rather_than_queued(rest: Rest, monkeypatch: pytest.MonkeyPatch, quick_hashes: None) -> None:
     monkeypatch.setattr(passwords, "WAITING_MAX", 0)
     async with rest.client() as client:
