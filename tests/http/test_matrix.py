@@ -25,6 +25,7 @@ MISSING: Final = "01a20a7a-1b53-79ca-9623-0f2e8d54601f"
 STREAM: Final = "/ws/datapoints/stream"
 
 ENTRIES: Final = {
+    "audit": ("admin", None),
     "auth": ("viewer", "viewer"),
     "controller": (None, "operator"),
     "datapoints": ("viewer", "operator"),
@@ -35,6 +36,7 @@ ENTRIES: Final = {
     "health": ("public", None),
     "metrics": ("viewer", None),
     "openapi.json": ("public", None),
+    "problems": ("public", None),
     "sources": ("viewer", "admin"),
     "tokens": ("viewer", "viewer"),
     "users": ("admin", "admin"),

@@ -14,7 +14,7 @@ from webmacs import accounts, clock, logs
 from webmacs.http import access, audit, guard
 from webmacs.http.access import Role
 from webmacs.http.audit import Actor, Entry
-from webmacs.http.problem import Conflict, Problem, Unprocessable
+from webmacs.http.problem import Conflict, Problem, Unauthorized, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape, Timestamp
 from webmacs.storage.changes import announce
@@ -104,7 +104,7 @@ SELECT: Final = """
 """
 
 
-@route("POST", "/api/v1/auth/login", problems=(401, 429, 503))
+@route("POST", "/api/v1/auth/login", problems=("wrong-credentials", 429, 503))
 async def login(call: Call[Credentials]) -> Session:
     """Sign in. Answers a session of 24 h and sets its cookie."""
     call.parts.throttle.begin(call.body.email, call.address)
@@ -126,8 +126,8 @@ async def login(call: Call[Credentials]) -> Session:
 async def logout(call: Call) -> None:
     """Sign out. The session's token is void from now on, wherever it is."""
     jti, expires_on = call.identity.jti, call.identity.expires_on
-    if jti is None or expires_on is None:
-        raise _refused()
+    if jti is None or expires_on is None:  # the access table admits sessions only
+        raise Unauthorized
     async with call.pool.acquire() as conn, conn.transaction():
         await accounts.end_session(conn, jti, expires_on)
         await audit.write(conn, call.actor, call.request_id, [Entry("logout", "session", jti)])
@@ -257,7 +257,7 @@ async def _check_own(call: Call[Any], password: str, field: str) -> asyncpg.Reco
     """The caller's row (email, username, password_hash). Raises a 429, or Unprocessable when it is not their password."""
     me = await call.pool.fetchrow("SELECT email, username, password_hash FROM users WHERE id = $1", call.identity.id)
     if me is None:
-        raise _refused()
+        raise Unauthorized(guard.ENDED)
     call.parts.throttle.begin(me["email"], call.address)
     if not await call.parts.passwords.verify(password, me["password_hash"]):
         call.parts.refusals.note(call.actor, call.request_id, "password_refused", "user", None)
@@ -269,7 +269,7 @@ async def _check_own(call: Call[Any], password: str, field: str) -> asyncpg.Reco
 async def _read(database: Pool | Connection, user_id: int, *, lock: bool = False) -> Me:
     row = await database.fetchrow(SELECT + " WHERE id = $1" + (" FOR NO KEY UPDATE" if lock else ""), user_id)
     if row is None:
-        raise _refused()
+        raise Unauthorized(guard.ENDED)
     values: dict[str, Any] = {name: row[name] for name in Me.__struct_fields__}
     return Me(**values)
 

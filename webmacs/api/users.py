@@ -59,8 +59,8 @@ class UsersQuery(PageQuery, frozen=True):
     sort: Literal[
         "username", "-username", "email", "-email", "role", "-role", "registered_on", "-registered_on", "last_login_on", "-last_login_on"
     ] = "username"
-    role: PersonRole | None = None
-    enabled: bool | None = None
+    role: Annotated[PersonRole | None, Meta(description="Only users of this role.")] = None
+    enabled: Annotated[bool | None, Meta(description="Only users who may sign in, or only those who may not.")] = None
 
 
 SELECT: Final = """
