@@ -13,6 +13,7 @@ from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
 from webmacs.api import audit, auth, datapoints, events, experiments, gaps, health, metrics, sessions, sources, tokens, users
+from webmacs.api.plugins import channels, instances, packages
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, problem_pages, static
 from webmacs.http.audit import Refusals
@@ -38,6 +39,9 @@ ROUTES: Final = [
     *gaps.routes,
     *health.routes,
     *metrics.routes,
+    *instances.routes,
+    *channels.routes,
+    *packages.routes,
 ]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *problem_pages.ROUTES, *static.ROUTES]

@@ -17,6 +17,7 @@ ORDER = (
     "ingest_core",
     "storage",
     "accounts",
+    "wheel",
     "http",
     "fanout",
     "reactions",

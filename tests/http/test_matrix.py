@@ -36,6 +36,7 @@ ENTRIES: Final = {
     "health": ("public", None),
     "metrics": ("viewer", None),
     "openapi.json": ("public", None),
+    "plugins": ("viewer", "admin"),
     "problems": ("public", None),
     "sources": ("viewer", "admin"),
     "tokens": ("viewer", "viewer"),
@@ -48,12 +49,21 @@ EXCEPTIONS: Final = {
     ("POST", "/api/v1/auth/socket-ticket"): "viewer",
     ("POST", "/api/v1/datapoints/series"): "viewer",
     ("DELETE", "/api/v1/events/{public_id}"): "admin",
+    ("GET", "/api/v1/plugins/packages/{public_id}/content"): "admin",
     ("WS", "/ws/datapoints/stream"): "viewer",
 }
-SOURCES: Final = {("WS", "/ws/controller/telemetry")}
+SOURCES: Final = {("GET", "/api/v1/plugins/packages/{public_id}/content"), ("WS", "/ws/controller/telemetry")}
 """Where a source's credential opens."""
-FRESH: Final = {"tokens": ("POST", "DELETE"), "users": ("POST", "PUT", "DELETE")}
-"""By resource: the methods for which the password is asked again, and a token needs the scope by its own name."""
+FRESH: Final = {
+    ("DELETE", "/api/v1/tokens/{public_id}"),
+    ("DELETE", "/api/v1/users/{public_id}"),
+    ("DELETE", "/api/v1/users/{public_id}/sessions"),
+    ("POST", "/api/v1/plugins/packages"),
+    ("POST", "/api/v1/tokens"),
+    ("POST", "/api/v1/users"),
+    ("PUT", "/api/v1/users/{public_id}"),
+}
+"""For these the password is asked again, and a token needs the scope by its own name."""
 READ_BY_POST: Final = {
     ("POST", "/api/v1/auth/socket-ticket"),
     ("POST", "/api/v1/datapoints/series"),
@@ -145,10 +155,6 @@ def least_role(method: str, path: str) -> str:
     return least
 
 
-def is_fresh(method: str, path: str) -> bool:
-    return method in FRESH.get(resource_of(path), ())
-
-
 def expected(method: str, path: str, caller: Caller) -> str | None:
     """The slug of the refusal; None: they come in."""
     least = least_role(method, path)
@@ -165,7 +171,7 @@ def expected(method: str, path: str, caller: Caller) -> str | None:
         return expected_of_token(method, path, caller)
     if caller.initial and (method, path) not in BEFORE_A_PASSWORD:
         return "password-change-needed"
-    return "password-needed" if is_fresh(method, path) and not caller.fresh else None
+    return "password-needed" if (method, path) in FRESH and not caller.fresh else None
 
 
 def expected_of_token(method: str, path: str, caller: Caller) -> str | None:
@@ -174,7 +180,7 @@ def expected_of_token(method: str, path: str, caller: Caller) -> str | None:
     resource = scope_resource(path)
     reads = method == "GET" or (method, path) in READ_BY_POST or (method, path) == ("WS", STREAM)
     enough = {f"{resource}:write"} if not reads else {f"{resource}:write", f"{resource}:read"}
-    if not is_fresh(method, path):
+    if (method, path) not in FRESH:
         enough |= {"write", "read"} if reads else {"write"}
     return None if enough & set(caller.scopes) else "scope-missing"
 
@@ -424,7 +430,7 @@ def test_every_row_says_what_its_entry_says() -> None:
             reads=(method, path) in READ_BY_POST or (method, path) == ("WS", STREAM),
             kiosk=(method, path) in KIOSK,
             session=(method, path) in FOR_PEOPLE,
-            fresh=is_fresh(method, path),
+            fresh=(method, path) in FRESH,
             initial=(method, path) in BEFORE_A_PASSWORD,
         ), f"{method} {path}"
 

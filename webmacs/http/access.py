@@ -50,6 +50,7 @@ PERSON_INITIAL: Final = Access("viewer", session=True, initial=True)
 OPERATOR: Final = Access("operator")
 ADMIN: Final = Access("admin")
 ADMIN_FRESH: Final = Access("admin", fresh=True)
+SOURCE_OR_ADMIN: Final = Access("admin", source=True)
 SOURCE_OR_OPERATOR: Final = Access("operator", source=True)
 
 TABLE: Final[Mapping[tuple[str, str], Access]] = {
@@ -89,6 +90,22 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("POST", "/api/v1/datapoints/series"): KIOSK_READS,
     ("GET", "/api/v1/datapoints/latest"): KIOSK,
     ("GET", "/api/v1/gaps"): VIEWER,
+    ("GET", "/api/v1/plugins"): VIEWER,
+    ("POST", "/api/v1/plugins"): ADMIN,
+    ("GET", "/api/v1/plugins/available"): VIEWER,
+    ("GET", "/api/v1/plugins/packages"): VIEWER,
+    ("POST", "/api/v1/plugins/packages"): ADMIN_FRESH,
+    ("GET", "/api/v1/plugins/packages/{public_id}"): VIEWER,
+    ("DELETE", "/api/v1/plugins/packages/{public_id}"): ADMIN,
+    ("GET", "/api/v1/plugins/packages/{public_id}/content"): SOURCE_OR_ADMIN,
+    ("GET", "/api/v1/plugins/{public_id}"): VIEWER,
+    ("PUT", "/api/v1/plugins/{public_id}"): ADMIN,
+    ("DELETE", "/api/v1/plugins/{public_id}"): ADMIN,
+    ("GET", "/api/v1/plugins/{public_id}/channels"): VIEWER,
+    ("POST", "/api/v1/plugins/{public_id}/channels"): ADMIN,
+    ("GET", "/api/v1/plugins/{public_id}/channels/{channel_id}"): VIEWER,
+    ("PUT", "/api/v1/plugins/{public_id}/channels/{channel_id}"): ADMIN,
+    ("DELETE", "/api/v1/plugins/{public_id}/channels/{channel_id}"): ADMIN,
     ("GET", "/api/v1/sources"): VIEWER,
     ("POST", "/api/v1/sources"): ADMIN,
     ("GET", "/api/v1/sources/{public_id}"): VIEWER,

@@ -158,9 +158,13 @@ class _Writer:
         return paths
 
     def tags(self) -> list[dict[str, str]]:
-        """A module's own first sentence says what its routes are about."""
-        modules = {one.tag: sys.modules[one.handler.__module__] for one in reversed(self._routes)}
-        return [{"name": tag, "description": _sentences(inspect.getdoc(modules[tag]))[0]} for tag in sorted(modules)]
+        """The first sentence of a module of webmacs/api, or of its package, says what its routes are about."""
+        about = {}
+        for one in self._routes:
+            module = one.handler.__module__
+            home = module[: module.index(one.tag) + len(one.tag)]
+            about[one.tag] = sys.modules.get(home, sys.modules[module])
+        return [{"name": tag, "description": _sentences(inspect.getdoc(about[tag]))[0]} for tag in sorted(about)]
 
     def _operation(self, one: Route) -> dict[str, Any]:
         summary, description = _sentences(inspect.getdoc(one.handler))

@@ -114,6 +114,8 @@ class Call(Generic[B, Q]):
     entries: list[Entry] = field(default_factory=list)
     versions: list[tuple[str, UUID, int, Any]] = field(default_factory=list)
     announced: dict[What, None] = field(default_factory=dict)
+    afterwards: list[Callable[[], None]] = field(default_factory=list)
+    """What is to be done once the transaction is committed, as removing a file that no row leads to any more."""
 
     @property
     def parts(self) -> Parts:
@@ -229,7 +231,8 @@ class Route:
 
     @property
     def tag(self) -> str:
-        return self.handler.__module__.rpartition(".")[2]
+        """The resource: its module of webmacs/api, or its package."""
+        return self.handler.__module__.removeprefix("webmacs.api.").partition(".")[0]
 
     @property
     def access(self) -> access.Access:
@@ -409,6 +412,8 @@ class _Endpoint:
         except _NotMeant as judged:
             judged.response.headers[DRY_RUN_HEADER] = "true"
             return judged.response
+        for work in call.afterwards:
+            work()
         return response
 
     def _claim(self, call: Call[Any, Any], digest: bytes) -> idempotency.Claim | None:
@@ -586,7 +591,7 @@ class _QueryReader:
             if "\0" in name + text or not _storable(name + text):
                 raise Unprocessable.at("query", msg="Text holds no NUL and no lone surrogate.")
             if name in self._lists:
-                values.setdefault(name, []).extend(part for part in text.split(",") if part)
+                values.setdefault(name, []).extend(text.split(","))
             elif name in values:
                 raise Unprocessable.at("query", name, msg="It may be given once.")
             elif name in self._times and "T" not in text.upper():  # a bare number would be taken for seconds since 1970

@@ -10,6 +10,8 @@ What = Literal[
     "access",
     "events",
     "experiments",
+    "mappings",
+    "plugins",
     "rules",
     "sources",
 ]

@@ -648,6 +648,198 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/plugins/available": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the plugins there are: those that sources have described, and those that uploaded packages bring
+         * @description Role: viewer or above.
+         */
+        get: operations["list_available_plugins"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List plugin instances
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_plugin_instances"];
+        put?: never;
+        /**
+         * Create a plugin instance on a source
+         * @description Its channels come when the source describes it, or are added by hand. Role: admin or above.
+         */
+        post: operations["create_plugin_instance"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a plugin instance
+         * @description Role: viewer or above.
+         */
+        get: operations["get_plugin_instance"];
+        /**
+         * Change a plugin instance
+         * @description Fields that are not given stay. Role: admin or above.
+         */
+        put: operations["change_plugin_instance"];
+        post?: never;
+        /**
+         * Delete a plugin instance and its channels
+         * @description Events and their readings stay; a source that still has it describes it again. Role: admin or above.
+         */
+        delete: operations["delete_plugin_instance"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{public_id}/channels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the channels of a plugin instance, in the order in which its source described them
+         * @description Role: viewer or above.
+         */
+        get: operations["list_channels"];
+        put?: never;
+        /**
+         * Add a channel that the source has not described yet, mapped to an event or not
+         * @description Role: admin or above.
+         */
+        post: operations["create_channel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{public_id}/channels/{channel_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a channel
+         * @description Role: viewer or above.
+         */
+        get: operations["get_channel"];
+        /**
+         * Map a channel to another event, or to none
+         * @description Its source is asked to begin anew, and nothing that it has sampled is lost. Role: admin or above.
+         */
+        put: operations["change_channel"];
+        post?: never;
+        /**
+         * Delete a channel that its source has not
+         * @description Its event stays, to be written by REST. Role: admin or above.
+         */
+        delete: operations["delete_channel"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/packages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List uploaded packages
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_plugin_packages"];
+        put?: never;
+        /**
+         * Upload a wheel
+         * @description It is judged and kept; nothing of it is imported, and no controller installs it by itself. Role: admin or above.
+         */
+        post: operations["upload_plugin_package"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/packages/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read what is known of a package
+         * @description Role: viewer or above.
+         */
+        get: operations["get_plugin_package"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a package
+         * @description Controllers that have installed it keep it. Role: admin or above.
+         */
+        delete: operations["delete_plugin_package"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/packages/{public_id}/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download the wheel itself
+         * @description Role: admin or above, or a source.
+         */
+        get: operations["get_plugin_package_content"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -728,6 +920,82 @@ export interface components {
             detail: string | null;
             /** @description The same refusals within a second are one entry. */
             n: number;
+        };
+        /** AvailablePlugin */
+        AvailablePlugin: {
+            /** @example simulated */
+            plugin_id: string;
+            /** @description JSON Schema, as it was described last. */
+            settings_schema: Record<string, never> | null;
+            instances: number;
+            /** @description Uploaded packages that bring it, as `name version`. */
+            packages: string[];
+        };
+        /** AvailablePlugins */
+        AvailablePlugins: {
+            data: components["schemas"]["AvailablePlugin"][];
+        };
+        /** Channel */
+        Channel: {
+            /** Format: uuid */
+            public_id: string;
+            channel_key: string;
+            name: string;
+            unit: string;
+            /** @enum {unknown} */
+            type: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+            min_value: number | null;
+            max_value: number | null;
+            decimals: number | null;
+            expected_interval_ms: number | null;
+            /** @description false: its source has (no longer) such a channel. */
+            described: boolean;
+            /** @description The event that takes its readings; null: none. */
+            event_public_id: string | null;
+            /** @description Name of the event. */
+            event: string | null;
+            /** Format: date-time */
+            created_on: string;
+            /** @description Counts its changes by people; also its ETag. */
+            version: number;
+        };
+        /**
+         * ChannelChange
+         * @description What is not given stays as it is. Name, unit and type are the source's to say, as soon as it describes the channel.
+         */
+        ChannelChange: {
+            /** @description The event that takes its readings; null: none. */
+            event_public_id?: string | null;
+            name?: string;
+            /** @example °C */
+            unit?: string;
+            /** @enum {unknown} */
+            type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+        };
+        /** ChannelIn */
+        ChannelIn: {
+            /**
+             * @description The channel's, in its plugin.
+             * @example reactor_temperature
+             */
+            channel_key: string;
+            name: string;
+            /** @example °C */
+            unit: string;
+            /**
+             * @default sensor
+             * @enum {unknown}
+             */
+            type: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+            /**
+             * @description The event that takes its readings; null: none.
+             * @default null
+             */
+            event_public_id: string | null;
+        };
+        /** Channels */
+        Channels: {
+            data: components["schemas"]["Channel"][];
         };
         /** Confirmation */
         Confirmation: {
@@ -907,6 +1175,56 @@ export interface components {
             /** @default null */
             database: ("ok" | "unreachable") | null;
         };
+        /**
+         * InstanceChange
+         * @description What is not given stays as it is.
+         */
+        InstanceChange: {
+            /** @example boiler house */
+            name?: string;
+            enabled?: boolean;
+            demo_mode?: boolean;
+            auto_create_events?: boolean;
+            /**
+             * @description Of the plugin's own; `settings_schema` describes them.
+             * @example {
+             *       "seed": 1
+             *     }
+             */
+            settings?: Record<string, never>;
+        };
+        /**
+         * InstanceIn
+         * @description Settings and switches are kept here; a controller takes them over with its configuration, which it does not fetch yet.
+         */
+        InstanceIn: {
+            /** Format: uuid */
+            source_public_id: string;
+            /** @example simulated */
+            plugin_id: string;
+            /** @example boiler house */
+            name: string;
+            /** @default true */
+            enabled: boolean;
+            /**
+             * @description The plugin simulates its device.
+             * @default false
+             */
+            demo_mode: boolean;
+            /**
+             * @description Make an event for each channel that has none.
+             * @default true
+             */
+            auto_create_events: boolean;
+            /**
+             * @description Of the plugin's own; `settings_schema` describes them.
+             * @default {}
+             * @example {
+             *       "seed": 1
+             *     }
+             */
+            settings: Record<string, never>;
+        };
         /** Latest */
         Latest: {
             /** Format: uuid */
@@ -999,6 +1317,24 @@ export interface components {
             total: number;
             data: components["schemas"]["Experiment"][];
         };
+        /** Page[PluginInstance] */
+        Page_PluginInstance_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["PluginInstance"][];
+        };
+        /** Page[PluginPackage] */
+        Page_PluginPackage_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["PluginPackage"][];
+        };
         /** Page[Source] */
         Page_Source_: {
             page: number;
@@ -1025,6 +1361,59 @@ export interface components {
         PasswordChange: {
             current_password: string;
             new_password: string;
+        };
+        /** PluginInstance */
+        PluginInstance: {
+            /** Format: uuid */
+            public_id: string;
+            /** Format: uuid */
+            source_public_id: string;
+            source: string;
+            plugin_id: string;
+            name: string;
+            enabled: boolean;
+            demo_mode: boolean;
+            auto_create_events: boolean;
+            settings: Record<string, never>;
+            /** @description JSON Schema; null: its source has not described it yet. */
+            settings_schema: Record<string, never> | null;
+            /** @description How many its source has described. */
+            channels: number;
+            /** @description How many of them have an event. */
+            mapped: number;
+            described_on: string | null;
+            /** Format: date-time */
+            created_on: string;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /** PluginPackage */
+        PluginPackage: {
+            /** Format: uuid */
+            public_id: string;
+            /** @example webmacs-plugin-chiller */
+            name: string;
+            /** @example 1.2.0 */
+            package_version: string;
+            summary: string;
+            /** @example >=3.11 */
+            requires_python: string | null;
+            /**
+             * @description The plugins that it brings.
+             * @example [
+             *       "chiller"
+             *     ]
+             */
+            plugin_ids: string[];
+            file_name: string;
+            /** @description Bytes. */
+            size: number;
+            sha256: string;
+            uploaded_by: string | null;
+            /** Format: date-time */
+            created_on: string;
         };
         /**
          * ProblemDocument
@@ -3855,6 +4244,887 @@ export interface operations {
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_available_plugins: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "plugin_id": "simulated",
+                     *           "settings_schema": {},
+                     *           "instances": 1,
+                     *           "packages": [
+                     *             "package"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["AvailablePlugins"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_plugin_instances: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-changed_on" | "-name" | "-plugin_id" | "-source" | "changed_on" | "name" | "plugin_id" | "source";
+                /** @description Only of this plugin. */
+                plugin_id?: string;
+                /** @description Only of this source. */
+                source_public_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "source": "source",
+                     *           "plugin_id": "plugin id",
+                     *           "name": "name",
+                     *           "enabled": true,
+                     *           "demo_mode": true,
+                     *           "auto_create_events": true,
+                     *           "settings": {},
+                     *           "settings_schema": {},
+                     *           "channels": 1,
+                     *           "mapped": 1,
+                     *           "described_on": "2026-11-23T12:00:00Z",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_PluginInstance_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_plugin_instance: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "plugin_id": "simulated",
+                 *       "name": "boiler house",
+                 *       "enabled": true,
+                 *       "demo_mode": false,
+                 *       "auto_create_events": true,
+                 *       "settings": {
+                 *         "seed": 1
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["InstanceIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source": "source",
+                     *       "plugin_id": "plugin id",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "demo_mode": true,
+                     *       "auto_create_events": true,
+                     *       "settings": {},
+                     *       "settings_schema": {},
+                     *       "channels": 1,
+                     *       "mapped": 1,
+                     *       "described_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginInstance"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_plugin_instance: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source": "source",
+                     *       "plugin_id": "plugin id",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "demo_mode": true,
+                     *       "auto_create_events": true,
+                     *       "settings": {},
+                     *       "settings_schema": {},
+                     *       "channels": 1,
+                     *       "mapped": 1,
+                     *       "described_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginInstance"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_plugin_instance: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "boiler house",
+                 *       "enabled": true,
+                 *       "demo_mode": true,
+                 *       "auto_create_events": true,
+                 *       "settings": {
+                 *         "seed": 1
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["InstanceChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source": "source",
+                     *       "plugin_id": "plugin id",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "demo_mode": true,
+                     *       "auto_create_events": true,
+                     *       "settings": {},
+                     *       "settings_schema": {},
+                     *       "channels": 1,
+                     *       "mapped": 1,
+                     *       "described_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginInstance"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_plugin_instance: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_channels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "channel_key": "channel key",
+                     *           "name": "name",
+                     *           "unit": "unit",
+                     *           "type": "actuator",
+                     *           "min_value": 21.5,
+                     *           "max_value": 21.5,
+                     *           "decimals": 1,
+                     *           "expected_interval_ms": 1,
+                     *           "described": true,
+                     *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "event": "event",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Channels"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_channel: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "channel_key": "reactor_temperature",
+                 *       "name": "name",
+                 *       "unit": "°C",
+                 *       "type": "actuator",
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *     }
+                 */
+                "application/json": components["schemas"]["ChannelIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "channel_key": "channel key",
+                     *       "name": "name",
+                     *       "unit": "unit",
+                     *       "type": "actuator",
+                     *       "min_value": 21.5,
+                     *       "max_value": 21.5,
+                     *       "decimals": 1,
+                     *       "expected_interval_ms": 1,
+                     *       "described": true,
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Channel"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_channel: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+                /** @description Which one of channels, by its public id. */
+                channel_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "channel_key": "channel key",
+                     *       "name": "name",
+                     *       "unit": "unit",
+                     *       "type": "actuator",
+                     *       "min_value": 21.5,
+                     *       "max_value": 21.5,
+                     *       "decimals": 1,
+                     *       "expected_interval_ms": 1,
+                     *       "described": true,
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Channel"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_channel: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+                /** @description Which one of channels, by its public id. */
+                channel_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "name": "name",
+                 *       "unit": "°C",
+                 *       "type": "actuator"
+                 *     }
+                 */
+                "application/json": components["schemas"]["ChannelChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "channel_key": "channel key",
+                     *       "name": "name",
+                     *       "unit": "unit",
+                     *       "type": "actuator",
+                     *       "min_value": 21.5,
+                     *       "max_value": 21.5,
+                     *       "decimals": 1,
+                     *       "expected_interval_ms": 1,
+                     *       "described": true,
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Channel"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_channel: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+                /** @description Which one of channels, by its public id. */
+                channel_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_plugin_packages: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-created_on" | "-name" | "-size" | "created_on" | "name" | "size";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "webmacs-plugin-chiller",
+                     *           "package_version": "1.2.0",
+                     *           "summary": "summary",
+                     *           "requires_python": ">=3.11",
+                     *           "plugin_ids": [
+                     *             "chiller"
+                     *           ],
+                     *           "file_name": "file name",
+                     *           "size": 1,
+                     *           "sha256": "sha256",
+                     *           "uploaded_by": "uploaded by",
+                     *           "created_on": "2026-11-23T12:00:00Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_PluginPackage_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    upload_plugin_package: {
+        parameters: {
+            query: {
+                /** @description As the build tool called it. */
+                file_name: string;
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/zip": unknown;
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "webmacs-plugin-chiller",
+                     *       "package_version": "1.2.0",
+                     *       "summary": "summary",
+                     *       "requires_python": ">=3.11",
+                     *       "plugin_ids": [
+                     *         "chiller"
+                     *       ],
+                     *       "file_name": "file name",
+                     *       "size": 1,
+                     *       "sha256": "sha256",
+                     *       "uploaded_by": "uploaded by",
+                     *       "created_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginPackage"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_plugin_package: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of packages, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "webmacs-plugin-chiller",
+                     *       "package_version": "1.2.0",
+                     *       "summary": "summary",
+                     *       "requires_python": ">=3.11",
+                     *       "plugin_ids": [
+                     *         "chiller"
+                     *       ],
+                     *       "file_name": "file name",
+                     *       "size": 1,
+                     *       "sha256": "sha256",
+                     *       "uploaded_by": "uploaded by",
+                     *       "created_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginPackage"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_plugin_package: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of packages, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_plugin_package_content: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of packages, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/zip": unknown;
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             503: components["responses"]["unavailable"];
         };
