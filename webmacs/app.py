@@ -26,8 +26,11 @@ from webmacs.api import (
     metrics,
     ota,
     rules,
+    sessions,
     sources,
     sso,
+    tokens,
+    users,
     webhooks,
 )
 from webmacs.api import settings as plant_settings
@@ -52,6 +55,9 @@ ROUTES: Final = [
     *audit.routes,
     *auth.routes,
     *sso.routes,
+    *sessions.routes,
+    *tokens.routes,
+    *users.routes,
     *event.routes,
     *bulk.routes,
     *sheet.routes,
@@ -90,19 +96,19 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        signing_key = keys.load_or_make_signing_key(settings.data_dir)
+        installation_key = keys.load_or_make_installation_key(settings.data_dir)
         dsn = settings.database_url or ""
         pool = await database.open_pool(dsn, settings.database_pool_size)
-        passwords, vitals = Passwords(accounts.password_key(signing_key)), Vitals()
+        passwords, vitals = Passwords(accounts.password_key(installation_key)), Vitals()
         refusals = Refusals()
         provider = sso.make_provider(settings)
-        session_key = guard.session_key(signing_key)
+        session_keys = guard.SessionKeys(settings.data_dir)
         app.state.parts = Parts(
             settings,
             pool,
-            session_key,
-            Known(pool, session_key),
-            keys.derive(signing_key, "sealing"),
+            session_keys,
+            Known(pool, session_keys),
+            keys.derive(installation_key, "sealing"),
             refusals,
             Limits(settings),
             passwords,

@@ -118,7 +118,7 @@ async def make_user(database: str, data_dir: Path, email: str, role: Role = "adm
     conn = await asyncpg.connect(database)
     try:
         password = accounts.new_password()
-        key = accounts.password_key(keys.load_or_make_signing_key(data_dir))
+        key = accounts.password_key(keys.load_or_make_installation_key(data_dir))
         await accounts.create_user(conn, key, email=email, username=email.partition("@")[0], password=password, role=role)
     finally:
         await conn.close()

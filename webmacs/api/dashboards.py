@@ -153,6 +153,8 @@ async def create_dashboard(call: Call[DashboardIn]) -> Dashboard:
 @route("GET", "/api/v1/dashboards/{public_id}")
 async def get_dashboard(call: Call) -> Dashboard:
     """Read a dashboard with its widgets."""
+    if call.identity.dashboard not in (None, call.public_id):  # a kiosk token opens one
+        raise NotFound("dashboard")
     row = await _find(call.pool, call.identity, call.public_id)
     return _dashboard(row)
 

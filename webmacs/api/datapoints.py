@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from webmacs.http import kiosk
 from webmacs.http.problem import Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape, Timestamp, check_range
@@ -75,7 +76,8 @@ async def series(call: Call[SeriesIn]) -> SeriesOut:
     answer = []
     async with call.pool.acquire() as conn:
         rows = await conn.fetch("SELECT public_id, id FROM events WHERE public_id = ANY($1)", asked.event_public_ids)
-        ids = {row["public_id"]: row["id"] for row in rows}
+        shown = await kiosk.events_of(conn, call.identity)
+        ids = {row["public_id"]: row["id"] for row in rows if shown is None or row["id"] in shown}
         for index, public_id in enumerate(asked.event_public_ids):
             if public_id not in ids:
                 raise Unprocessable.at("body", "event_public_ids", index, msg=f"There is no event {public_id}.")
@@ -91,8 +93,9 @@ async def latest(call: Call[None, LatestQuery]) -> LatestOut:
     rows = await call.pool.fetch(
         """SELECT e.public_id, l.created_on, l.value, x.public_id AS experiment_public_id
              FROM latest l JOIN events e ON e.id = l.event_id LEFT JOIN experiments x ON x.id = l.experiment_id
-            WHERE $1::uuid[] IS NULL OR e.public_id = ANY($1) ORDER BY e.name""",
+            WHERE ($1::uuid[] IS NULL OR e.public_id = ANY($1)) AND ($2::int4[] IS NULL OR e.id = ANY($2)) ORDER BY e.name""",
         call.query.event_public_ids,
+        await kiosk.events_of(call.pool, call.identity),
     )
     return LatestOut([Latest(*row) for row in rows])
 

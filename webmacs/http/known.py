@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 
 from webmacs import clock
 from webmacs.http import guard
-from webmacs.http.guard import Identity
+from webmacs.http.guard import Identity, SessionKeys
 from webmacs.storage.pool import Pool
 
 KEPT_S: Final = 2.0
@@ -20,23 +20,22 @@ KEPT_MAX: Final = 10_000
 
 
 class Known:
-    def __init__(self, pool: Pool, key: bytes) -> None:
-        """`key` is guard.session_key(...)."""
+    def __init__(self, pool: Pool, session_keys: SessionKeys) -> None:
         self._pool = pool
-        self._key = key
+        self._session_keys = session_keys
         self._kept: OrderedDict[tuple[str, str], tuple[Identity, float]] = OrderedDict()
         self._withdrawals = 0
 
-    async def identify(self, connection: HTTPConnection) -> Identity | None:
+    async def identify(self, connection: HTTPConnection, address: str) -> Identity | None:
         """As guard.identify. A change by cookie is always judged there, for it needs its header, too."""
         shown = _shown(connection)
         if shown is None:
-            return await guard.identify(self._pool, self._key, connection)
+            return await guard.identify(self._pool, self._session_keys, connection, address)
         kept = self._kept.get(shown)
         if kept is not None and clock.monotonic() < kept[1]:
             return kept[0]
         withdrawals = self._withdrawals
-        identity = await guard.identify(self._pool, self._key, connection)
+        identity = await guard.identify(self._pool, self._session_keys, connection, address)
         if identity is not None and withdrawals == self._withdrawals:  # else it may have been read before one of them
             self._keep(shown, identity)
         return identity

@@ -282,7 +282,9 @@ def problem_types(one: Route, matches: bool) -> set[str]:
         types.add("too-many-requests")
     types |= {USUAL[problem] if isinstance(problem, int) else problem for problem in one.problems}
     if not one.access.public:
-        types |= {"unauthorized", "forbidden", "unavailable"}
+        types |= {"unauthorized", "forbidden", "unavailable", "session-needed" if one.access.session else "scope-missing"}
+        types |= set() if one.access.initial else {"password-change-needed"}
+        types |= {"password-needed"} if one.access.fresh else set()
     if one.method not in SAFE_METHODS:
         types |= {"foreign-origin"} if one.access.public else {"foreign-origin", "write-header-missing"}
     if one.body is not None:

@@ -55,6 +55,8 @@ class Problem(Exception):
         self.detail = detail
         self.errors = list(errors)
         self.headers = dict(headers or {})
+        self.noted = False
+        """Whether the audit log has been told of this refusal in words of its own."""
 
     def document(self) -> ProblemDocument:
         return ProblemDocument(f"/problems/{self.type}", self.title, self.status, self.detail, self.errors or None, logs.request_id.get())

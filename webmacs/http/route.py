@@ -29,7 +29,7 @@ from uuid import UUID
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.websockets import WebSocket
@@ -39,7 +39,7 @@ from webmacs import clock, logs
 from webmacs.http import access, audit, cors, guard, idempotency
 from webmacs.http.audit import Actor, Entry, Refusals
 from webmacs.http.deprecation import Deprecation
-from webmacs.http.guard import Identity
+from webmacs.http.guard import Identity, SessionKeys
 from webmacs.http.known import Known
 from webmacs.http.limits import Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
@@ -85,7 +85,7 @@ class Parts:
 
     settings: Settings
     pool: Pool
-    session_key: bytes
+    session_keys: SessionKeys
     known: Known
     sealing_key: bytes
     """For what the database keeps and must not know: see keys.seal."""
@@ -152,7 +152,12 @@ class Call(Generic[B, Q]):
     @property
     def actor(self) -> Actor:
         """Who asks, as the audit log says it."""
-        return actor_of(self.caller, self.request, self.settings)
+        return actor_of(self.caller, self.address)
+
+    @property
+    def address(self) -> str:
+        """Where the request comes from."""
+        return guard.client_address(self.request, self.settings)
 
     @property
     def identity(self) -> Identity:
@@ -331,8 +336,8 @@ def _tags(header: str) -> list[str]:
     return [one.strip().removeprefix("W/") for one in header.split(",")]
 
 
-def actor_of(caller: Identity | None, connection: HTTPConnection, settings: Settings) -> Actor:
-    address = guard.client_address(connection, settings) or None
+def actor_of(caller: Identity | None, address: str | None) -> Actor:
+    address = address or None
     return Actor("nobody", None, None, address) if caller is None else Actor(caller.kind, caller.public_id, caller.name, address)
 
 
@@ -367,6 +372,7 @@ class _Endpoint:
         self._route = route
         self._access = route.access
         self._withdraws = route.method not in guard.SAFE_METHODS and route.tag in WITHDRAWING
+        self._scope = access.scope_of(route.method, route.path)
         self._decoder = None if route.body in (None, bytes, Upload) else msgspec.json.Decoder(route.body)
         self._query = _QueryReader(route.query or _NoQuery)
 
@@ -374,13 +380,14 @@ class _Endpoint:
         parts: Parts = request.app.state.parts
         caller: Identity | None = None
         begun = clock.monotonic()
+        address = guard.client_address(request, parts.settings)
         try:
             if request.method not in guard.SAFE_METHODS:
                 guard.check_origin(request, parts.settings)
             if not self._access.public:
                 async with asyncio.timeout(HANDLER_S_MAX):
-                    caller = await parts.known.identify(request)
-                caller = guard.admit(caller, self._access)
+                    caller = await parts.known.identify(request, address)
+                caller = guard.admit(caller, self._access, self._scope)
                 parts.limits.admit_caller(caller, readings=self._route.readings)
             try:
                 response = await self._serve(request, caller, HANDLER_S_MAX - (clock.monotonic() - begun))
@@ -391,9 +398,9 @@ class _Endpoint:
                 response.headers.update(self._route.deprecated.headers())
             return response
         except Problem as problem:
-            if problem.status in REFUSED:
+            if problem.status in REFUSED and not problem.noted:
                 what = f"{request.method} {self._route.path}: {problem.detail}"
-                parts.refusals.note(actor_of(caller, request, parts.settings), logs.request_id.get(), "refused", "request", what)
+                parts.refusals.note(actor_of(caller, address), logs.request_id.get(), "refused", "request", what)
             raise
 
     async def _serve(self, request: Request, caller: Identity | None, patience_s: float) -> Response:
@@ -536,18 +543,28 @@ async def _save_body(request: Request, file: File, bytes_max: int) -> Upload:
 
 
 def _judged(one: SocketRoute) -> Callable[[WebSocket], Awaitable[None]]:
-    row = access.TABLE["WS", one.path]
+    row, scope = access.TABLE["WS", one.path], access.scope_of("WS", one.path)
+
+    async def admit(websocket: WebSocket, parts: Parts) -> Identity:
+        address = guard.client_address(websocket, parts.settings)
+        identity: Identity | None = None
+        try:
+            guard.check_origin(websocket, parts.settings)
+            ticket = websocket.query_params.get("ticket")
+            async with asyncio.timeout(HANDLER_S_MAX):
+                if ticket is None:
+                    identity = await guard.identify(parts.pool, parts.session_keys, websocket, address)
+                else:
+                    identity = await guard.redeem_ticket(parts.pool, ticket, one.path, address)
+            return guard.admit(identity, row, scope)
+        except Problem as problem:
+            if problem.status in REFUSED:
+                what = f"WS {one.path}: {problem.detail}"
+                parts.refusals.note(actor_of(identity, address), logs.request_id.get(), "refused", "request", what)
+            raise
 
     async def endpoint(websocket: WebSocket) -> None:
-        parts: Parts = websocket.app.state.parts
-        guard.check_origin(websocket, parts.settings)
-        ticket = websocket.query_params.get("ticket")
-        async with asyncio.timeout(HANDLER_S_MAX):
-            if ticket is None:
-                identity = await guard.identify(parts.pool, parts.session_key, websocket)
-            else:
-                identity = await guard.redeem_ticket(parts.pool, ticket, one.path)
-        await one.handler(websocket, guard.admit(identity, row))
+        await one.handler(websocket, await admit(websocket, websocket.app.state.parts))
 
     return endpoint
 

@@ -84,6 +84,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give the password again
+         * @description For 5 minutes this session may then do what asks for it, as managing users and tokens. Role: viewer or above.
+         */
+        post: operations["confirm"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/me": {
         parameters: {
             query?: never;
@@ -96,7 +116,11 @@ export interface paths {
          * @description Role: viewer or above.
          */
         get: operations["get_me"];
-        put?: never;
+        /**
+         * Change one's own profile
+         * @description Another e-mail needs the password beside it. Role: viewer or above.
+         */
+        put: operations["change_me"];
         post?: never;
         delete?: never;
         options?: never;
@@ -219,6 +243,170 @@ export interface paths {
          */
         post: operations["exchange_sso_code"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List one's own sessions
+         * @description The one that was used last comes first; there are 50 at most. Role: viewer or above.
+         */
+        get: operations["list_own_sessions"];
+        put?: never;
+        post?: never;
+        /**
+         * End all of one's sessions but this one
+         * @description Role: viewer or above.
+         */
+        delete: operations["end_other_sessions"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/sessions/{session_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * End one of one's sessions
+         * @description Its token is void at once, and its sockets end within 5 s. Role: viewer or above.
+         */
+        delete: operations["end_own_session"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{public_id}/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a user's sessions
+         * @description Role: admin or above.
+         */
+        get: operations["list_sessions_of_user"];
+        put?: never;
+        post?: never;
+        /**
+         * End every session of a user
+         * @description Role: admin or above.
+         */
+        delete: operations["end_sessions_of_user"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List API tokens: one's own; an administrator may see everybody's
+         * @description Role: viewer or above.
+         */
+        get: operations["list_tokens"];
+        put?: never;
+        /**
+         * Create an API token
+         * @description It is in this answer and nowhere else; a program sends it as `Authorization: Bearer`. Role: viewer or above.
+         */
+        post: operations["create_token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tokens/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete an API token
+         * @description It is void at once, and its sockets end within 5 s. Role: viewer or above.
+         */
+        delete: operations["delete_token"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List users
+         * @description `search` looks into names and e-mails, ignoring case. Role: admin or above.
+         */
+        get: operations["list_users"];
+        put?: never;
+        /**
+         * Create a user
+         * @description Without a password one is made: it is in this answer and nowhere else, and the user has to change it. Role: admin or above.
+         */
+        post: operations["create_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a user
+         * @description Role: admin or above.
+         */
+        get: operations["get_user"];
+        /**
+         * Change a user
+         * @description Another role or password, or disabling, ends their sessions at once and their sockets within 5 s. Role: admin or above.
+         */
+        put: operations["change_user"];
+        post?: never;
+        /**
+         * Delete a user, with their sessions and API tokens
+         * @description What they made and wrote stays. Role: admin or above.
+         */
+        delete: operations["delete_user"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1540,6 +1728,50 @@ export interface components {
             /** @default null */
             experiment_public_id: string | null;
         };
+        /** ApiToken */
+        ApiToken: {
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            /** @description The user's name. */
+            owner: string;
+            /**
+             * @description What it counts for now: at most its owner's role.
+             * @enum {unknown}
+             */
+            role: "admin" | "operator" | "viewer";
+            scopes: string[];
+            dashboard_public_id: string | null;
+            /** Format: date-time */
+            created_on: string;
+            expires_on: string | null;
+            /** @description To the minute. */
+            last_used_on: string | null;
+            last_address: string | null;
+        };
+        /** ApiTokenCreated */
+        ApiTokenCreated: {
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            /** @description The user's name. */
+            owner: string;
+            /**
+             * @description What it counts for now: at most its owner's role.
+             * @enum {unknown}
+             */
+            role: "admin" | "operator" | "viewer";
+            scopes: string[];
+            dashboard_public_id: string | null;
+            /** Format: date-time */
+            created_on: string;
+            expires_on: string | null;
+            /** @description To the minute. */
+            last_used_on: string | null;
+            last_address: string | null;
+            /** @description Shown this once; only its SHA-256 is kept. */
+            token: string;
+        };
         /** AuditEntry */
         AuditEntry: {
             id: number;
@@ -1691,6 +1923,14 @@ export interface components {
              * @default 10
              */
             ttl_seconds: number;
+        };
+        /** Confirmation */
+        Confirmation: {
+            /**
+             * Format: date-time
+             * @description Until then the password counts as given just now.
+             */
+            confirmed_until: string;
         };
         /** Credentials */
         Credentials: {
@@ -2407,6 +2647,58 @@ export interface components {
             /** @description false: 50,000 were marked, the newest first; ask again for those that are left. */
             complete: boolean;
         };
+        /** Me */
+        Me: {
+            /** Format: uuid */
+            public_id: string;
+            email: string;
+            username: string;
+            /**
+             * @description Of an API token the role that it has.
+             * @enum {unknown}
+             */
+            role: "admin" | "operator" | "source" | "viewer";
+            /** Format: date-time */
+            registered_on: string;
+            /**
+             * @example en
+             * @example de-CH
+             */
+            language: string;
+            time_zone: string | null;
+            /** @enum {unknown} */
+            theme: "auto" | "dark" | "light";
+            last_login_on: string | null;
+            /** Format: date-time */
+            password_changed_on: string;
+            /** @description The password was made for them; nothing else is open before it is changed. */
+            must_change_password: boolean;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /** OpenSession */
+        OpenSession: {
+            /** Format: uuid */
+            public_id: string;
+            /** Format: date-time */
+            begun_on: string;
+            /**
+             * Format: date-time
+             * @description To the minute.
+             */
+            last_used_on: string;
+            /** Format: date-time */
+            expires_on: string;
+            /** @description Where it began. */
+            address: string;
+            user_agent: string;
+            /** @description It is the one that asks. */
+            current: boolean;
+        };
+        /** OpenSessions */
+        OpenSessions: {
+            data: components["schemas"]["OpenSession"][];
+        };
         /** Page[Annotation] */
         Page_Annotation_: {
             page: number;
@@ -2415,6 +2707,15 @@ export interface components {
             /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Annotation"][];
+        };
+        /** Page[ApiToken] */
+        Page_ApiToken_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["ApiToken"][];
         };
         /** Page[Dashboard] */
         Page_Dashboard_: {
@@ -2506,6 +2807,15 @@ export interface components {
             total: number;
             data: components["schemas"]["Update"][];
         };
+        /** Page[User] */
+        Page_User_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["User"][];
+        };
         /** Page[Webhook] */
         Page_Webhook_: {
             page: number;
@@ -2514,6 +2824,10 @@ export interface components {
             /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Webhook"][];
+        };
+        /** PasswordAgain */
+        PasswordAgain: {
+            password: string;
         };
         /** PasswordChange */
         PasswordChange: {
@@ -2620,6 +2934,25 @@ export interface components {
             svg: string;
             /** @default [] */
             bindings: components["schemas"]["PictureBinding"][];
+        };
+        /**
+         * ProfileChange
+         * @description What is not given stays as it is. Another e-mail needs the password.
+         */
+        ProfileChange: {
+            /** @example Maria Weber */
+            username?: string;
+            /** @example operator@example.org */
+            email?: string;
+            password?: string;
+            /**
+             * @example en
+             * @example de-CH
+             */
+            language?: string;
+            time_zone?: string | null;
+            /** @enum {unknown} */
+            theme?: "auto" | "dark" | "light";
         };
         /** Recording */
         Recording: {
@@ -2818,7 +3151,7 @@ export interface components {
             token_type: string;
             /** Format: date-time */
             expires_on: string;
-            user: components["schemas"]["User"];
+            user: components["schemas"]["Me"];
         };
         /** Settings */
         Settings: {
@@ -3084,6 +3417,28 @@ export interface components {
             /** @example /ws/datapoints/stream */
             path: string;
         };
+        /** TokenIn */
+        TokenIn: {
+            /** @example nightly report */
+            name: string;
+            /** @description `read`, `write` (both: whatever the role allows), or of one resource, as `events:write`. */
+            scopes?: string[];
+            /**
+             * @description At most the owner's, which null is.
+             * @default null
+             */
+            role: ("admin" | "operator" | "viewer") | null;
+            /**
+             * @description null: it lasts until it is deleted.
+             * @default null
+             */
+            expires_on: string | null;
+            /**
+             * @description Makes a kiosk token: it opens this dashboard, read-only, and nothing else, whatever its scopes.
+             * @default null
+             */
+            dashboard_public_id: string | null;
+        };
         /** Transition */
         Transition: {
             /** @description true: it fired; false: it cleared. */
@@ -3133,9 +3488,67 @@ export interface components {
             email: string;
             username: string;
             /** @enum {unknown} */
-            role: "admin" | "operator" | "source" | "viewer";
+            role: "admin" | "operator" | "viewer";
+            enabled: boolean;
             /** Format: date-time */
             registered_on: string;
+            last_login_on: string | null;
+            /** Format: date-time */
+            password_changed_on: string;
+            must_change_password: boolean;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /**
+         * UserChange
+         * @description What is not given stays as it is. Another role or password, or disabling, ends every session of the user.
+         */
+        UserChange: {
+            /** @example operator@example.org */
+            email?: string;
+            /** @example Maria Weber */
+            username?: string;
+            /** @enum {unknown} */
+            role?: "admin" | "operator" | "viewer";
+            enabled?: boolean;
+            /** @description null: one is made, shown once, to be changed. */
+            password?: string | null;
+        };
+        /** UserIn */
+        UserIn: {
+            /** @example operator@example.org */
+            email: string;
+            /** @example Maria Weber */
+            username: string;
+            /** @enum {unknown} */
+            role: "admin" | "operator" | "viewer";
+            /** @default true */
+            enabled: boolean;
+            /**
+             * @description null: one is made, shown once, good for 24 h, to be changed.
+             * @default null
+             */
+            password: string | null;
+        };
+        /** UserWithPassword */
+        UserWithPassword: {
+            /** Format: uuid */
+            public_id: string;
+            email: string;
+            username: string;
+            /** @enum {unknown} */
+            role: "admin" | "operator" | "viewer";
+            enabled: boolean;
+            /** Format: date-time */
+            registered_on: string;
+            last_login_on: string | null;
+            /** Format: date-time */
+            password_changed_on: string;
+            must_change_password: boolean;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+            /** @description One that was made for them just now; shown this once. */
+            initial_password: string | null;
         };
         /** Webhook */
         Webhook: {
@@ -3299,8 +3712,8 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description Forbidden (`/problems/forbidden`). */
-        forbidden: {
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/password-needed`). Forbidden (`/problems/scope-missing`). Forbidden (`/problems/write-header-missing`). */
+        "forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing": {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
                 [name: string]: unknown;
@@ -3309,8 +3722,58 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/write-header-missing`). */
-        "forbidden_or_foreign-origin_or_write-header-missing": {
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/scope-missing`). Forbidden (`/problems/write-header-missing`). */
+        "forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/session-needed`). Forbidden (`/problems/write-header-missing`). */
+        "forbidden_or_foreign-origin_or_password-change-needed_or_session-needed_or_write-header-missing": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/session-needed`). Forbidden (`/problems/write-header-missing`). */
+        "forbidden_or_foreign-origin_or_session-needed_or_write-header-missing": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/scope-missing`). */
+        "forbidden_or_password-change-needed_or_scope-missing": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/session-needed`). */
+        "forbidden_or_password-change-needed_or_session-needed": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/scope-missing`). */
+        "forbidden_or_scope-missing": {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
                 [name: string]: unknown;
@@ -3590,7 +4053,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -3629,7 +4092,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -3671,7 +4134,14 @@ export interface operations {
                      *         "email": "email",
                      *         "username": "username",
                      *         "role": "admin",
-                     *         "registered_on": "2026-11-23T12:00:00Z"
+                     *         "registered_on": "2026-11-23T12:00:00Z",
+                     *         "language": "en",
+                     *         "time_zone": "Europe/Berlin",
+                     *         "theme": "auto",
+                     *         "last_login_on": "2026-11-23T12:00:00Z",
+                     *         "password_changed_on": "2026-11-23T12:00:00Z",
+                     *         "must_change_password": true,
+                     *         "version": 1
                      *       }
                      *     }
                      */
@@ -3707,20 +4177,29 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_session-needed_or_write-header-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
-    get_me: {
+    confirm: {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "password": "password"
+                 *     }
+                 */
+                "application/json": components["schemas"]["PasswordAgain"];
+            };
+        };
         responses: {
             /** @description The answer. */
             200: {
@@ -3731,20 +4210,145 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "confirmed_until": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Confirmation"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_session-needed_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-attempts_or_too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_me: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
                      *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
                      *       "email": "email",
                      *       "username": "username",
                      *       "role": "admin",
-                     *       "registered_on": "2026-11-23T12:00:00Z"
+                     *       "registered_on": "2026-11-23T12:00:00Z",
+                     *       "language": "en",
+                     *       "time_zone": "Europe/Berlin",
+                     *       "theme": "auto",
+                     *       "last_login_on": "2026-11-23T12:00:00Z",
+                     *       "password_changed_on": "2026-11-23T12:00:00Z",
+                     *       "must_change_password": true,
+                     *       "version": 1
                      *     }
                      */
-                    "application/json": components["schemas"]["User"];
+                    "application/json": components["schemas"]["Me"];
                 };
             };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_me: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "username": "Maria Weber",
+                 *       "email": "operator@example.org",
+                 *       "password": "password",
+                 *       "language": "en",
+                 *       "time_zone": "Europe/Berlin",
+                 *       "theme": "auto"
+                 *     }
+                 */
+                "application/json": components["schemas"]["ProfileChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "email": "email",
+                     *       "username": "username",
+                     *       "role": "admin",
+                     *       "registered_on": "2026-11-23T12:00:00Z",
+                     *       "language": "en",
+                     *       "time_zone": "Europe/Berlin",
+                     *       "theme": "auto",
+                     *       "last_login_on": "2026-11-23T12:00:00Z",
+                     *       "password_changed_on": "2026-11-23T12:00:00Z",
+                     *       "must_change_password": true,
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Me"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_session-needed_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-attempts_or_too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -3784,7 +4388,14 @@ export interface operations {
                      *         "email": "email",
                      *         "username": "username",
                      *         "role": "admin",
-                     *         "registered_on": "2026-11-23T12:00:00Z"
+                     *         "registered_on": "2026-11-23T12:00:00Z",
+                     *         "language": "en",
+                     *         "time_zone": "Europe/Berlin",
+                     *         "theme": "auto",
+                     *         "last_login_on": "2026-11-23T12:00:00Z",
+                     *         "password_changed_on": "2026-11-23T12:00:00Z",
+                     *         "must_change_password": true,
+                     *         "version": 1
                      *       }
                      *     }
                      */
@@ -3793,7 +4404,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_session-needed_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
@@ -3838,7 +4449,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
@@ -3971,7 +4582,14 @@ export interface operations {
                      *         "email": "email",
                      *         "username": "username",
                      *         "role": "admin",
-                     *         "registered_on": "2026-11-23T12:00:00Z"
+                     *         "registered_on": "2026-11-23T12:00:00Z",
+                     *         "language": "en",
+                     *         "time_zone": "Europe/Berlin",
+                     *         "theme": "auto",
+                     *         "last_login_on": "2026-11-23T12:00:00Z",
+                     *         "password_changed_on": "2026-11-23T12:00:00Z",
+                     *         "must_change_password": true,
+                     *         "version": 1
                      *       }
                      *     }
                      */
@@ -3985,6 +4603,645 @@ export interface operations {
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_own_sessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "begun_on": "2026-11-23T12:00:00Z",
+                     *           "last_used_on": "2026-11-23T12:00:00Z",
+                     *           "expires_on": "2026-11-23T13:00:00Z",
+                     *           "address": "address",
+                     *           "user_agent": "user agent",
+                     *           "current": true
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["OpenSessions"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_session-needed"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    end_other_sessions: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_session-needed_or_write-header-missing"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    end_own_session: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of sessions, by its public id. */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_session-needed_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_sessions_of_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of users, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "begun_on": "2026-11-23T12:00:00Z",
+                     *           "last_used_on": "2026-11-23T12:00:00Z",
+                     *           "expires_on": "2026-11-23T13:00:00Z",
+                     *           "address": "address",
+                     *           "user_agent": "user agent",
+                     *           "current": true
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["OpenSessions"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    end_sessions_of_user: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of users, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_tokens: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-created_on" | "-expires_on" | "-last_used_on" | "-name" | "created_on" | "expires_on" | "last_used_on" | "name";
+                /** @description Of everybody, for an administrator. */
+                all?: boolean;
+                /** @description Of this user, for an administrator. */
+                user?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "owner": "owner",
+                     *           "role": "admin",
+                     *           "scopes": [
+                     *             "scope"
+                     *           ],
+                     *           "dashboard_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "expires_on": "2026-11-23T13:00:00Z",
+                     *           "last_used_on": "2026-11-23T12:00:00Z",
+                     *           "last_address": "last address"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_ApiToken_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_token: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "nightly report",
+                 *       "scopes": [
+                 *         "read"
+                 *       ],
+                 *       "role": "admin",
+                 *       "expires_on": "2026-11-23T13:00:00Z",
+                 *       "dashboard_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *     }
+                 */
+                "application/json": components["schemas"]["TokenIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "owner": "owner",
+                     *       "role": "admin",
+                     *       "scopes": [
+                     *         "scope"
+                     *       ],
+                     *       "dashboard_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "expires_on": "2026-11-23T13:00:00Z",
+                     *       "last_used_on": "2026-11-23T12:00:00Z",
+                     *       "last_address": "last address",
+                     *       "token": "token"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ApiTokenCreated"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_token: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of tokens, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_users: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-email" | "-last_login_on" | "-registered_on" | "-role" | "-username" | "email" | "last_login_on" | "registered_on" | "role" | "username";
+                /** @description Only users of this role. */
+                role?: "admin" | "operator" | "viewer";
+                /** @description Only users who may sign in, or only those who may not. */
+                enabled?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "email": "email",
+                     *           "username": "username",
+                     *           "role": "admin",
+                     *           "enabled": true,
+                     *           "registered_on": "2026-11-23T12:00:00Z",
+                     *           "last_login_on": "2026-11-23T12:00:00Z",
+                     *           "password_changed_on": "2026-11-23T12:00:00Z",
+                     *           "must_change_password": true,
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_User_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_user: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "email": "operator@example.org",
+                 *       "username": "Maria Weber",
+                 *       "role": "admin",
+                 *       "enabled": true,
+                 *       "password": "password...."
+                 *     }
+                 */
+                "application/json": components["schemas"]["UserIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "email": "email",
+                     *       "username": "username",
+                     *       "role": "admin",
+                     *       "enabled": true,
+                     *       "registered_on": "2026-11-23T12:00:00Z",
+                     *       "last_login_on": "2026-11-23T12:00:00Z",
+                     *       "password_changed_on": "2026-11-23T12:00:00Z",
+                     *       "must_change_password": true,
+                     *       "version": 1,
+                     *       "initial_password": "initial password"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["UserWithPassword"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_user: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of users, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "email": "email",
+                     *       "username": "username",
+                     *       "role": "admin",
+                     *       "enabled": true,
+                     *       "registered_on": "2026-11-23T12:00:00Z",
+                     *       "last_login_on": "2026-11-23T12:00:00Z",
+                     *       "password_changed_on": "2026-11-23T12:00:00Z",
+                     *       "must_change_password": true,
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_user: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of users, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "email": "operator@example.org",
+                 *       "username": "Maria Weber",
+                 *       "role": "admin",
+                 *       "enabled": true,
+                 *       "password": "password...."
+                 *     }
+                 */
+                "application/json": components["schemas"]["UserChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "email": "email",
+                     *       "username": "username",
+                     *       "role": "admin",
+                     *       "enabled": true,
+                     *       "registered_on": "2026-11-23T12:00:00Z",
+                     *       "last_login_on": "2026-11-23T12:00:00Z",
+                     *       "password_changed_on": "2026-11-23T12:00:00Z",
+                     *       "must_change_password": true,
+                     *       "version": 1,
+                     *       "initial_password": "initial password"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["UserWithPassword"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_user: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of users, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -4069,7 +5326,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -4169,7 +5426,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
@@ -4248,7 +5505,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -4350,7 +5607,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -4435,7 +5692,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
@@ -4474,7 +5731,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -4561,7 +5818,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
@@ -4602,7 +5859,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -4657,7 +5914,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
@@ -4728,7 +5985,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -4803,7 +6060,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
@@ -4867,7 +6124,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -4941,7 +6198,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             412: components["responses"]["changed-meanwhile"];
@@ -5025,7 +6282,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
             412: components["responses"]["changed-meanwhile"];
@@ -5080,7 +6337,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -5144,7 +6401,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
             422: components["responses"]["unprocessable"];
@@ -5218,7 +6475,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -5293,7 +6550,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
@@ -5358,7 +6615,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -5435,7 +6692,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             412: components["responses"]["changed-meanwhile"];
@@ -5474,7 +6731,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
@@ -5548,7 +6805,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
@@ -5592,7 +6849,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -5648,7 +6905,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -5709,7 +6966,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
@@ -5769,7 +7026,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -5832,7 +7089,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -5872,7 +7129,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
@@ -5927,7 +7184,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -5977,7 +7234,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -6151,7 +7408,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -6212,7 +7469,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -6282,7 +7539,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
@@ -6346,7 +7603,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -6409,7 +7666,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
@@ -6439,7 +7696,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -6479,7 +7736,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -6545,7 +7802,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -6619,7 +7876,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
@@ -6685,7 +7942,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -6759,7 +8016,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -6799,7 +8056,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
@@ -6852,7 +8109,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -6924,7 +8181,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -6991,7 +8248,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -7062,7 +8319,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -7104,7 +8361,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
             412: components["responses"]["changed-meanwhile"];
@@ -7166,7 +8423,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -7224,7 +8481,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
@@ -7273,7 +8530,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -7305,7 +8562,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -7335,7 +8592,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -7389,7 +8646,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -7446,7 +8703,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
@@ -7489,7 +8746,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -7544,7 +8801,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
@@ -7597,7 +8854,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
@@ -7679,7 +8936,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -7771,7 +9028,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
@@ -7851,7 +9108,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -7952,7 +9209,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -7992,7 +9249,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
@@ -8040,7 +9297,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -8103,7 +9360,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -8178,7 +9435,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
@@ -8243,7 +9500,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -8320,7 +9577,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -8360,7 +9617,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
@@ -8416,7 +9673,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -8462,7 +9719,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -8516,7 +9773,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
@@ -8577,7 +9834,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -8640,7 +9897,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
@@ -8703,7 +9960,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
@@ -8764,7 +10021,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -8799,7 +10056,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
             412: components["responses"]["changed-meanwhile"];
@@ -8883,7 +10140,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -8970,7 +10227,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
@@ -9052,7 +10309,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -9143,7 +10400,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             412: components["responses"]["changed-meanwhile"];
@@ -9182,7 +10439,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
@@ -9260,7 +10517,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -9350,7 +10607,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
@@ -9436,7 +10693,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -9522,7 +10779,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
@@ -9559,7 +10816,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
