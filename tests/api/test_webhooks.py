@@ -210,7 +210,8 @@ async def test_deliveries_are_listed_by_cursor_and_status_and_shown_with_their_p
         delivery = answer.json()
         assert delivery == delivery | {
             "webhook_public_id": webhook["public_id"], "event_type": "sensor.reading", "status": "failed", "attempts": 3,
-            "last_error": "no", "next_attempt_on": None, "response_code": 500, "duration_ms": 12, "created_on": "2026-11-24T12:00:00Z", "delivered_on": None,
+            "last_error": "no", "next_attempt_on": None, "response_code": 500, "duration_ms": 12, "created_on": "2026-11-24T12:00:00Z",
+            "delivered_on": None,
         }  # fmt: skip
         assert (await client.get(f"{WEBHOOKS}/{ids[0]}/deliveries")).status_code == 404
         assert (await client.get(f"{WEBHOOKS}/deliveries/{webhook['public_id']}")).status_code == 404

@@ -155,7 +155,7 @@ class Transition(msgspec.Struct, frozen=True):
 
 SELECT: Final = """
     SELECT r.id, r.public_id, r.name, e.public_id AS event_public_id, e.name AS event, r.operator, r.threshold, r.threshold_high,
-           r.description, r.severity, r.enabled, r.dead_band, r.for_ms, r.clear_for_ms, r.cooldown_seconds, r.actions, r.fired,
+           r.description, r.severity, r.enabled, r.dead_band, r.for_ms, r.clear_for_ms, r.cooldown_seconds, r.actions, r.enabled AND r.fired AS fired,
            r.state_changed_on, r.created_on, r.changed_on, r.version
       FROM rules r JOIN events e ON e.id = r.event_id
 """
@@ -170,7 +170,7 @@ async def list_rules(call: Call[None, RulesQuery]) -> Page[Rule]:
     matching = (
         SELECT
         + """ WHERE strpos(lower(r.name), lower($1)) > 0 AND ($2::uuid IS NULL OR e.public_id = $2)
-                AND ($3::bool IS NULL OR r.enabled = $3) AND ($4::bool IS NULL OR r.fired = $4)"""
+                AND ($3::bool IS NULL OR r.enabled = $3) AND ($4::bool IS NULL OR (r.enabled AND r.fired) = $4)"""
     )
     arguments = [query.search, query.event_public_id, query.enabled, query.fired]
     total, rows = await fetch_page(call.pool, matching, arguments, query, query.sort)
