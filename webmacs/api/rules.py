@@ -155,8 +155,8 @@ class Transition(msgspec.Struct, frozen=True):
 
 SELECT: Final = """
     SELECT r.id, r.public_id, r.name, e.public_id AS event_public_id, e.name AS event, r.operator, r.threshold, r.threshold_high,
-           r.description, r.severity, r.enabled, r.dead_band, r.for_ms, r.clear_for_ms, r.cooldown_seconds, r.actions, r.enabled AND r.fired AS fired,
-           r.state_changed_on, r.created_on, r.changed_on, r.version
+           r.description, r.severity, r.enabled, r.dead_band, r.for_ms, r.clear_for_ms, r.cooldown_seconds, r.actions,
+           r.enabled AND r.fired AS fired, r.state_changed_on, r.created_on, r.changed_on, r.version
       FROM rules r JOIN events e ON e.id = r.event_id
 """
 CONDITION: Final = ("event_public_id", "operator", "threshold", "threshold_high", "enabled")
