@@ -16,6 +16,7 @@ ORDER = (
     "ingest_core",
     "storage",
     "accounts",
+    "wheel",
     "http",
     "fanout",
     "reactions",

@@ -28,7 +28,7 @@ class AuditQuery(Shape, frozen=True):
     actor: Annotated[UUID | None, Meta(description="Public id of who did it.")] = None
     object_public_id: Annotated[UUID | None, Meta(description="Of what it was done to.")] = None
     kind: Annotated[Word | None, Meta(description="Of what it was done to.", examples=["event"])] = None
-    action: Annotated[Word | None, Meta(examples=["update"])] = None
+    action: Annotated[Word | None, Meta(description="What was done.", examples=["update"])] = None
     start: Annotated[Timestamp | None, Meta(description="Not before.")] = msgspec.field(name="from", default=None)
     end: Annotated[Timestamp | None, Meta(description="Before.")] = msgspec.field(name="to", default=None)
 

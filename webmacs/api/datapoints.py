@@ -1,6 +1,6 @@
 """Readings as charts want them: buckets of any range, and the newest of each event."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -21,8 +21,9 @@ class SeriesIn(Shape, frozen=True, kw_only=True, rename={"start": "from", "end":
     start: Timestamp
     end: Timestamp
     max_points: Annotated[int, msgspec.Meta(ge=10, le=5_000)] = 500
-    grid: bool = False
-    """Cut buckets at equal widths, though it costs decoding; otherwise edges snap to stored runs."""
+    grid: Annotated[
+        bool, msgspec.Meta(description="Cut buckets at equal widths, though it costs decoding; otherwise edges snap to stored runs.")
+    ] = False
 
     def __post_init__(self) -> None:
         check_range(self.start, self.end)
@@ -36,24 +37,24 @@ class EventSeries(msgspec.Struct, frozen=True):
     t1: list[int]
     min: list[float]
     max: list[float]
-    avg: list[float | None]
-    """None where the sum of the readings is beyond a float64."""
+    avg: Annotated[list[float | None], msgspec.Meta(description="null where the sum of the readings is beyond a float64.")]
     last: list[float]
     n: list[int]
 
 
 class SeriesOut(msgspec.Struct, frozen=True):
-    series: list[EventSeries]
-    """In the order asked for; an event without readings in the range has empty columns."""
+    series: Annotated[
+        list[EventSeries], msgspec.Meta(description="In the order asked for; an event without readings in the range has empty columns.")
+    ]
 
 
 class LatestQuery(Shape, frozen=True, kw_only=True):
-    event_public_ids: list[UUID] | None = None
+    event_public_ids: Annotated[list[UUID] | None, msgspec.Meta(description="Only of these events.")] = None
 
 
 class Latest(msgspec.Struct, frozen=True):
     event_public_id: UUID
-    timestamp: datetime
+    timestamp: Timestamp
     value: float
     experiment_public_id: UUID | None
 

@@ -32,6 +32,7 @@ PUBLIC: Final = Access(None, source=True)
 VIEWER: Final = Access("viewer")
 OPERATOR: Final = Access("operator")
 ADMIN: Final = Access("admin")
+SOURCE_OR_ADMIN: Final = Access("admin", source=True)
 SOURCE_OR_OPERATOR: Final = Access("operator", source=True)
 
 TABLE: Final[Mapping[tuple[str, str], Access]] = {
@@ -56,6 +57,22 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("POST", "/api/v1/datapoints/series"): VIEWER,
     ("GET", "/api/v1/datapoints/latest"): VIEWER,
     ("GET", "/api/v1/gaps"): VIEWER,
+    ("GET", "/api/v1/plugins"): VIEWER,
+    ("POST", "/api/v1/plugins"): ADMIN,
+    ("GET", "/api/v1/plugins/available"): VIEWER,
+    ("GET", "/api/v1/plugins/packages"): VIEWER,
+    ("POST", "/api/v1/plugins/packages"): ADMIN,
+    ("GET", "/api/v1/plugins/packages/{public_id}"): VIEWER,
+    ("DELETE", "/api/v1/plugins/packages/{public_id}"): ADMIN,
+    ("GET", "/api/v1/plugins/packages/{public_id}/content"): SOURCE_OR_ADMIN,
+    ("GET", "/api/v1/plugins/{public_id}"): VIEWER,
+    ("PUT", "/api/v1/plugins/{public_id}"): ADMIN,
+    ("DELETE", "/api/v1/plugins/{public_id}"): ADMIN,
+    ("GET", "/api/v1/plugins/{public_id}/channels"): VIEWER,
+    ("POST", "/api/v1/plugins/{public_id}/channels"): ADMIN,
+    ("GET", "/api/v1/plugins/{public_id}/channels/{channel_id}"): VIEWER,
+    ("PUT", "/api/v1/plugins/{public_id}/channels/{channel_id}"): ADMIN,
+    ("DELETE", "/api/v1/plugins/{public_id}/channels/{channel_id}"): ADMIN,
     ("GET", "/api/v1/sources"): VIEWER,
     ("POST", "/api/v1/sources"): ADMIN,
     ("GET", "/api/v1/sources/{public_id}"): VIEWER,
@@ -102,6 +119,8 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("GET", "/health/live"): PUBLIC,
     ("GET", "/metrics"): VIEWER,
     ("GET", "/openapi.json"): PUBLIC,
+    ("GET", "/problems"): PUBLIC,
+    ("GET", "/problems/{file}"): PUBLIC,
     ("GET", "/docs"): PUBLIC,
     ("GET", "/docs/{file}"): PUBLIC,
     ("GET", "/{file}"): PUBLIC,

@@ -6,7 +6,7 @@ from webmacs.storage.pool import Connection
 
 CHANNEL: Final = "webmacs_config"
 
-What = Literal["events", "experiments", "rules", "sources"]
+What = Literal["events", "experiments", "mappings", "plugins", "rules", "sources"]
 
 
 async def announce(conn: Connection, what: What) -> None:

@@ -46,8 +46,10 @@ class Catalogue:
         self._changed = changed
         self._public: dict[bytes, int] = {}
         self._writers: dict[int, int] = {}
-        self.gone: Callable[[set[int]], None] = lambda events: None
-        """Called with the events that were deleted."""
+        self.gone: Callable[[set[int], set[int]], None] = lambda events, writers: None
+        """Called with the events that were deleted or have another writer now, and with the writers that have some of those now."""
+        self._moved = True
+        """Events may have another writer than is known."""
         self._loading = asyncio.Lock()
         self._asked = 0
         self._loaded = 0
@@ -99,24 +101,28 @@ class Catalogue:
 
     async def _load_events(self, conn: Connection) -> None:
         """Those made since are added, which is what a thousand controllers that come for the first time need. When events went, or
-        changed their writer with a source that went, all are read: 50,000 in some 100 ms."""
+        changed their writer, all are read: 50,000 in some 100 ms."""
         query = "SELECT id, uuid_send(public_id), writer_id FROM events"  # as bytes: UUID objects would cost as much again
         events = await conn.fetch(f"{query} WHERE id > $1", max(self._writers, default=0))
         ids, writers = await conn.fetchrow("SELECT coalesce(sum(id), 0), (SELECT array_agg(id) FROM writers) FROM events") or (0, [])
         known = sum(self._writers) + sum(row[0] for row in events)
-        added = ids == known and set(self._writers.values()).issubset(writers)
+        added = ids == known and set(self._writers.values()).issubset(writers) and not self._moved
         if added:
             gone: set[int] = set()
+            gainers: set[int] = set()
         else:
+            self._moved = False
             events = await conn.fetch(query)
-            gone = self._writers.keys() - {row[0] for row in events}
+            writers = {row[0]: row[2] for row in events}
+            gone = {event_id for event_id, writer_id in self._writers.items() if writers.get(event_id) != writer_id}
+            gainers = {writers[event_id] for event_id in gone & writers.keys()}
             self._public.clear()
             self._writers.clear()
         self._public.update((public_id, event_id) for event_id, public_id, _ in events)
         self._writers.update((event_id, writer_id) for event_id, _, writer_id in events)
         (self._core.add_events if added else self._core.set_events)([(event_id, public_id) for event_id, public_id, _ in events])
         if gone:
-            self.gone(gone)
+            self.gone(gone, gainers)
 
     async def load_latest(self) -> None:
         """At start: the last committed reading of each event, for snapshots."""
@@ -135,12 +141,14 @@ class Catalogue:
             try:
                 conn.add_termination_listener(lambda _, queue=changes: queue.put_nowait(None))
                 await conn.add_listener(CHANNEL, lambda _c, _p, _n, what, queue=changes: queue.put_nowait(str(what)))
+                self._moved = True
                 await self.load()  # what changed while nobody listened
                 while (what := await changes.get()) is not None:
                     await asyncio.sleep(GATHER_S)
                     seen = {what}
                     while not changes.empty() and (more := changes.get_nowait()) is not None:
                         seen.add(more)
+                    self._moved |= "mappings" in seen
                     await self.load()
                     for name in sorted(seen):
                         self._changed(name)

@@ -747,7 +747,9 @@ export interface paths {
         put?: never;
         /**
          * Upload the file of an update, as it is
-         * @description It is stored with its SHA-256, and never applied by itself. The update may be recorded already and have no file; else this records it. Role: admin or above.
+         * @description It is stored with its SHA-256, and never applied by itself.
+         *
+         *     The update may be recorded already and have no file; else this records it. Role: admin or above.
          */
         post: operations["upload_update"];
         delete?: never;
@@ -916,6 +918,198 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/plugins/available": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the plugins there are: those that sources have described, and those that uploaded packages bring
+         * @description Role: viewer or above.
+         */
+        get: operations["list_available_plugins"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List plugin instances
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_plugin_instances"];
+        put?: never;
+        /**
+         * Create a plugin instance on a source
+         * @description Its channels come when the source describes it, or are added by hand. Role: admin or above.
+         */
+        post: operations["create_plugin_instance"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a plugin instance
+         * @description Role: viewer or above.
+         */
+        get: operations["get_plugin_instance"];
+        /**
+         * Change a plugin instance
+         * @description Fields that are not given stay. Role: admin or above.
+         */
+        put: operations["change_plugin_instance"];
+        post?: never;
+        /**
+         * Delete a plugin instance and its channels
+         * @description Events and their readings stay; a source that still has it describes it again. Role: admin or above.
+         */
+        delete: operations["delete_plugin_instance"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{public_id}/channels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the channels of a plugin instance, in the order in which its source described them
+         * @description Role: viewer or above.
+         */
+        get: operations["list_channels"];
+        put?: never;
+        /**
+         * Add a channel that the source has not described yet, mapped to an event or not
+         * @description Role: admin or above.
+         */
+        post: operations["create_channel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{public_id}/channels/{channel_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a channel
+         * @description Role: viewer or above.
+         */
+        get: operations["get_channel"];
+        /**
+         * Map a channel to another event, or to none
+         * @description Its source is asked to begin anew, and nothing that it has sampled is lost. Role: admin or above.
+         */
+        put: operations["change_channel"];
+        post?: never;
+        /**
+         * Delete a channel that its source has not
+         * @description Its event stays, to be written by REST. Role: admin or above.
+         */
+        delete: operations["delete_channel"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/packages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List uploaded packages
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_plugin_packages"];
+        put?: never;
+        /**
+         * Upload a wheel
+         * @description It is judged and kept; nothing of it is imported, and no controller installs it by itself. Role: admin or above.
+         */
+        post: operations["upload_plugin_package"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/packages/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read what is known of a package
+         * @description Role: viewer or above.
+         */
+        get: operations["get_plugin_package"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a package
+         * @description Controllers that have installed it keep it. Role: admin or above.
+         */
+        delete: operations["delete_plugin_package"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/packages/{public_id}/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download the wheel itself
+         * @description Role: admin or above, or a source.
+         */
+        get: operations["get_plugin_package_content"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -994,6 +1188,20 @@ export interface components {
             /** @description The same refusals within a second are one entry. */
             n: number;
         };
+        /** AvailablePlugin */
+        AvailablePlugin: {
+            /** @example simulated */
+            plugin_id: string;
+            /** @description JSON Schema, as it was described last. */
+            settings_schema: Record<string, never> | null;
+            instances: number;
+            /** @description Uploaded packages that bring it, as `name version`. */
+            packages: string[];
+        };
+        /** AvailablePlugins */
+        AvailablePlugins: {
+            data: components["schemas"]["AvailablePlugin"][];
+        };
         /**
          * BarWidget
          * @description Several values of one unit beside each other.
@@ -1013,6 +1221,68 @@ export interface components {
             max: number | null;
             /** @default null */
             decimals: number | null;
+        };
+        /** Channel */
+        Channel: {
+            /** Format: uuid */
+            public_id: string;
+            channel_key: string;
+            name: string;
+            unit: string;
+            /** @enum {unknown} */
+            type: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+            min_value: number | null;
+            max_value: number | null;
+            decimals: number | null;
+            expected_interval_ms: number | null;
+            /** @description false: its source has (no longer) such a channel. */
+            described: boolean;
+            /** @description The event that takes its readings; null: none. */
+            event_public_id: string | null;
+            /** @description Name of the event. */
+            event: string | null;
+            /** Format: date-time */
+            created_on: string;
+            /** @description Counts its changes by people; also its ETag. */
+            version: number;
+        };
+        /**
+         * ChannelChange
+         * @description What is not given stays as it is. Name, unit and type are the source's to say, as soon as it describes the channel.
+         */
+        ChannelChange: {
+            /** @description The event that takes its readings; null: none. */
+            event_public_id?: string | null;
+            name?: string;
+            /** @example °C */
+            unit?: string;
+            /** @enum {unknown} */
+            type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+        };
+        /** ChannelIn */
+        ChannelIn: {
+            /**
+             * @description The channel's, in its plugin.
+             * @example reactor_temperature
+             */
+            channel_key: string;
+            name: string;
+            /** @example °C */
+            unit: string;
+            /**
+             * @default sensor
+             * @enum {unknown}
+             */
+            type: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+            /**
+             * @description The event that takes its readings; null: none.
+             * @default null
+             */
+            event_public_id: string | null;
+        };
+        /** Channels */
+        Channels: {
+            data: components["schemas"]["Channel"][];
         };
         /**
          * CommandAction
@@ -1240,6 +1510,7 @@ export interface components {
             t1: number[];
             min: number[];
             max: number[];
+            /** @description null where the sum of the readings is beyond a float64. */
             avg: (number | null)[];
             last: number[];
             n: number[];
@@ -1363,10 +1634,61 @@ export interface components {
             /** @default 50 */
             bins: number;
         };
+        /**
+         * InstanceChange
+         * @description What is not given stays as it is.
+         */
+        InstanceChange: {
+            /** @example boiler house */
+            name?: string;
+            enabled?: boolean;
+            demo_mode?: boolean;
+            auto_create_events?: boolean;
+            /**
+             * @description Of the plugin's own; `settings_schema` describes them.
+             * @example {
+             *       "seed": 1
+             *     }
+             */
+            settings?: Record<string, never>;
+        };
+        /**
+         * InstanceIn
+         * @description Settings and switches are kept here; a controller takes them over with its configuration, which it does not fetch yet.
+         */
+        InstanceIn: {
+            /** Format: uuid */
+            source_public_id: string;
+            /** @example simulated */
+            plugin_id: string;
+            /** @example boiler house */
+            name: string;
+            /** @default true */
+            enabled: boolean;
+            /**
+             * @description The plugin simulates its device.
+             * @default false
+             */
+            demo_mode: boolean;
+            /**
+             * @description Make an event for each channel that has none.
+             * @default true
+             */
+            auto_create_events: boolean;
+            /**
+             * @description Of the plugin's own; `settings_schema` describes them.
+             * @default {}
+             * @example {
+             *       "seed": 1
+             *     }
+             */
+            settings: Record<string, never>;
+        };
         /** Latest */
         Latest: {
             /** Format: uuid */
             event_public_id: string;
+            /** Format: date-time */
             timestamp: string;
             value: number;
             experiment_public_id: string | null;
@@ -1490,49 +1812,81 @@ export interface components {
         /** Page[Dashboard] */
         Page_Dashboard_: {
             page: number;
+            /** @example 25 */
             page_size: number;
+            /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Dashboard"][];
         };
         /** Page[Event] */
         Page_Event_: {
             page: number;
+            /** @example 25 */
             page_size: number;
+            /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Event"][];
         };
         /** Page[Experiment] */
         Page_Experiment_: {
             page: number;
+            /** @example 25 */
             page_size: number;
+            /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Experiment"][];
+        };
+        /** Page[PluginInstance] */
+        Page_PluginInstance_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["PluginInstance"][];
+        };
+        /** Page[PluginPackage] */
+        Page_PluginPackage_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["PluginPackage"][];
         };
         /** Page[Rule] */
         Page_Rule_: {
             page: number;
+            /** @example 25 */
             page_size: number;
+            /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Rule"][];
         };
         /** Page[Source] */
         Page_Source_: {
             page: number;
+            /** @example 25 */
             page_size: number;
+            /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Source"][];
         };
         /** Page[Update] */
         Page_Update_: {
             page: number;
+            /** @example 25 */
             page_size: number;
+            /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Update"][];
         };
         /** Page[Webhook] */
         Page_Webhook_: {
             page: number;
+            /** @example 25 */
             page_size: number;
+            /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Webhook"][];
         };
@@ -1552,6 +1906,59 @@ export interface components {
              * @enum {unknown}
              */
             shows: "level" | "running" | "text" | "visible";
+        };
+        /** PluginInstance */
+        PluginInstance: {
+            /** Format: uuid */
+            public_id: string;
+            /** Format: uuid */
+            source_public_id: string;
+            source: string;
+            plugin_id: string;
+            name: string;
+            enabled: boolean;
+            demo_mode: boolean;
+            auto_create_events: boolean;
+            settings: Record<string, never>;
+            /** @description JSON Schema; null: its source has not described it yet. */
+            settings_schema: Record<string, never> | null;
+            /** @description How many its source has described. */
+            channels: number;
+            /** @description How many of them have an event. */
+            mapped: number;
+            described_on: string | null;
+            /** Format: date-time */
+            created_on: string;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /** PluginPackage */
+        PluginPackage: {
+            /** Format: uuid */
+            public_id: string;
+            /** @example webmacs-plugin-chiller */
+            name: string;
+            /** @example 1.2.0 */
+            package_version: string;
+            summary: string;
+            /** @example >=3.11 */
+            requires_python: string | null;
+            /**
+             * @description The plugins that it brings.
+             * @example [
+             *       "chiller"
+             *     ]
+             */
+            plugin_ids: string[];
+            file_name: string;
+            /** @description Bytes. */
+            size: number;
+            sha256: string;
+            uploaded_by: string | null;
+            /** Format: date-time */
+            created_on: string;
         };
         /** Position */
         Position: {
@@ -1723,11 +2130,15 @@ export interface components {
             to: string;
             /** @default 500 */
             max_points: number;
-            /** @default false */
+            /**
+             * @description Cut buckets at equal widths, though it costs decoding; otherwise edges snap to stored runs.
+             * @default false
+             */
             grid: boolean;
         };
         /** SeriesOut */
         SeriesOut: {
+            /** @description In the order asked for; an event without readings in the range has empty columns. */
             series: components["schemas"]["EventSeries"][];
         };
         /**
@@ -2085,10 +2496,203 @@ export interface components {
             lines: boolean;
         };
     };
-    responses: never;
-    parameters: never;
+    responses: {
+        /** @description Changed meanwhile (`/problems/changed-meanwhile`). */
+        "changed-meanwhile": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Conflict (`/problems/conflict`). */
+        conflict: {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/forbidden`). */
+        forbidden: {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/write-header-missing`). */
+        "forbidden_or_foreign-origin_or_write-header-missing": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/foreign-origin`). */
+        "foreign-origin": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Key was used (`/problems/idempotency-key-reused`). Cannot be used (`/problems/unprocessable`). */
+        "idempotency-key-reused_or_unprocessable": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Malformed (`/problems/malformed`). */
+        malformed: {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Not found (`/problems/not-found`). */
+        "not-found": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Too large (`/problems/too-large`). */
+        "too-large": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Too many attempts (`/problems/too-many-attempts`). */
+        "too-many-attempts": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                "Retry-After": components["headers"]["Retry-After"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Too slow (`/problems/too-slow`). */
+        "too-slow": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Not signed in (`/problems/unauthorized`). */
+        unauthorized: {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Unavailable (`/problems/unavailable`). */
+        unavailable: {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                "Retry-After": components["headers"]["Retry-After"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Cannot be used (`/problems/unprocessable`). */
+        unprocessable: {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Unsupported media type (`/problems/unsupported-media-type`). */
+        "unsupported-media-type": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Not signed in (`/problems/wrong-credentials`). */
+        "wrong-credentials": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+    };
+    parameters: {
+        /** @description Judge and answer as if it were done, and change nothing. */
+        dry_run: boolean;
+        /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+        "If-Match": string;
+        /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+        "If-None-Match": string;
+        /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+        "Idempotency-Key": string;
+    };
     requestBodies: never;
-    headers: never;
+    headers: {
+        /** @description Names the request in the log: the one that was sent, or a new one. */
+        "X-Request-ID": string;
+        /** @description Address of what was made. */
+        Location: string;
+        /** @description Seconds to wait before trying again. */
+        "Retry-After": number;
+        /** @description How to say who is asking. */
+        "WWW-Authenticate": string;
+        /** @description The version, to be sent as `If-Match` with a change. */
+        ETag: string;
+        /** @description Since when it should not be used, as `@` and seconds since 1970. */
+        Deprecation: string;
+        /** @description When it may be gone. */
+        Sunset: string;
+        /** @description `true`: all of it was judged, and nothing was changed. */
+        "X-WebMACS-Dry-Run": "true";
+        /** @description `true`: this is the answer of the first request with this key. */
+        "Idempotent-Replayed": "true";
+    };
     pathItems: never;
 }
 export type $defs = Record<string, never>;
@@ -2096,14 +2700,22 @@ export interface operations {
     list_audit: {
         parameters: {
             query?: {
-                actor?: string | null;
-                object_public_id?: string | null;
-                kind?: string | null;
-                action?: string | null;
-                from?: string | null;
-                to?: string | null;
+                /** @description Public id of who did it. */
+                actor?: string;
+                /** @description Of what it was done to. */
+                object_public_id?: string;
+                /** @description Of what it was done to. */
+                kind?: string;
+                /** @description What was done. */
+                action?: string;
+                /** @description Not before. */
+                from?: string;
+                /** @description Before. */
+                to?: string;
+                /** @description How many at most. */
                 limit?: number;
-                cursor?: string | null;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
             };
             header?: never;
             path?: never;
@@ -2114,61 +2726,58 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "id": 1,
+                     *           "at": "2026-11-23T12:00:00Z",
+                     *           "action": "update",
+                     *           "kind": "event",
+                     *           "object_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "object_name": "object name",
+                     *           "actor_kind": "kiosk",
+                     *           "actor_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "actor_name": "actor name",
+                     *           "address": "address",
+                     *           "request_id": "request id",
+                     *           "before": {},
+                     *           "after": {},
+                     *           "detail": "detail",
+                     *           "n": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["CursorPage_AuditEntry_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     export_audit: {
         parameters: {
             query?: {
-                actor?: string | null;
-                object_public_id?: string | null;
-                kind?: string | null;
-                action?: string | null;
-                from?: string | null;
-                to?: string | null;
+                /** @description Public id of who did it. */
+                actor?: string;
+                /** @description Of what it was done to. */
+                object_public_id?: string;
+                /** @description Of what it was done to. */
+                kind?: string;
+                /** @description What was done. */
+                action?: string;
+                /** @description Not before. */
+                from?: string;
+                /** @description Before. */
+                to?: string;
             };
             header?: never;
             path?: never;
@@ -2176,51 +2785,20 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description The answer. */
             200: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "text/csv": unknown;
                 };
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     login: {
@@ -2232,6 +2810,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "email": "operator@example.org",
+                 *       "password": "password"
+                 *     }
+                 */
                 "application/json": components["schemas"]["Credentials"];
             };
         };
@@ -2239,88 +2823,36 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "access_token": "access token",
+                     *       "token_type": "token type",
+                     *       "expires_on": "2026-11-23T13:00:00Z",
+                     *       "user": {
+                     *         "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *         "email": "email",
+                     *         "username": "username",
+                     *         "role": "admin",
+                     *         "registered_on": "2026-11-23T12:00:00Z"
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["Session"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too many attempts; Retry-After says when to come again. */
-            429: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["wrong-credentials"];
+            403: components["responses"]["foreign-origin"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-attempts"];
+            503: components["responses"]["unavailable"];
         };
     };
     logout: {
@@ -2332,42 +2864,18 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_me: {
@@ -2382,41 +2890,26 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "email": "email",
+                     *       "username": "username",
+                     *       "role": "admin",
+                     *       "registered_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
                     "application/json": components["schemas"]["User"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_password: {
@@ -2428,6 +2921,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "current_password": "current password",
+                 *       "new_password": "new password"
+                 *     }
+                 */
                 "application/json": components["schemas"]["PasswordChange"];
             };
         };
@@ -2435,88 +2934,36 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "access_token": "access token",
+                     *       "token_type": "token type",
+                     *       "expires_on": "2026-11-23T13:00:00Z",
+                     *       "user": {
+                     *         "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *         "email": "email",
+                     *         "username": "username",
+                     *         "role": "admin",
+                     *         "registered_on": "2026-11-23T12:00:00Z"
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["Session"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too many attempts; Retry-After says when to come again. */
-            429: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-attempts"];
+            503: components["responses"]["unavailable"];
         };
     };
     make_socket_ticket: {
@@ -2528,6 +2975,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "path": "/ws/datapoints/stream"
+                 *     }
+                 */
                 "application/json": components["schemas"]["TicketIn"];
             };
         };
@@ -2535,87 +2987,42 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "ticket": "ticket",
+                     *       "expires_on": "2026-11-23T13:00:00Z"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Ticket"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_events: {
         parameters: {
             query?: {
+                /** @description The first is 1; one beyond the last is empty. */
                 page?: number;
+                /** @description How many of them a page has. */
                 page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "-type" | "changed_on" | "created_on" | "name" | "type";
-                type?: ("actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor") | null;
+                /** @description Only events of this type. */
+                type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
             };
             header?: never;
             path?: never;
@@ -2626,61 +3033,71 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "type": "actuator",
+                     *           "unit": "unit",
+                     *           "min_value": 21.5,
+                     *           "max_value": 21.5,
+                     *           "decimals": 1,
+                     *           "expected_interval_ms": 1,
+                     *           "source": "source",
+                     *           "instance": "instance",
+                     *           "channel_key": "channel key",
+                     *           "quality": "quality",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Page_Event_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_event: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "Boiler temperature",
+                 *       "type": "actuator",
+                 *       "unit": "°C",
+                 *       "min_value": 21.5,
+                 *       "max_value": 21.5,
+                 *       "decimals": 1,
+                 *       "expected_interval_ms": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["EventIn"];
             };
         };
@@ -2688,95 +3105,56 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "type": "actuator",
+                     *       "unit": "unit",
+                     *       "min_value": 21.5,
+                     *       "max_value": 21.5,
+                     *       "decimals": 1,
+                     *       "expected_interval_ms": 1,
+                     *       "source": "source",
+                     *       "instance": "instance",
+                     *       "channel_key": "channel key",
+                     *       "quality": "quality",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Event"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_event: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
+                /** @description Which one of events, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -2786,63 +3164,78 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "type": "actuator",
+                     *       "unit": "unit",
+                     *       "min_value": 21.5,
+                     *       "max_value": 21.5,
+                     *       "decimals": 1,
+                     *       "expected_interval_ms": 1,
+                     *       "source": "source",
+                     *       "instance": "instance",
+                     *       "channel_key": "channel key",
+                     *       "quality": "quality",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Event"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_event: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of events, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "name",
+                 *       "type": "actuator",
+                 *       "unit": "unit",
+                 *       "min_value": 21.5,
+                 *       "max_value": 21.5,
+                 *       "decimals": 1,
+                 *       "expected_interval_ms": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["EventChange"];
             };
         };
@@ -2850,163 +3243,95 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "type": "actuator",
+                     *       "unit": "unit",
+                     *       "min_value": 21.5,
+                     *       "max_value": 21.5,
+                     *       "decimals": 1,
+                     *       "expected_interval_ms": 1,
+                     *       "source": "source",
+                     *       "instance": "instance",
+                     *       "channel_key": "channel key",
+                     *       "quality": "quality",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Event"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_event: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of events, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_experiments: {
         parameters: {
             query?: {
+                /** @description The first is 1; one beyond the last is empty. */
                 page?: number;
+                /** @description How many of them a page has. */
                 page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-name" | "-started_on" | "-stopped_on" | "name" | "started_on" | "stopped_on";
-                running?: boolean | null;
+                /** @description Only those that run, or only those that have stopped. */
+                running?: boolean;
             };
             header?: never;
             path?: never;
@@ -3017,61 +3342,68 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "notes": "notes",
+                     *           "tags": [
+                     *             "tag"
+                     *           ],
+                     *           "started_on": "2026-11-23T12:00:00Z",
+                     *           "stopped_on": "2026-11-23T13:00:00Z",
+                     *           "started_by": "started by",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Page_Experiment_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     start_experiment: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "name",
+                 *       "notes": "",
+                 *       "tags": [],
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["ExperimentIn"];
             };
         };
@@ -3079,95 +3411,54 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "notes": "notes",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "stopped_on": "2026-11-23T13:00:00Z",
+                     *       "started_by": "started by",
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Experiment"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_experiment: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
+                /** @description Which one of experiments, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -3177,63 +3468,74 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "notes": "notes",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "stopped_on": "2026-11-23T13:00:00Z",
+                     *       "started_by": "started by",
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Experiment"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_experiment: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of experiments, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "name",
+                 *       "notes": "notes",
+                 *       "tags": [
+                 *         "tag"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["ExperimentChange"];
             };
         };
@@ -3241,160 +3543,89 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "notes": "notes",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "stopped_on": "2026-11-23T13:00:00Z",
+                     *       "started_by": "started by",
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Experiment"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_experiment: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of experiments, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     stop_experiment: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path: {
+                /** @description Which one of experiments, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -3404,50 +3635,37 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "notes": "notes",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "stopped_on": "2026-11-23T13:00:00Z",
+                     *       "started_by": "started by",
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Experiment"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     series: {
@@ -3459,6 +3677,17 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "from": "2026-11-23T12:00:00Z",
+                 *       "to": "2026-11-23T13:00:00Z",
+                 *       "max_points": 500,
+                 *       "grid": false
+                 *     }
+                 */
                 "application/json": components["schemas"]["SeriesIn"];
             };
         };
@@ -3466,83 +3695,58 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "series": [
+                     *         {
+                     *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "t0": [
+                     *             1
+                     *           ],
+                     *           "t1": [
+                     *             1
+                     *           ],
+                     *           "min": [
+                     *             21.5
+                     *           ],
+                     *           "max": [
+                     *             21.5
+                     *           ],
+                     *           "avg": [
+                     *             21.5
+                     *           ],
+                     *           "last": [
+                     *             21.5
+                     *           ],
+                     *           "n": [
+                     *             1
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["SeriesOut"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     latest: {
         parameters: {
             query?: {
-                event_public_ids?: string[] | null;
+                /** @description Only of these events. */
+                event_public_ids?: string[];
             };
             header?: never;
             path?: never;
@@ -3553,58 +3757,41 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "timestamp": "2026-11-23T12:00:00Z",
+                     *           "value": 21.5,
+                     *           "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["LatestOut"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_sources: {
         parameters: {
             query?: {
+                /** @description The first is 1; one beyond the last is empty. */
                 page?: number;
+                /** @description How many of them a page has. */
                 page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-created_on" | "-last_seen_on" | "-name" | "created_on" | "last_seen_on" | "name";
             };
             header?: never;
@@ -3616,61 +3803,60 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "enabled": true,
+                     *           "state": "live",
+                     *           "software": "software",
+                     *           "last_seen_on": "2026-11-23T12:00:00Z",
+                     *           "clock_offset_us": 1,
+                     *           "committed_seq": 1,
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Page_Source_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_source: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "press-hall"
+                 *     }
+                 */
                 "application/json": components["schemas"]["SourceIn"];
             };
         };
@@ -3678,95 +3864,52 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "state": "live",
+                     *       "software": "software",
+                     *       "last_seen_on": "2026-11-23T12:00:00Z",
+                     *       "clock_offset_us": 1,
+                     *       "committed_seq": 1,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1,
+                     *       "credential": "credential"
+                     *     }
+                     */
                     "application/json": components["schemas"]["SourceCreated"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_source: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
+                /** @description Which one of sources, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -3776,63 +3919,68 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "state": "live",
+                     *       "software": "software",
+                     *       "last_seen_on": "2026-11-23T12:00:00Z",
+                     *       "clock_offset_us": 1,
+                     *       "committed_seq": 1,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Source"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_source: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of sources, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "press-hall",
+                 *       "enabled": true
+                 *     }
+                 */
                 "application/json": components["schemas"]["SourceChange"];
             };
         };
@@ -3840,160 +3988,89 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "state": "live",
+                     *       "software": "software",
+                     *       "last_seen_on": "2026-11-23T12:00:00Z",
+                     *       "clock_offset_us": 1,
+                     *       "committed_seq": 1,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Source"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_source: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of sources, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     renew_credential: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path: {
+                /** @description Which one of sources, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -4003,58 +4080,47 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "state": "live",
+                     *       "software": "software",
+                     *       "last_seen_on": "2026-11-23T12:00:00Z",
+                     *       "clock_offset_us": 1,
+                     *       "committed_seq": 1,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1,
+                     *       "credential": "credential"
+                     *     }
+                     */
                     "application/json": components["schemas"]["SourceCreated"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_gaps: {
         parameters: {
             query?: {
-                event_public_id?: string | null;
-                from?: string | null;
-                to?: string | null;
+                /** @description Only what is missing of this event. */
+                event_public_id?: string;
+                /** @description Only what ended at this time or later. */
+                from?: string;
+                /** @description Only what began before this time. */
+                to?: string;
             };
             header?: never;
             path?: never;
@@ -4065,65 +4131,43 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "source": "source",
+                     *           "from": "2026-11-23T12:00:00Z",
+                     *           "to": "2026-11-23T13:00:00Z",
+                     *           "n": 1,
+                     *           "cause": "cause",
+                     *           "detail": "detail"
+                     *         }
+                     *       ],
+                     *       "truncated": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["Gaps"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_health: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -4132,18 +4176,56 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "status": "ok",
+                     *       "version": "version",
+                     *       "storing": true,
+                     *       "stored_per_s": 21.5,
+                     *       "lag_ms": 21.5,
+                     *       "refused": 1,
+                     *       "since": "2026-11-23T12:00:00Z",
+                     *       "database": "ok"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Health"];
                 };
             };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            422: components["responses"]["unprocessable"];
             /** @description Readings cannot be stored now. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "status": "ok",
+                     *       "version": "version",
+                     *       "storing": true,
+                     *       "stored_per_s": 21.5,
+                     *       "lag_ms": 21.5,
+                     *       "refused": 1,
+                     *       "since": "2026-11-23T12:00:00Z",
+                     *       "database": "ok"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Health"];
                 };
             };
@@ -4161,12 +4243,19 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "status": "ok"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Alive"];
                 };
             };
+            422: components["responses"]["unprocessable"];
         };
     };
     get_metrics: {
@@ -4178,54 +4267,35 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description The answer. */
             200: {
                 headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "text/plain; version=1.0.0; charset=utf-8": unknown;
                 };
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_log_entries: {
         parameters: {
             query?: {
+                /** @description How many at most. */
                 limit?: number;
-                cursor?: string | null;
-                logging_type?: ("error" | "info" | "warning") | null;
-                status?: ("read" | "unread") | null;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
+                logging_type?: "error" | "info" | "warning";
+                status?: "read" | "unread";
+                /** @description Beginnings of words, all of which an entry holds; the case of a to z is ignored. */
                 search?: string;
-                from?: string | null;
-                to?: string | null;
+                from?: string;
+                to?: string;
             };
             header?: never;
             path?: never;
@@ -4236,61 +4306,56 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "logging_type": "error",
+                     *           "status": "read",
+                     *           "content": "content",
+                     *           "author": "author",
+                     *           "author_kind": "kiosk"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["CursorPage_LogEntry_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_log_entry: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "content": "Filter of pump 2 exchanged.",
+                 *       "logging_type": "error"
+                 *     }
+                 */
                 "application/json": components["schemas"]["LogEntryIn"];
             };
         };
@@ -4298,79 +4363,35 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "logging_type": "error",
+                     *       "status": "read",
+                     *       "content": "content",
+                     *       "author": "author",
+                     *       "author_kind": "kiosk"
+                     *     }
+                     */
                     "application/json": components["schemas"]["LogEntry"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_log_entry: {
@@ -4378,6 +4399,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Which one of logging, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -4387,63 +4409,51 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "logging_type": "error",
+                     *       "status": "read",
+                     *       "content": "content",
+                     *       "author": "author",
+                     *       "author_kind": "kiosk"
+                     *     }
+                     */
                     "application/json": components["schemas"]["LogEntry"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_log_entry: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path: {
+                /** @description Which one of logging, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "status": "read"
+                 *     }
+                 */
                 "application/json": components["schemas"]["LogEntryChange"];
             };
         };
@@ -4451,97 +4461,56 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "logging_type": "error",
+                     *       "status": "read",
+                     *       "content": "content",
+                     *       "author": "author",
+                     *       "author_kind": "kiosk"
+                     *     }
+                     */
                     "application/json": components["schemas"]["LogEntry"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     mark_log_read: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "logging_type": "error",
+                 *       "search": "",
+                 *       "from": "2026-11-23T12:00:00Z",
+                 *       "to": "2026-11-23T13:00:00Z"
+                 *     }
+                 */
                 "application/json": components["schemas"]["LogFilter"];
             };
         };
@@ -4549,89 +4518,44 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "n": 1,
+                     *       "complete": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["MarkedRead"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_rules: {
         parameters: {
             query?: {
+                /** @description The first is 1; one beyond the last is empty. */
                 page?: number;
+                /** @description How many of them a page has. */
                 page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-event" | "-name" | "-state_changed_on" | "changed_on" | "created_on" | "event" | "name" | "state_changed_on";
-                event_public_id?: string | null;
-                enabled?: boolean | null;
-                fired?: boolean | null;
+                event_public_id?: string;
+                enabled?: boolean;
+                fired?: boolean;
             };
             header?: never;
             path?: never;
@@ -4642,61 +4566,92 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "event": "event",
+                     *           "operator": "between",
+                     *           "threshold": 21.5,
+                     *           "threshold_high": 21.5,
+                     *           "description": "description",
+                     *           "severity": "critical",
+                     *           "enabled": true,
+                     *           "dead_band": 21.5,
+                     *           "for_ms": 1,
+                     *           "clear_for_ms": 1,
+                     *           "cooldown_seconds": 1,
+                     *           "actions": [
+                     *             {
+                     *               "type": "log",
+                     *               "on": "cleared",
+                     *               "logging_type": "error",
+                     *               "content": "content"
+                     *             }
+                     *           ],
+                     *           "not_in_effect": [
+                     *             "actions"
+                     *           ],
+                     *           "fired": true,
+                     *           "state_changed_on": "2026-11-23T12:00:00Z",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Page_Rule_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_rule: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "Boiler too hot",
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "operator": "between",
+                 *       "threshold": 95,
+                 *       "threshold_high": 21.5,
+                 *       "description": "",
+                 *       "severity": "critical",
+                 *       "enabled": true,
+                 *       "dead_band": 0,
+                 *       "for_ms": 0,
+                 *       "clear_for_ms": 0,
+                 *       "cooldown_seconds": 60,
+                 *       "actions": []
+                 *     }
+                 */
                 "application/json": components["schemas"]["RuleIn"];
             };
         };
@@ -4704,95 +4659,71 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "operator": "between",
+                     *       "threshold": 21.5,
+                     *       "threshold_high": 21.5,
+                     *       "description": "description",
+                     *       "severity": "critical",
+                     *       "enabled": true,
+                     *       "dead_band": 21.5,
+                     *       "for_ms": 1,
+                     *       "clear_for_ms": 1,
+                     *       "cooldown_seconds": 1,
+                     *       "actions": [
+                     *         {
+                     *           "type": "log",
+                     *           "on": "cleared",
+                     *           "logging_type": "error",
+                     *           "content": "content"
+                     *         }
+                     *       ],
+                     *       "not_in_effect": [
+                     *         "actions"
+                     *       ],
+                     *       "fired": true,
+                     *       "state_changed_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Rule"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_rule: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
+                /** @description Which one of rules, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -4802,63 +4733,106 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "operator": "between",
+                     *       "threshold": 21.5,
+                     *       "threshold_high": 21.5,
+                     *       "description": "description",
+                     *       "severity": "critical",
+                     *       "enabled": true,
+                     *       "dead_band": 21.5,
+                     *       "for_ms": 1,
+                     *       "clear_for_ms": 1,
+                     *       "cooldown_seconds": 1,
+                     *       "actions": [
+                     *         {
+                     *           "type": "log",
+                     *           "on": "cleared",
+                     *           "logging_type": "error",
+                     *           "content": "content"
+                     *         }
+                     *       ],
+                     *       "not_in_effect": [
+                     *         "actions"
+                     *       ],
+                     *       "fired": true,
+                     *       "state_changed_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Rule"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_rule: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of rules, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "Boiler too hot",
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "operator": "between",
+                 *       "threshold": 95,
+                 *       "threshold_high": 21.5,
+                 *       "description": "description",
+                 *       "severity": "critical",
+                 *       "enabled": true,
+                 *       "dead_band": 21.5,
+                 *       "for_ms": 1,
+                 *       "clear_for_ms": 1,
+                 *       "cooldown_seconds": 1,
+                 *       "actions": [
+                 *         {
+                 *           "type": "log",
+                 *           "on": "cleared",
+                 *           "logging_type": "error",
+                 *           "content": "content"
+                 *         }
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["RuleChange"];
             };
         };
@@ -4866,163 +4840,108 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "operator": "between",
+                     *       "threshold": 21.5,
+                     *       "threshold_high": 21.5,
+                     *       "description": "description",
+                     *       "severity": "critical",
+                     *       "enabled": true,
+                     *       "dead_band": 21.5,
+                     *       "for_ms": 1,
+                     *       "clear_for_ms": 1,
+                     *       "cooldown_seconds": 1,
+                     *       "actions": [
+                     *         {
+                     *           "type": "log",
+                     *           "on": "cleared",
+                     *           "logging_type": "error",
+                     *           "content": "content"
+                     *         }
+                     *       ],
+                     *       "not_in_effect": [
+                     *         "actions"
+                     *       ],
+                     *       "fired": true,
+                     *       "state_changed_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Rule"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_rule: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of rules, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_transitions: {
         parameters: {
             query?: {
+                /** @description How many at most. */
                 limit?: number;
-                cursor?: string | null;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
             };
             header?: never;
             path: {
+                /** @description Which one of rules, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -5032,69 +4951,44 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "fired": true,
+                     *           "at": "2026-11-23T12:00:00Z",
+                     *           "value": 21.5
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["CursorPage_Transition_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_webhooks: {
         parameters: {
             query?: {
+                /** @description The first is 1; one beyond the last is empty. */
                 page?: number;
+                /** @description How many of them a page has. */
                 page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "-url" | "changed_on" | "created_on" | "name" | "url";
-                enabled?: boolean | null;
+                enabled?: boolean;
             };
             header?: never;
             path?: never;
@@ -5105,61 +4999,75 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "description": "description",
+                     *           "url": "url",
+                     *           "events": [
+                     *             "experiment.started"
+                     *           ],
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "has_secret": true,
+                     *           "enabled": true,
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Page_Webhook_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_webhook: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "url": "https://example.org/hooks/webmacs",
+                 *       "events": [
+                 *         "experiment.started"
+                 *       ],
+                 *       "name": "",
+                 *       "description": "",
+                 *       "secret": "secret",
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "enabled": true
+                 *     }
+                 */
                 "application/json": components["schemas"]["WebhookIn"];
             };
         };
@@ -5167,95 +5075,56 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "url": "url",
+                     *       "events": [
+                     *         "experiment.started"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "has_secret": true,
+                     *       "enabled": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Webhook"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_webhook: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
+                /** @description Which one of webhooks, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -5265,63 +5134,82 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "url": "url",
+                     *       "events": [
+                     *         "experiment.started"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "has_secret": true,
+                     *       "enabled": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Webhook"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_webhook: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of webhooks, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "url": "https://example.org/hooks/webmacs",
+                 *       "events": [
+                 *         "experiment.started"
+                 *       ],
+                 *       "name": "name",
+                 *       "description": "description",
+                 *       "secret": "secret",
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "enabled": true
+                 *     }
+                 */
                 "application/json": components["schemas"]["WebhookChange"];
             };
         };
@@ -5329,164 +5217,94 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "url": "url",
+                     *       "events": [
+                     *         "experiment.started"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "has_secret": true,
+                     *       "enabled": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Webhook"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_webhook: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of webhooks, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_deliveries: {
         parameters: {
             query?: {
+                /** @description How many at most. */
                 limit?: number;
-                cursor?: string | null;
-                status?: ("dead_letter" | "delivered" | "failed" | "pending") | null;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
+                status?: "dead_letter" | "delivered" | "failed" | "pending";
             };
             header?: never;
             path: {
+                /** @description Which one of webhooks, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -5496,59 +5314,37 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "event_type": "experiment.started",
+                     *           "status": "dead_letter",
+                     *           "attempts": 1,
+                     *           "next_attempt_on": "2026-11-23T12:00:00Z",
+                     *           "response_code": 1,
+                     *           "duration_ms": 1,
+                     *           "last_error": "last error",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "delivered_on": "2026-11-23T12:00:00Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["CursorPage_Delivery_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_delivery: {
@@ -5556,6 +5352,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Which one of deliveries, by its public id. */
                 delivery_id: string;
             };
             cookie?: never;
@@ -5565,57 +5362,48 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event_type": "experiment.started",
+                     *       "status": "dead_letter",
+                     *       "attempts": 1,
+                     *       "next_attempt_on": "2026-11-23T12:00:00Z",
+                     *       "response_code": 1,
+                     *       "duration_ms": 1,
+                     *       "last_error": "last error",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "delivered_on": "2026-11-23T12:00:00Z",
+                     *       "webhook_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "payload": {}
+                     *     }
+                     */
                     "application/json": components["schemas"]["DeliveryWithPayload"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     redeliver: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path: {
+                /** @description Which one of deliveries, by its public id. */
                 delivery_id: string;
             };
             cookie?: never;
@@ -5625,69 +5413,51 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event_type": "experiment.started",
+                     *       "status": "dead_letter",
+                     *       "attempts": 1,
+                     *       "next_attempt_on": "2026-11-23T12:00:00Z",
+                     *       "response_code": 1,
+                     *       "duration_ms": 1,
+                     *       "last_error": "last error",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "delivered_on": "2026-11-23T12:00:00Z",
+                     *       "webhook_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "payload": {}
+                     *     }
+                     */
                     "application/json": components["schemas"]["DeliveryWithPayload"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_updates: {
         parameters: {
             query?: {
+                /** @description The first is 1; one beyond the last is empty. */
                 page?: number;
+                /** @description How many of them a page has. */
                 page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-completed_on" | "-created_on" | "completed_on" | "created_on";
-                status?: ("applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying") | null;
+                status?: "applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying";
             };
             header?: never;
             path?: never;
@@ -5698,61 +5468,63 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "version": "version",
+                     *           "changelog": "changelog",
+                     *           "status": "applying",
+                     *           "error": "error",
+                     *           "file_name": "file name",
+                     *           "file_size": 1,
+                     *           "file_sha256": "file sha256",
+                     *           "created_by": "created by",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "started_on": "2026-11-23T12:00:00Z",
+                     *           "completed_on": "2026-11-23T12:00:00Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Page_Update_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_update: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "version": "1.4.0",
+                 *       "changelog": ""
+                 *     }
+                 */
                 "application/json": components["schemas"]["UpdateIn"];
             };
         };
@@ -5760,198 +5532,114 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "version": "version",
+                     *       "changelog": "changelog",
+                     *       "status": "applying",
+                     *       "error": "error",
+                     *       "file_name": "file name",
+                     *       "file_size": 1,
+                     *       "file_sha256": "file sha256",
+                     *       "created_by": "created by",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "completed_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Update"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     upload_update: {
         parameters: {
             query: {
+                /** @description After semver.org. */
                 version: string;
                 file_name: string;
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
             };
-            header?: never;
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
-                "application/octet-stream": string;
+                "application/octet-stream": unknown;
             };
         };
         responses: {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "version": "version",
+                     *       "changelog": "changelog",
+                     *       "status": "applying",
+                     *       "error": "error",
+                     *       "file_name": "file name",
+                     *       "file_size": 1,
+                     *       "file_sha256": "file sha256",
+                     *       "created_by": "created by",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "completed_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Update"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_update: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
+                /** @description Which one of ota, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -5961,128 +5649,95 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "version": "version",
+                     *       "changelog": "changelog",
+                     *       "status": "applying",
+                     *       "error": "error",
+                     *       "file_name": "file name",
+                     *       "file_size": 1,
+                     *       "file_sha256": "file sha256",
+                     *       "created_by": "created by",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "completed_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Update"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_update: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of ota, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_dashboards: {
         parameters: {
             query?: {
+                /** @description The first is 1; one beyond the last is empty. */
                 page?: number;
+                /** @description How many of them a page has. */
                 page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "changed_on" | "created_on" | "name";
-                is_global?: boolean | null;
-                tag?: string | null;
+                is_global?: boolean;
+                tag?: string;
             };
             header?: never;
             path?: never;
@@ -6093,61 +5748,87 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "description": "description",
+                     *           "tags": [
+                     *             "tag"
+                     *           ],
+                     *           "is_global": true,
+                     *           "range_seconds": 1,
+                     *           "owner": "owner",
+                     *           "widgets": [
+                     *             {
+                     *               "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *               "config": {
+                     *                 "widget_type": "line_chart",
+                     *                 "range_seconds": 1,
+                     *                 "y_min": 21.5,
+                     *                 "y_max": 21.5,
+                     *                 "legend": true,
+                     *                 "annotations": true
+                     *               },
+                     *               "title": "title",
+                     *               "event_public_ids": [
+                     *                 "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *               ],
+                     *               "x": 1,
+                     *               "y": 1,
+                     *               "w": 1,
+                     *               "h": 1
+                     *             }
+                     *           ],
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Page_Dashboard_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_dashboard: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "Reactor 1",
+                 *       "description": "",
+                 *       "tags": [],
+                 *       "is_global": false,
+                 *       "range_seconds": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["DashboardIn"];
             };
         };
@@ -6155,86 +5836,73 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Dashboard"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_dashboard: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -6244,63 +5912,96 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Dashboard"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_dashboard: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "Reactor 1",
+                 *       "description": "description",
+                 *       "tags": [
+                 *         "tag"
+                 *       ],
+                 *       "is_global": true,
+                 *       "range_seconds": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["DashboardChange"];
             };
         };
@@ -6308,151 +6009,111 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Dashboard"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_dashboard: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     copy_dashboard: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -6462,65 +6123,89 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Dashboard"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_layout: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "widgets": [
+                 *         {
+                 *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *           "x": 1,
+                 *           "y": 1,
+                 *           "w": 1,
+                 *           "h": 1
+                 *         }
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["Layout"];
             };
         };
@@ -6528,99 +6213,99 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Dashboard"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_widget: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "config": {
+                 *         "widget_type": "line_chart",
+                 *         "range_seconds": 1,
+                 *         "y_min": 21.5,
+                 *         "y_max": 21.5,
+                 *         "legend": true,
+                 *         "annotations": true
+                 *       },
+                 *       "title": "",
+                 *       "event_public_ids": [],
+                 *       "x": 0,
+                 *       "y": 0,
+                 *       "w": 4,
+                 *       "h": 3
+                 *     }
+                 */
                 "application/json": components["schemas"]["WidgetIn"];
             };
         };
@@ -6628,111 +6313,86 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "config": {
+                     *         "widget_type": "line_chart",
+                     *         "range_seconds": 1,
+                     *         "y_min": 21.5,
+                     *         "y_max": 21.5,
+                     *         "legend": true,
+                     *         "annotations": true
+                     *       },
+                     *       "title": "title",
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "x": 1,
+                     *       "y": 1,
+                     *       "w": 1,
+                     *       "h": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Widget"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_widget: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
+                /** @description Which one of widgets, by its public id. */
                 widget_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "config": {
+                 *         "widget_type": "line_chart",
+                 *         "range_seconds": 1,
+                 *         "y_min": 21.5,
+                 *         "y_max": 21.5,
+                 *         "legend": true,
+                 *         "annotations": true
+                 *       },
+                 *       "title": "title",
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "x": 1,
+                 *       "y": 1,
+                 *       "w": 1,
+                 *       "h": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["WidgetChange"];
             };
         };
@@ -6740,145 +6400,958 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "config": {
+                     *         "widget_type": "line_chart",
+                     *         "range_seconds": 1,
+                     *         "y_min": 21.5,
+                     *         "y_max": 21.5,
+                     *         "legend": true,
+                     *         "annotations": true
+                     *       },
+                     *       "title": "title",
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "x": 1,
+                     *       "y": 1,
+                     *       "w": 1,
+                     *       "h": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Widget"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_widget: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
+                /** @description Which one of widgets, by its public id. */
                 widget_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_available_plugins: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "plugin_id": "simulated",
+                     *           "settings_schema": {},
+                     *           "instances": 1,
+                     *           "packages": [
+                     *             "package"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["AvailablePlugins"];
                 };
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_plugin_instances: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-changed_on" | "-name" | "-plugin_id" | "-source" | "changed_on" | "name" | "plugin_id" | "source";
+                /** @description Only of this plugin. */
+                plugin_id?: string;
+                /** @description Only of this source. */
+                source_public_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "source": "source",
+                     *           "plugin_id": "plugin id",
+                     *           "name": "name",
+                     *           "enabled": true,
+                     *           "demo_mode": true,
+                     *           "auto_create_events": true,
+                     *           "settings": {},
+                     *           "settings_schema": {},
+                     *           "channels": 1,
+                     *           "mapped": 1,
+                     *           "described_on": "2026-11-23T12:00:00Z",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_PluginInstance_"];
                 };
             };
-            /** @description There is no such object. */
-            404: {
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_plugin_instance: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "plugin_id": "simulated",
+                 *       "name": "boiler house",
+                 *       "enabled": true,
+                 *       "demo_mode": false,
+                 *       "auto_create_events": true,
+                 *       "settings": {
+                 *         "seed": 1
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["InstanceIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source": "source",
+                     *       "plugin_id": "plugin id",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "demo_mode": true,
+                     *       "auto_create_events": true,
+                     *       "settings": {},
+                     *       "settings_schema": {},
+                     *       "channels": 1,
+                     *       "mapped": 1,
+                     *       "described_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginInstance"];
                 };
             };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_plugin_instance: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
                 headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source": "source",
+                     *       "plugin_id": "plugin id",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "demo_mode": true,
+                     *       "auto_create_events": true,
+                     *       "settings": {},
+                     *       "settings_schema": {},
+                     *       "channels": 1,
+                     *       "mapped": 1,
+                     *       "described_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginInstance"];
                 };
             };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_plugin_instance: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "boiler house",
+                 *       "enabled": true,
+                 *       "demo_mode": true,
+                 *       "auto_create_events": true,
+                 *       "settings": {
+                 *         "seed": 1
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["InstanceChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source": "source",
+                     *       "plugin_id": "plugin id",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "demo_mode": true,
+                     *       "auto_create_events": true,
+                     *       "settings": {},
+                     *       "settings_schema": {},
+                     *       "channels": 1,
+                     *       "mapped": 1,
+                     *       "described_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginInstance"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_plugin_instance: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_channels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "channel_key": "channel key",
+                     *           "name": "name",
+                     *           "unit": "unit",
+                     *           "type": "actuator",
+                     *           "min_value": 21.5,
+                     *           "max_value": 21.5,
+                     *           "decimals": 1,
+                     *           "expected_interval_ms": 1,
+                     *           "described": true,
+                     *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "event": "event",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Channels"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_channel: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "channel_key": "reactor_temperature",
+                 *       "name": "name",
+                 *       "unit": "°C",
+                 *       "type": "actuator",
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *     }
+                 */
+                "application/json": components["schemas"]["ChannelIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "channel_key": "channel key",
+                     *       "name": "name",
+                     *       "unit": "unit",
+                     *       "type": "actuator",
+                     *       "min_value": 21.5,
+                     *       "max_value": 21.5,
+                     *       "decimals": 1,
+                     *       "expected_interval_ms": 1,
+                     *       "described": true,
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Channel"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_channel: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+                /** @description Which one of channels, by its public id. */
+                channel_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "channel_key": "channel key",
+                     *       "name": "name",
+                     *       "unit": "unit",
+                     *       "type": "actuator",
+                     *       "min_value": 21.5,
+                     *       "max_value": 21.5,
+                     *       "decimals": 1,
+                     *       "expected_interval_ms": 1,
+                     *       "described": true,
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Channel"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_channel: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+                /** @description Which one of channels, by its public id. */
+                channel_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "name": "name",
+                 *       "unit": "°C",
+                 *       "type": "actuator"
+                 *     }
+                 */
+                "application/json": components["schemas"]["ChannelChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "channel_key": "channel key",
+                     *       "name": "name",
+                     *       "unit": "unit",
+                     *       "type": "actuator",
+                     *       "min_value": 21.5,
+                     *       "max_value": 21.5,
+                     *       "decimals": 1,
+                     *       "expected_interval_ms": 1,
+                     *       "described": true,
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Channel"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_channel: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+                /** @description Which one of channels, by its public id. */
+                channel_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_plugin_packages: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-created_on" | "-name" | "-size" | "created_on" | "name" | "size";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "webmacs-plugin-chiller",
+                     *           "package_version": "1.2.0",
+                     *           "summary": "summary",
+                     *           "requires_python": ">=3.11",
+                     *           "plugin_ids": [
+                     *             "chiller"
+                     *           ],
+                     *           "file_name": "file name",
+                     *           "size": 1,
+                     *           "sha256": "sha256",
+                     *           "uploaded_by": "uploaded by",
+                     *           "created_on": "2026-11-23T12:00:00Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_PluginPackage_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    upload_plugin_package: {
+        parameters: {
+            query: {
+                /** @description As the build tool called it. */
+                file_name: string;
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/zip": unknown;
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "webmacs-plugin-chiller",
+                     *       "package_version": "1.2.0",
+                     *       "summary": "summary",
+                     *       "requires_python": ">=3.11",
+                     *       "plugin_ids": [
+                     *         "chiller"
+                     *       ],
+                     *       "file_name": "file name",
+                     *       "size": 1,
+                     *       "sha256": "sha256",
+                     *       "uploaded_by": "uploaded by",
+                     *       "created_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginPackage"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_plugin_package: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of packages, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "webmacs-plugin-chiller",
+                     *       "package_version": "1.2.0",
+                     *       "summary": "summary",
+                     *       "requires_python": ">=3.11",
+                     *       "plugin_ids": [
+                     *         "chiller"
+                     *       ],
+                     *       "file_name": "file name",
+                     *       "size": 1,
+                     *       "sha256": "sha256",
+                     *       "uploaded_by": "uploaded by",
+                     *       "created_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginPackage"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_plugin_package: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of packages, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_plugin_package_content: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of packages, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/zip": unknown;
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
 }
