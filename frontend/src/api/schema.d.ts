@@ -4290,11 +4290,15 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
+                /** @description Only these. */
                 logging_type?: "error" | "info" | "warning";
+                /** @description Only these. */
                 status?: "read" | "unread";
                 /** @description Beginnings of words, all of which an entry holds; the case of a to z is ignored. */
                 search?: string;
+                /** @description Not before. */
                 from?: string;
+                /** @description Before. */
                 to?: string;
             };
             header?: never;
@@ -4553,8 +4557,11 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-event" | "-name" | "-state_changed_on" | "changed_on" | "created_on" | "event" | "name" | "state_changed_on";
+                /** @description Only rules of this event. */
                 event_public_id?: string;
+                /** @description Only those switched on, or only those switched off. */
                 enabled?: boolean;
+                /** @description Only those that have fired now, or only the others. */
                 fired?: boolean;
             };
             header?: never;
@@ -4988,6 +4995,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "-url" | "changed_on" | "created_on" | "name" | "url";
+                /** @description Only those switched on, or only those switched off. */
                 enabled?: boolean;
             };
             header?: never;
@@ -5300,6 +5308,7 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
+                /** @description Only these. */
                 status?: "dead_letter" | "delivered" | "failed" | "pending";
             };
             header?: never;
@@ -5457,6 +5466,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-completed_on" | "-created_on" | "completed_on" | "created_on";
+                /** @description Only these. */
                 status?: "applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying";
             };
             header?: never;
@@ -5575,6 +5585,7 @@ export interface operations {
             query: {
                 /** @description After semver.org. */
                 version: string;
+                /** @description As it is called; it is shown and no path. */
                 file_name: string;
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
@@ -5736,7 +5747,9 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "changed_on" | "created_on" | "name";
+                /** @description Only those for all, or only the others. */
                 is_global?: boolean;
+                /** @description Only those with this tag. */
                 tag?: string;
             };
             header?: never;
