@@ -15,8 +15,8 @@ async def make_dashboard(conn: Any, owner: UUID, events: list[UUID], *, is_globa
         public_id, is_global, owner,
     )  # fmt: skip
     widget = await conn.fetchval(
-        """INSERT INTO dashboard_widgets (public_id, dashboard_id, widget_type, title, x, y, w, h, config)
-           VALUES ($1, $2, 'gauge', '', 0, 0, 4, 4, '{}') RETURNING id""",
+        """INSERT INTO dashboard_widgets (public_id, dashboard_id, title, x, y, w, h, config)
+           VALUES ($1, $2, '', 0, 0, 4, 4, '{"widget_type": "gauge"}') RETURNING id""",
         uuid7(), dashboard,
     )  # fmt: skip
     await conn.execute(

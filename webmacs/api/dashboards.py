@@ -111,8 +111,8 @@ class Dashboard(msgspec.Struct, frozen=True):
 
 class DashboardsQuery(PageQuery, frozen=True):
     sort: Literal["name", "-name", "created_on", "-created_on", "changed_on", "-changed_on"] = "name"
-    is_global: bool | None = None
-    tag: Annotated[str, Meta(max_length=50)] | None = None
+    is_global: Annotated[bool | None, Meta(description="Only those for all, or only the others.")] = None
+    tag: Annotated[str, Meta(max_length=50, description="Only those with this tag.")] | None = None
 
 
 SELECT: Final = """
@@ -123,11 +123,12 @@ SELECT: Final = """
 SEEN_BY: Final = "(d.is_global OR d.owner_id = $1 OR $2)"
 """With the caller's id, and whether he is an administrator: to anybody else, somebody's own dashboard does not exist."""
 WIDGETS: Final = """
-    ARRAY(SELECT row(w.public_id, w.config, w.title,
-                     ARRAY(SELECT e.public_id FROM dashboard_widget_events m JOIN events e ON e.id = m.event_id
-                            WHERE m.widget_id = w.id ORDER BY m.position),
-                     w.x, w.y, w.w, w.h)
-            FROM dashboard_widgets w WHERE w.dashboard_id = {dashboard}.id ORDER BY w.id) AS widgets
+    (SELECT coalesce(jsonb_agg(jsonb_build_object(
+                'public_id', w.public_id, 'config', w.config, 'title', w.title, 'x', w.x, 'y', w.y, 'w', w.w, 'h', w.h,
+                'event_public_ids', (SELECT coalesce(jsonb_agg(e.public_id ORDER BY m.position), '[]')
+                                       FROM dashboard_widget_events m JOIN events e ON e.id = m.event_id WHERE m.widget_id = w.id)
+            ) ORDER BY w.id), '[]')
+       FROM dashboard_widgets w WHERE w.dashboard_id = {dashboard}.id) AS widgets
 """
 
 
@@ -360,11 +361,7 @@ def _widget_of(dashboard: Dashboard, public_id: UUID) -> Widget:
 
 def _dashboard(row: asyncpg.Record) -> Dashboard:
     values: dict[str, Any] = {name: row[name] for name in Dashboard.__struct_fields__}
-    return Dashboard(**values | {"widgets": [_widget(*widget) for widget in row["widgets"]]})
-
-
-def _widget(public_id: UUID, config: Any, *others: Any) -> Widget:
-    return Widget(public_id, msgspec.convert(config, Config), *others)
+    return Dashboard(**values | {"widgets": msgspec.convert(row["widgets"], list[Widget])})
 
 
 routes = [

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from webmacs.settings import Settings
 
-REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "If-Match", "If-None-Match", "Idempotency-Key", "X-Request-ID", "X-WebMACS")
+REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "If-Match", "Idempotency-Key", "X-Request-ID", "X-WebMACS")
 ANSWER_HEADERS: Final = (
     "ETag", "Idempotent-Replayed", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID", "X-WebMACS-Dry-Run",
 )  # fmt: skip

@@ -85,12 +85,6 @@ PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "description": "Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins.",
         "schema": {"type": "string", "examples": ['"3"']},
     },
-    "If-None-Match": {
-        "name": "If-None-Match",
-        "in": "header",
-        "description": "The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body.",
-        "schema": {"type": "string", "examples": ['"3"']},
-    },
     IDEMPOTENCY_KEY: {
         "name": IDEMPOTENCY_KEY,
         "in": "header",
@@ -196,9 +190,6 @@ class _Writer:
         if one.maybe_nothing:
             shown = (DRY_RUN_HEADER,) if one.changes is not None else ()
             operation["responses"]["204"] = {"description": "Done; there is no body.", "headers": _headers(*shown)}
-        if one.method == "GET" and _has_version(one):
-            unchanged = {"description": "It is still what `If-None-Match` says; there is no body.", "headers": _headers("ETag")}
-            operation["responses"]["304"] = unchanged
         if one.path == "/health":  # the one answer that is a success in shape and a failure in status
             operation["responses"]["503"] = self._success(one) | {"description": "Readings cannot be stored now."}
         if one.deprecated is not None:
@@ -213,7 +204,6 @@ class _Writer:
         asked = {
             DRY_RUN: one.changes is not None,
             "If-Match": self._matches(one),
-            "If-None-Match": one.method == "GET" and _has_version(one),
             IDEMPOTENCY_KEY: _once(one),
         }
         return [name for name, true in asked.items() if true]

@@ -199,7 +199,8 @@ class Call(Generic[B, Q]):
         self.entries.append(Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail))
         self.announced |= dict.fromkeys(announced)
         version = getattr(state, "version", None)
-        if version is not None and public_id is not None and (before is None or after is None or before.version != after.version):
+        anew = before is None or after is None or getattr(before, "version", None) != version
+        if isinstance(version, int) and public_id is not None and anew:  # of software it is a text
             content = None if after is None else msgspec.to_builtins(after, str_keys=True)
             self.versions.append((kind, public_id, version + (after is None), content))
 
@@ -332,7 +333,7 @@ def etag(version: int) -> str:
 
 
 def _tags(header: str) -> list[str]:
-    """The entity tags of If-Match or If-None-Match. A weak one is as good: a version is the same, in whatever coding it was read."""
+    """The entity tags of If-Match. A weak one is as good: a version is the same, in whatever coding it was read."""
     return [one.strip().removeprefix("W/") for one in header.split(",")]
 
 
@@ -412,9 +413,6 @@ class _Endpoint:
             call: Call[Any, Any] = Call(request, caller, body, asked if route.query else None, route.status, route.changes, dry_run)
             async with asyncio.timeout(patience_s):
                 response = await (self._change(call, digest) if changes else self._answer(call))
-        tag = response.headers.get("etag")
-        if request.method == "GET" and tag in _tags(request.headers.get("if-none-match", "")):
-            return Response(None, 304, {"ETag": tag or ""})
         return response
 
     async def _answer(self, call: Call[Any, Any]) -> Response:

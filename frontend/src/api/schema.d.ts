@@ -3958,8 +3958,6 @@ export interface components {
         dry_run: boolean;
         /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
         "If-Match": string;
-        /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-        "If-None-Match": string;
         /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
         "Idempotency-Key": string;
     };
@@ -4230,10 +4228,7 @@ export interface operations {
     get_me: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path?: never;
             cookie?: never;
         };
@@ -4265,15 +4260,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Me"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_scope-missing"];
@@ -5084,10 +5070,7 @@ export interface operations {
     get_user: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of users, by its public id. */
                 public_id: string;
@@ -5120,15 +5103,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["User"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
@@ -5439,10 +5413,7 @@ export interface operations {
     get_event: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of events, by its public id. */
                 public_id: string;
@@ -5494,15 +5465,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Event"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
@@ -6073,10 +6035,7 @@ export interface operations {
     get_experiment: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of experiments, by its public id. */
                 public_id: string;
@@ -6113,15 +6072,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Experiment"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
@@ -6562,10 +6512,7 @@ export interface operations {
     get_annotation: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of annotations, by its public id. */
                 public_id: string;
@@ -6604,15 +6551,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Annotation"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
@@ -6979,10 +6917,7 @@ export interface operations {
     get_source: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of sources, by its public id. */
                 public_id: string;
@@ -7015,15 +6950,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Source"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
@@ -7244,10 +7170,7 @@ export interface operations {
     get_health: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path?: never;
             cookie?: never;
         };
@@ -7275,15 +7198,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Health"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -7550,10 +7464,7 @@ export interface operations {
     get_settings: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path?: never;
             cookie?: never;
         };
@@ -7592,15 +7503,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Settings"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
@@ -7889,10 +7791,7 @@ export interface operations {
     get_plugin_instance: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of plugins, by its public id. */
                 public_id: string;
@@ -7931,15 +7830,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["PluginInstance"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
@@ -8195,10 +8085,7 @@ export interface operations {
     get_channel: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of plugins, by its public id. */
                 public_id: string;
@@ -8237,15 +8124,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Channel"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
@@ -8606,11 +8484,15 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
+                /** @description Only these. */
                 logging_type?: "error" | "info" | "warning";
+                /** @description Only these. */
                 status?: "read" | "unread";
                 /** @description Beginnings of words, all of which an entry holds; the case of a to z is ignored. */
                 search?: string;
+                /** @description Not before. */
                 from?: string;
+                /** @description Before. */
                 to?: string;
             };
             header?: never;
@@ -8874,8 +8756,11 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-event" | "-name" | "-state_changed_on" | "changed_on" | "created_on" | "event" | "name" | "state_changed_on";
+                /** @description Only rules of this event. */
                 event_public_id?: string;
+                /** @description Only those switched on, or only those switched off. */
                 enabled?: boolean;
+                /** @description Only those that have fired now, or only the others. */
                 fired?: boolean;
             };
             header?: never;
@@ -9041,10 +8926,7 @@ export interface operations {
     get_rule: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of rules, by its public id. */
                 public_id: string;
@@ -9097,15 +8979,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Rule"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
@@ -9315,6 +9188,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "-url" | "changed_on" | "created_on" | "name" | "url";
+                /** @description Only those switched on, or only those switched off. */
                 enabled?: boolean;
             };
             header?: never;
@@ -9448,10 +9322,7 @@ export interface operations {
     get_webhook: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of webhooks, by its public id. */
                 public_id: string;
@@ -9489,15 +9360,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Webhook"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
@@ -9632,6 +9494,7 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
+                /** @description Only these. */
                 status?: "dead_letter" | "delivered" | "failed" | "pending";
             };
             header?: never;
@@ -9792,6 +9655,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-completed_on" | "-created_on" | "completed_on" | "created_on";
+                /** @description Only these. */
                 status?: "applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying";
             };
             header?: never;
@@ -9912,6 +9776,7 @@ export interface operations {
             query: {
                 /** @description After semver.org. */
                 version: string;
+                /** @description As it is called; it is shown and no path. */
                 file_name: string;
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
@@ -9972,10 +9837,7 @@ export interface operations {
     get_update: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of ota, by its public id. */
                 public_id: string;
@@ -10010,15 +9872,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Update"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
@@ -10076,7 +9929,9 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "changed_on" | "created_on" | "name";
+                /** @description Only those for all, or only the others. */
                 is_global?: boolean;
+                /** @description Only those with this tag. */
                 tag?: string;
             };
             header?: never;
@@ -10239,10 +10094,7 @@ export interface operations {
     get_dashboard: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of dashboards, by its public id. */
                 public_id: string;
@@ -10298,15 +10150,6 @@ export interface operations {
                      */
                     "application/json": components["schemas"]["Dashboard"];
                 };
-            };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
