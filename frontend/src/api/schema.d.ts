@@ -1285,6 +1285,16 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
+        /** @description Key was used (`/problems/idempotency-key-reused`). Cannot be used (`/problems/unprocessable`). Wheel refused (`/problems/wheel-refused`). */
+        "idempotency-key-reused_or_unprocessable_or_wheel-refused": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
         /** @description Malformed (`/problems/malformed`). */
         malformed: {
             headers: {
@@ -3061,7 +3071,9 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-name" | "-plugin_id" | "-source" | "changed_on" | "name" | "plugin_id" | "source";
+                /** @description Only of this plugin. */
                 plugin_id?: string;
+                /** @description Only of this source. */
                 source_public_id?: string;
             };
             header?: never;
@@ -3727,6 +3739,7 @@ export interface operations {
     upload_plugin_package: {
         parameters: {
             query: {
+                /** @description As the build tool called it. */
                 file_name: string;
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
@@ -3740,7 +3753,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/zip": unknown;
+                "application/zip": string;
             };
         };
         responses: {
@@ -3779,7 +3792,7 @@ export interface operations {
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
-            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable_or_wheel-refused"];
             503: components["responses"]["unavailable"];
         };
     };

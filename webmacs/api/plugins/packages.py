@@ -24,7 +24,9 @@ WHEEL: Final = "application/zip"
 
 
 class UploadQuery(Shape, frozen=True):
-    file_name: Annotated[str, Meta(max_length=255, description="As the build tool called it.", examples=["webmacs_plugin_chiller-1.2.0-py3-none-any.whl"])]
+    file_name: Annotated[
+        str, Meta(max_length=255, description="As the build tool called it.", examples=["webmacs_plugin_chiller-1.2.0-py3-none-any.whl"])
+    ]
 
 
 class PackagesQuery(PageQuery, frozen=True):
@@ -65,7 +67,7 @@ async def list_plugin_packages(call: Call[None, PackagesQuery]) -> Page[PluginPa
     "POST",
     "/api/v1/plugins/packages",
     status=201,
-    problems=(409, 422),
+    problems=(409, "wheel-refused"),
     changes="plugin package",
     accepts=WHEEL,
     body_bytes_max=PACKAGE_BYTES_MAX,
