@@ -254,3 +254,10 @@ class Merged:
     """datapoints rows in PostgreSQL's binary COPY form, without header and trailer: COPY_COLUMNS and then the id"""
     runs: int
     readings: int
+
+def erase(
+    runs: bytes, from_us: int, to_us: int, experiments: list[tuple[int, bytes, int, int | None, list[int] | None]]
+) -> tuple[bytes, int]:
+    """(the rows of what is left of some runs without their readings in [from_us, to_us), in the form of `Merged.rows`; how many readings
+    lay there). Each part keeps its run's id and mark. `runs` and `experiments` as for `Compaction.merge`. Raises CorruptPayload with the
+    run's place when one cannot be read."""

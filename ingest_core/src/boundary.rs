@@ -447,3 +447,10 @@ pub fn decode_run<'py>(
     })?;
     Ok((PyBytes::new(py, &times), PyBytes::new(py, &values)))
 }
+
+#[pyfunction]
+pub fn erase(py: Python<'_>, runs: &[u8], from_us: i64, to_us: i64, experiments: Vec<ExperimentRow>) -> PyResult<(Py<PyBytes>, u64)> {
+    let experiments = self::experiments(experiments)?;
+    let (left, erased) = py.detach(|| compact::erase(runs, from_us, to_us, &experiments))?;
+    Ok((PyBytes::new(py, &left.rows).unbind(), erased))
+}

@@ -22,7 +22,7 @@ pub mod validate;
 #[pyo3::pymodule(gil_used = false)]
 mod ingest_core {
     #[pymodule_export]
-    use super::boundary::{decode_run, peek, Accepted, Compaction, Core, Drained, Merged, Refused, Segment, Unowned, View, Window};
+    use super::boundary::{decode_run, erase, peek, Accepted, Compaction, Core, Drained, Merged, Refused, Segment, Unowned, View, Window};
     #[pymodule_export]
     use super::error::{CoreError, CorruptPayload};
 

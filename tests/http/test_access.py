@@ -50,7 +50,7 @@ async def strangers(rest: Rest) -> dict[str, dict[str, str]]:
 
 
 def called(method: str, path: str) -> str:
-    return re.sub(r"\{(public_id|[a-z]+_id)\}", MISSING, path).replace("{file}", "nothing.txt")
+    return re.sub(r"\{\w*_id\}", MISSING, path).replace("{file}", "nothing.txt")
 
 
 def cells(callers: tuple[str, ...]) -> list[Any]:

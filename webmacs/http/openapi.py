@@ -187,6 +187,9 @@ class _Writer:
         if one.body is not None:
             operation["requestBody"] = {"required": True, "content": {one.accepts: self._body(one)}}
         operation["responses"] = {str(one.status): self._success(one)} | self._refusals(problems)
+        if one.maybe_nothing:
+            shown = (DRY_RUN_HEADER,) if one.changes is not None else ()
+            operation["responses"]["204"] = {"description": "Done; there is no body.", "headers": _headers(*shown)}
         if one.method == "GET" and _has_version(one):
             unchanged = {"description": "It is still what `If-None-Match` says; there is no body.", "headers": _headers("ETag")}
             operation["responses"]["304"] = unchanged
@@ -226,7 +229,7 @@ class _Writer:
     def _success(self, one: Route) -> dict[str, Any]:
         kind = _answer_kind(one)
         shown = {
-            "Location": one.status == 201,
+            "Location": one.status in (201, 302),
             "ETag": _has_version(one),
             DRY_RUN_HEADER: one.changes is not None,
             REPLAYED: _once(one),
@@ -234,13 +237,13 @@ class _Writer:
             "Sunset": one.deprecated is not None,
         }
         answer: dict[str, Any] = {
-            "description": "Done; there is no body." if one.returns is None else "The answer.",
+            "description": "Done; there is no body." if one.returns is None else "Sent on." if one.status == 302 else "The answer.",
             "headers": _headers(*(name for name, true in shown.items() if true)),
         }
         if kind is not None:
             schema = self._schemas[kind]
             answer["content"] = {one.produces: {"schema": schema, "example": Examples(self.components).of(schema)}}
-        elif one.returns is not None:
+        elif one.returns is not None and one.status != 302:
             answer["content"] = {one.produces: {"schema": {}}}
         return answer
 

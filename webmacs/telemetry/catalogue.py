@@ -16,7 +16,7 @@ from webmacs import logs
 from webmacs.clock import from_datetime
 from webmacs.ingest_core import Core
 from webmacs.storage import pool as database
-from webmacs.storage.changes import CHANNEL, announce
+from webmacs.storage.changes import CHANNEL, CORE, announce
 from webmacs.storage.faults import FAULTS
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
@@ -149,7 +149,8 @@ class Catalogue:
                     while not changes.empty() and (more := changes.get_nowait()) is not None:
                         seen.add(more)
                     self._moved |= "mappings" in seen
-                    await self.load()
+                    if seen & CORE:
+                        await self.load()
                     for name in sorted(seen):
                         self._changed(name)
             except FAULTS as fault:
@@ -196,6 +197,7 @@ async def describe(pool: Pool, writer_id: int, source: str, described: Describe)
                 named = [(name.format(name=wanted[key][1].name, source=source, key=key), *wanted[key]) for key in left]
                 made |= await _make_events(conn, writer_id, named)
         if made:
+            await _account(conn, writer_id, made)
             await announce(conn, "events")
     for key in set(missing) - made:
         log.warning("event_name_taken", source=source, channel=key, name=wanted[key][1].name)
@@ -218,3 +220,24 @@ async def _make_events(conn: Connection, writer_id: int, named: Sequence[tuple[s
         *([row[column] for row in rows] for column in range(10)),
     )
     return {row["channel_key"] for row in made}
+
+
+async def _account(conn: Connection, writer_id: int, keys: set[str]) -> None:
+    """Audit row and first version of the events just made, as the API shows them; one statement, however many channels a source has."""
+    await conn.execute(
+        """
+        WITH made AS (
+            SELECT e.public_id, e.name, e.created_on, s.public_id AS actor, s.name AS source,
+                   to_jsonb(e) - '{id,writer_id}'::text[] || jsonb_build_object('source', s.name, 'quality', NULL) AS content
+              FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
+             WHERE e.writer_id = $1 AND e.channel_key = ANY($2)
+        ), kept AS (
+            INSERT INTO versions (kind, object_public_id, version, at, actor_name, content)
+            SELECT 'event', public_id, 1, created_on, source, content FROM made
+        )
+        INSERT INTO audit_log (at, action, kind, object_public_id, object_name, actor_kind, actor_public_id, actor_name, after)
+        SELECT created_on, 'create', 'event', public_id, name, 'source', actor, source, content FROM made
+        """,
+        writer_id,
+        list(keys),
+    )

@@ -1,1 +1,1 @@
-"""Plugins: the packages that bring them, their instances on the controllers, and which event each channel belongs to."""
+"""Plugins: the devices of the sources, their channels, and the packages that bring them."""

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
-from webmacs.api.events import EventType
+from webmacs.api.events.event import EventType
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape, Timestamp
