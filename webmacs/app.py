@@ -36,7 +36,10 @@ from webmacs.api.plugins import channels, instances, packages
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, problem_pages, static
 from webmacs.http.audit import Refusals
-from webmacs.http.envelope import Compression, Envelope
+from webmacs.http.compression import Compression
+from webmacs.http.envelope import Envelope
+from webmacs.http.known import Known
+from webmacs.http.limits import AddressLimits, Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import bug, problem_of, render
 from webmacs.http.route import Parts, compose
@@ -93,12 +96,15 @@ def create_app(settings: Settings) -> Starlette:
         passwords, vitals = Passwords(accounts.password_key(signing_key)), Vitals()
         refusals = Refusals()
         provider = sso.make_provider(settings)
+        session_key = guard.session_key(signing_key)
         app.state.parts = Parts(
             settings,
             pool,
-            guard.session_key(signing_key),
+            session_key,
+            Known(pool, session_key),
             keys.derive(signing_key, "sealing"),
             refusals,
+            Limits(settings),
             passwords,
             LoginThrottle(),
             vitals,
@@ -116,7 +122,11 @@ def create_app(settings: Settings) -> Starlette:
 
     return Starlette(
         routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *problem_pages.routes(), *static.routes()],
-        middleware=[Middleware(Envelope, secure=settings.secure_cookies), Middleware(Compression)],
+        middleware=[
+            Middleware(Envelope, settings=settings),
+            Middleware(AddressLimits, readings={(one.method, one.path) for one in ROUTES if one.readings}),
+            Middleware(Compression),
+        ],
         exception_handlers={HTTPException: refuse},
         lifespan=lifespan,
     )

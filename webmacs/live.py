@@ -48,7 +48,7 @@ async def run(app: Starlette, pool: Pool, dsn: str, vitals: Vitals, refusals: Re
     flusher = Flusher(core, dsn, vitals, owner)
     catalogue = Catalogue(pool, core, lambda what: hub.broadcast(orjson.dumps({"type": "config", "what": what})))
     intake = Intake(pool, core, flusher, catalogue, vitals, owner)
-    sockets = OpenSockets()
+    sockets = OpenSockets(app.state.parts.settings)
     jobs = Runner(pool, dsn, hub, {deletion.DELETE_READINGS: deletion.KIND})
     app.state.hub, app.state.catalogue, app.state.intake, app.state.sockets = hub, catalogue, intake, sockets
     async with pool.acquire() as conn:

@@ -112,10 +112,12 @@ async def test_the_role_is_the_one_in_the_database(rest: Rest) -> None:
     async with rest.connection() as conn, rest.client("operator") as client:
         assert (await client.post("/api/v1/events", json={})).status_code == 422
         await conn.execute("UPDATE users SET role = 'viewer' WHERE username = 'operator'")
+        rest.app.state.parts.known.forget()
         try:
             assert (await client.post("/api/v1/events", json={})).status_code == 403
         finally:
             await conn.execute("UPDATE users SET role = 'operator' WHERE username = 'operator'")
+            rest.app.state.parts.known.forget()
 
 
 async def test_a_cookie_writes_only_with_the_header(rest: Rest) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
+from parts.limits import UNLIMITED
 from webmacs import accounts, keys
 from webmacs.app import create_app
 from webmacs.http import guard
@@ -70,7 +71,7 @@ async def serve(database: str, data_dir: Path, **given: Any) -> AsyncIterator[Re
     await conn.close()
     key = guard.session_key(signing_key)
     tokens = {role: guard.issue_token(key, users[role], valid_from).text for role in ROLES} | {"source": credential}
-    app = create_app(Settings(data_dir=data_dir, database_url=database, database_pool_size=3, **given))
+    app = create_app(Settings.model_validate({"data_dir": data_dir, "database_url": database, "database_pool_size": 3} | UNLIMITED | given))
     async with app.router.lifespan_context(app):
         yield Rest(app, data_dir, database, users, source, tokens)
 

@@ -58,7 +58,7 @@ class Ticket(msgspec.Struct, frozen=True):
 @route("POST", "/api/v1/auth/login", problems=("wrong-credentials", 429, 503))
 async def login(call: Call[Credentials]) -> Session:
     """Sign in. Answers a session of 24 h and sets its cookie."""
-    address = _address(call)
+    address = guard.client_address(call.request, call.settings)
     call.parts.throttle.begin(call.body.email, address)
     row = await call.pool.fetchrow(
         "SELECT public_id, email, username, role, registered_on, password_hash, enabled, sessions_valid_from FROM users"
@@ -104,7 +104,7 @@ async def change_password(call: Call[PasswordChange]) -> Session:
     me = await call.pool.fetchrow("SELECT email, password_hash FROM users WHERE id = $1", call.identity.id)
     if me is None:
         raise _refused()
-    address = _address(call)
+    address = guard.client_address(call.request, call.settings)
     call.parts.throttle.begin(me["email"], address)
     if not await call.parts.passwords.verify(call.body.current_password, me["password_hash"]):
         raise Unprocessable.at("body", "current_password", msg="This is not the current password.")
@@ -146,12 +146,6 @@ def _cookie(call: Call[Any], value: str, max_age_s: int) -> str:
 
 def _refused() -> Problem:
     return Problem(401, "wrong-credentials", "Not signed in", "E-mail and password do not belong together; check both.")
-
-
-def _address(call: Call[Any]) -> str:
-    """Of the peer itself; forwarded headers are not trusted."""
-    client = call.request.client
-    return "" if client is None else client.host
 
 
 routes = [login, logout, get_me, change_password, make_socket_ticket]

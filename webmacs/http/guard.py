@@ -1,10 +1,12 @@
 """Who is asking: sessions, source credentials, socket tickets, and from which page. The role is the one in the database, every time."""
 
 import hashlib
+import ipaddress
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -120,7 +122,7 @@ def admit(identity: Identity | None, access: Access) -> Identity:
 def check_origin(connection: HTTPConnection, settings: Settings) -> None:
     """For sockets and writing requests: a browser must come from our own page or an allowed one. Raises Forbidden.
 
-    Machines send no Origin. The own host is what Host says; forwarded headers are not trusted. The cookie is bound to that host.
+    Machines send no Origin. The own host is what Host says, and no forwarded header. The cookie is bound to that host.
     """
     origin = connection.headers.get("origin")
     if origin is None or origin in settings.allowed_origins:
@@ -130,6 +132,25 @@ def check_origin(connection: HTTPConnection, settings: Settings) -> None:
     if parts.scheme in schemes and _bare(parts.netloc) == _bare(connection.headers.get("host", "")):
         return
     raise Forbidden("Pages of other origins may not do this; the setting allowed_origins names those that may.", "foreign-origin")
+
+
+def client_address(connection: HTTPConnection, settings: Settings) -> str:
+    """The address that asks: of limits, the login throttle and the audit log. "" where the transport has none.
+
+    The peer's own, unless the peer is one of `trusted_proxies`: then the last hop in X-Forwarded-For that is none of them. What a client
+    writes into that header stands before what proxies append, so it changes nothing.
+    """
+    peer = "" if connection.client is None else connection.client.host
+    address = _address(peer)
+    if not settings.trusted_proxies or address is None:
+        return peer if address is None else str(address)
+    told = ",".join(connection.headers.getlist("x-forwarded-for")).split(",")
+    while any(address in network for network in settings.trusted_proxies) and told:
+        hop = _address(told.pop().strip())
+        if hop is None:
+            break
+        address = hop
+    return str(address)
 
 
 async def make_ticket(conn: Connection, identity: Identity, path: str) -> tuple[str, datetime]:
@@ -239,6 +260,17 @@ def _read_token(key: bytes, token: str) -> tuple[UUID, UUID, datetime, datetime]
 
 def _sha256(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+@lru_cache(4_096)
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An IPv4 address also where a socket for both families wrote it as IPv6."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def _bare(host: str) -> str:
