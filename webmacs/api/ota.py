@@ -58,7 +58,16 @@ class UpdatesQuery(PageQuery, frozen=True):
 
 class UploadQuery(Shape, frozen=True):
     version: Version
-    file_name: Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f\x7f]+$", examples=["webmacs-1.4.0.tar.gz"], description="Its name, without a path.")]
+    file_name: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=255,
+            pattern=r"^[^/\\\x00-\x1f\x7f]+$",
+            examples=["webmacs-1.4.0.tar.gz"],
+            description="Its name, without a path.",
+        ),
+    ]
 
 
 SELECT: Final = """

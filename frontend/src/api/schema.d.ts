@@ -6093,6 +6093,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-created_on" | "-finished_on" | "created_on" | "finished_on";
+                /** @description Only jobs in this state. */
                 state?: "cancelled" | "done" | "failed" | "queued" | "running";
             };
             header?: never;
@@ -7349,11 +7350,15 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
+                /** @description Only entries of this type. */
                 logging_type?: "error" | "info" | "warning";
+                /** @description Only what is read, or only what is not. */
                 status?: "read" | "unread";
                 /** @description Beginnings of words, all of which an entry holds; the case of a to z is ignored. */
                 search?: string;
+                /** @description Not before. */
                 from?: string;
+                /** @description Before. */
                 to?: string;
             };
             header?: never;
@@ -7617,8 +7622,11 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-event" | "-name" | "-state_changed_on" | "changed_on" | "created_on" | "event" | "name" | "state_changed_on";
+                /** @description Only rules of this event. */
                 event_public_id?: string;
+                /** @description Only those that are enabled, or only those that are not. */
                 enabled?: boolean;
+                /** @description Only those that have fired and not cleared, or only the others. */
                 fired?: boolean;
             };
             header?: never;
@@ -8058,6 +8066,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "-url" | "changed_on" | "created_on" | "name" | "url";
+                /** @description Only those that are enabled, or only those that are not. */
                 enabled?: boolean;
             };
             header?: never;
@@ -8375,6 +8384,7 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
+                /** @description Only deliveries with this status. */
                 status?: "dead_letter" | "delivered" | "failed" | "pending";
             };
             header?: never;
@@ -8535,6 +8545,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-completed_on" | "-created_on" | "completed_on" | "created_on";
+                /** @description Only updates with this status. */
                 status?: "applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying";
             };
             header?: never;
@@ -8655,6 +8666,7 @@ export interface operations {
             query: {
                 /** @description After semver.org. */
                 version: string;
+                /** @description Its name, without a path. */
                 file_name: string;
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
@@ -8819,7 +8831,9 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "changed_on" | "created_on" | "name";
+                /** @description Only those for everybody, or only those of a person. */
                 is_global?: boolean;
+                /** @description Only those with this tag. */
                 tag?: string;
             };
             header?: never;
