@@ -111,8 +111,8 @@ class Dashboard(msgspec.Struct, frozen=True):
 
 class DashboardsQuery(PageQuery, frozen=True):
     sort: Literal["name", "-name", "created_on", "-created_on", "changed_on", "-changed_on"] = "name"
-    is_global: Annotated[bool | None, Meta(description="Only those for all, or only the others.")] = None
-    tag: Annotated[str, Meta(max_length=50, description="Only those with this tag.")] | None = None
+    is_global: Annotated[bool | None, Meta(description="Only those for everybody, or only those of a person.")] = None
+    tag: Annotated[Annotated[str, Meta(max_length=50)] | None, Meta(description="Only those with this tag.")] = None
 
 
 SELECT: Final = """

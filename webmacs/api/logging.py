@@ -54,8 +54,8 @@ class LogFilter(Shape, frozen=True):
 
 
 class LogQuery(CursorQuery, frozen=True):
-    logging_type: Annotated[LoggingType | None, Meta(description="Only these.")] = None
-    status: Annotated[Status | None, Meta(description="Only these.")] = None
+    logging_type: Annotated[LoggingType | None, Meta(description="Only entries of this type.")] = None
+    status: Annotated[Status | None, Meta(description="Only what is read, or only what is not.")] = None
     search: Search = ""
     start: Annotated[Timestamp | None, Meta(description="Not before.")] = msgspec.field(default=None, name="from")
     end: Annotated[Timestamp | None, Meta(description="Before.")] = msgspec.field(default=None, name="to")

@@ -53,7 +53,7 @@ class Update(msgspec.Struct, frozen=True):
 
 class UpdatesQuery(PageQuery, frozen=True):
     sort: Literal["created_on", "-created_on", "completed_on", "-completed_on"] = "-created_on"
-    status: Annotated[UpdateStatus | None, Meta(description="Only these.")] = None
+    status: Annotated[UpdateStatus | None, Meta(description="Only updates with this status.")] = None
 
 
 class UploadQuery(Shape, frozen=True):
@@ -64,8 +64,8 @@ class UploadQuery(Shape, frozen=True):
             min_length=1,
             max_length=255,
             pattern=r"^[^/\\\x00-\x1f\x7f]+$",
-            description="As it is called; it is shown and no path.",
             examples=["webmacs-1.4.0.tar.gz"],
+            description="Its name, without a path.",
         ),
     ]
 

@@ -143,8 +143,8 @@ class RulesQuery(PageQuery, frozen=True):
         "-state_changed_on",
     ] = "name"
     event_public_id: Annotated[UUID | None, Meta(description="Only rules of this event.")] = None
-    enabled: Annotated[bool | None, Meta(description="Only those switched on, or only those switched off.")] = None
-    fired: Annotated[bool | None, Meta(description="Only those that have fired now, or only the others.")] = None
+    enabled: Annotated[bool | None, Meta(description="Only those that are enabled, or only those that are not.")] = None
+    fired: Annotated[bool | None, Meta(description="Only those that have fired and not cleared, or only the others.")] = None
 
 
 class Transition(msgspec.Struct, frozen=True):

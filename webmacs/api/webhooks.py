@@ -82,7 +82,7 @@ class Webhook(msgspec.Struct, frozen=True):
 
 class WebhooksQuery(PageQuery, frozen=True):
     sort: Literal["name", "-name", "url", "-url", "created_on", "-created_on", "changed_on", "-changed_on"] = "url"
-    enabled: Annotated[bool | None, Meta(description="Only those switched on, or only those switched off.")] = None
+    enabled: Annotated[bool | None, Meta(description="Only those that are enabled, or only those that are not.")] = None
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -107,7 +107,7 @@ class DeliveryWithPayload(Delivery, frozen=True):
 
 
 class DeliveriesQuery(CursorQuery, frozen=True):
-    status: Annotated[DeliveryStatus | None, Meta(description="Only these.")] = None
+    status: Annotated[DeliveryStatus | None, Meta(description="Only deliveries with this status.")] = None
 
 
 SELECT: Final = """

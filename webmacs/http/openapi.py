@@ -211,7 +211,7 @@ class _Writer:
     def _body(self, one: Route) -> dict[str, Any]:
         """The example has every field where these go together, else those that are needed."""
         if one.body in (bytes, Upload):
-            return {"schema": {}}
+            return {"schema": {"type": "string", "format": "binary"}}
         schema = self._schemas[one.body]
         for full in (True, False):
             example = Examples(self.components, full=full).of(schema)

@@ -5842,7 +5842,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "text/csv": unknown;
+                "text/csv": string;
             };
         };
         responses: {
@@ -7264,6 +7264,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-created_on" | "-finished_on" | "created_on" | "finished_on";
+                /** @description Only jobs in this state. */
                 state?: "cancelled" | "done" | "failed" | "queued" | "running";
             };
             header?: never;
@@ -8324,7 +8325,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/zip": unknown;
+                "application/zip": string;
             };
         };
         responses: {
@@ -8484,9 +8485,9 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
-                /** @description Only these. */
+                /** @description Only entries of this type. */
                 logging_type?: "error" | "info" | "warning";
-                /** @description Only these. */
+                /** @description Only what is read, or only what is not. */
                 status?: "read" | "unread";
                 /** @description Beginnings of words, all of which an entry holds; the case of a to z is ignored. */
                 search?: string;
@@ -8758,9 +8759,9 @@ export interface operations {
                 sort?: "-changed_on" | "-created_on" | "-event" | "-name" | "-state_changed_on" | "changed_on" | "created_on" | "event" | "name" | "state_changed_on";
                 /** @description Only rules of this event. */
                 event_public_id?: string;
-                /** @description Only those switched on, or only those switched off. */
+                /** @description Only those that are enabled, or only those that are not. */
                 enabled?: boolean;
-                /** @description Only those that have fired now, or only the others. */
+                /** @description Only those that have fired and not cleared, or only the others. */
                 fired?: boolean;
             };
             header?: never;
@@ -9188,7 +9189,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "-url" | "changed_on" | "created_on" | "name" | "url";
-                /** @description Only those switched on, or only those switched off. */
+                /** @description Only those that are enabled, or only those that are not. */
                 enabled?: boolean;
             };
             header?: never;
@@ -9494,7 +9495,7 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
-                /** @description Only these. */
+                /** @description Only deliveries with this status. */
                 status?: "dead_letter" | "delivered" | "failed" | "pending";
             };
             header?: never;
@@ -9655,7 +9656,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-completed_on" | "-created_on" | "completed_on" | "created_on";
-                /** @description Only these. */
+                /** @description Only updates with this status. */
                 status?: "applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying";
             };
             header?: never;
@@ -9776,7 +9777,7 @@ export interface operations {
             query: {
                 /** @description After semver.org. */
                 version: string;
-                /** @description As it is called; it is shown and no path. */
+                /** @description Its name, without a path. */
                 file_name: string;
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
@@ -9790,7 +9791,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/octet-stream": unknown;
+                "application/octet-stream": string;
             };
         };
         responses: {
@@ -9929,7 +9930,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "changed_on" | "created_on" | "name";
-                /** @description Only those for all, or only the others. */
+                /** @description Only those for everybody, or only those of a person. */
                 is_global?: boolean;
                 /** @description Only those with this tag. */
                 tag?: string;
