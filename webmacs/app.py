@@ -16,6 +16,7 @@ from webmacs.api import (
     annotations,
     audit,
     auth,
+    configuration,
     dashboards,
     datapoints,
     experiments,
@@ -27,6 +28,7 @@ from webmacs.api import (
     ota,
     rules,
     sources,
+    versions,
     webhooks,
 )
 from webmacs.api import settings as plant_settings
@@ -63,6 +65,8 @@ ROUTES: Final = [
     *webhooks.routes,
     *ota.routes,
     *dashboards.routes,
+    *configuration.routes,
+    *versions.routes,
 ]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *problem_pages.ROUTES, *static.ROUTES]
