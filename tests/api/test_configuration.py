@@ -1,4 +1,4 @@
-"""The configuration as one document: what is exported comes in elsewhere as the same bytes, and an import is compared, whole and repeatable."""
+"""The configuration as one document: what is exported comes in elsewhere as the same bytes; an import is compared, whole, repeatable."""
 
 import json
 from collections.abc import AsyncIterator

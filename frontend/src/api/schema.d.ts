@@ -153,7 +153,7 @@ export interface paths {
         };
         /**
          * List events
-         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         * @description `search` looks into names and descriptions, ignoring the case of a to z. Role: viewer or above.
          */
         get: operations["list_events"];
         put?: never;
@@ -196,6 +196,86 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/events/{public_id}/recording": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read whether an event is recorded, since when, and how much
+         * @description Answered from statistics: it costs the same for a fast channel of years and a slow one of days. Role: viewer or above.
+         */
+        get: operations["get_recording"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create or change up to 10,000 events, all of them or none
+         * @description An item is the event of its public_id, else of its name. `errors` names every item that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above.
+         */
+        post: operations["save_events"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/export/csv": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download events as CSV
+         * @description UTF-8 with a byte order mark, comma-separated, a header row, sorted by name. Text that begins like a formula has an apostrophe before it, which the import takes away again; tags are separated by commas in their cell. Role: viewer or above.
+         */
+        get: operations["export_events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/import/csv": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create or change events from a CSV file, all of them or none
+         * @description A row is the event of its public_id, else of its name. Columns are those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above.
+         */
+        post: operations["import_events"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/experiments": {
         parameters: {
             query?: never;
@@ -205,7 +285,7 @@ export interface paths {
         };
         /**
          * List experiments, the newest first
-         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         * @description `search` looks into names and notes, ignoring the case of a to z; `from` and `to` find those that ran at some time between. Role: viewer or above.
          */
         get: operations["list_experiments"];
         put?: never;
@@ -233,8 +313,8 @@ export interface paths {
          */
         get: operations["get_experiment"];
         /**
-         * Change an experiment's name, notes or tags
-         * @description What it covers is frozen at its start. Role: operator or above.
+         * Change an experiment's name, notes, tags or parameters
+         * @description What it covers is frozen at its start; parameters are replaced as a whole. Role: operator or above.
          */
         put: operations["change_experiment"];
         post?: never;
@@ -263,6 +343,78 @@ export interface paths {
         put: operations["stop_experiment"];
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/experiments/{public_id}/summary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Summarise what an experiment holds of each of its events, by pages
+         * @description A running one is summarised up to now; `search` looks into the names of events. It is answered from statistics, so it costs little however many readings there are. Role: viewer or above.
+         */
+        get: operations["summarize_experiment"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List annotations, the newest first
+         * @description `from` and `to` find those that touch this time, as a chart of it shows them; `search` looks into texts, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_annotations"];
+        put?: never;
+        /**
+         * Annotate a moment, or with `to` a stretch of time
+         * @description The author is whoever asks. Role: operator or above.
+         */
+        post: operations["create_annotation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read an annotation
+         * @description Role: viewer or above.
+         */
+        get: operations["get_annotation"];
+        /**
+         * Change an annotation: one's own, or an admin any
+         * @description Fields that are not given stay, and so does the author. Role: operator or above.
+         */
+        put: operations["change_annotation"];
+        post?: never;
+        /**
+         * Delete an annotation: one's own, or an admin any
+         * @description Role: operator or above.
+         */
+        delete: operations["delete_annotation"];
         options?: never;
         head?: never;
         patch?: never;
@@ -433,6 +585,90 @@ export interface paths {
          */
         get: operations["get_liveness"];
         put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List your jobs, the newest first; an admin sees everybody's
+         * @description `search` looks into their subjects. Role: viewer or above.
+         */
+        get: operations["list_jobs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/jobs/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a job: how far it is, and what came of it
+         * @description Its changes also come over `/ws/datapoints/stream`. Role: viewer or above.
+         */
+        get: operations["get_job"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/jobs/{public_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel a job
+         * @description One that is worked on ends at its next step; what it did until then is done. Role: viewer or above.
+         */
+        post: operations["cancel_job"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/settings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read the settings
+         * @description Passwords are not among them, only whether there is one. Role: viewer or above.
+         */
+        get: operations["get_settings"];
+        /**
+         * Change settings
+         * @description Fields that are not given stay; they take effect at once, without a restart. Role: admin or above.
+         */
+        put: operations["change_settings"];
         post?: never;
         delete?: never;
         options?: never;
@@ -747,7 +983,9 @@ export interface paths {
         put?: never;
         /**
          * Upload the file of an update, as it is
-         * @description It is stored with its SHA-256, and never applied by itself. The update may be recorded already and have no file; else this records it. Role: admin or above.
+         * @description It is stored with its SHA-256, and never applied by itself.
+         *
+         *     The update may be recorded already and have no file; else this records it. Role: admin or above.
          */
         post: operations["upload_update"];
         delete?: never;
@@ -916,6 +1154,90 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/configuration": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export the configuration
+         * @description One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration gives the same bytes, so that two of them can be compared line by line and kept under version control. Role: admin or above.
+         */
+        get: operations["export_configuration"];
+        put?: never;
+        /**
+         * Bring in a configuration, all of it or nothing
+         * @description Objects are found by their names: those that are not here are created, of the others the fields that are given are changed. With dry_run=true the answer says what would be done. Role: admin or above.
+         */
+        post: operations["import_configuration"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/versions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List what was changed, the newest first: of what you may read
+         * @description An admin sees every kind. Role: viewer or above.
+         */
+        get: operations["list_versions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/versions/{kind}/{object_id}/{version}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a version; with `against`, what changed between another one and this one
+         * @description Role: viewer or above.
+         */
+        get: operations["get_version"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/versions/{kind}/{object_id}/{version}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Bring a version back
+         * @description The object gets a new version that holds what the old one held, judged as any change is; what was deleted is not brought back, and secrets stay as they are now. Role: operator or above.
+         */
+        post: operations["restore_version"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -965,6 +1287,83 @@ export interface components {
         Alive: {
             /** @enum {unknown} */
             status: "ok";
+        };
+        /** Annotation */
+        Annotation: {
+            /** Format: uuid */
+            public_id: string;
+            /** Format: date-time */
+            from: string;
+            /** @description null: it is about one moment. */
+            to: string | null;
+            text: string;
+            tags: string[];
+            /** @description null: every channel; channels that were deleted are left out. */
+            event_public_ids: string[] | null;
+            experiment_public_id: string | null;
+            author: string;
+            /** Format: uuid */
+            author_public_id: string;
+            /** Format: date-time */
+            created_on: string;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /**
+         * AnnotationChange
+         * @description What is not given stays as it is.
+         */
+        AnnotationChange: {
+            /** Format: date-time */
+            from?: string;
+            to?: string | null;
+            /** @example Valve exchanged */
+            text?: string;
+            /**
+             * @description Words to find it by, without commas.
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
+            tags?: string[];
+            event_public_ids?: string[] | null;
+            experiment_public_id?: string | null;
+        };
+        /** AnnotationIn */
+        AnnotationIn: {
+            /** Format: date-time */
+            from: string;
+            /** @default null */
+            to: string | null;
+            /** @example Valve exchanged */
+            text: string;
+            /**
+             * @description Words to find it by, without commas.
+             * @default []
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
+            tags: string[];
+            /** @default null */
+            event_public_ids: string[] | null;
+            /** @default null */
+            experiment_public_id: string | null;
+        };
+        /** Applied */
+        Applied: {
+            /** @enum {unknown} */
+            section: "dashboards" | "events" | "rules" | "webhooks";
+            /** @description Its name; of a webhook its address. */
+            key: string;
+            /** @enum {unknown} */
+            action: "create" | "update";
+            /** @description Of an update: the fields that change. */
+            changes: {
+                [key: string]: components["schemas"]["FromTo"];
+            };
         };
         /** AuditEntry */
         AuditEntry: {
@@ -1038,6 +1437,46 @@ export interface components {
              */
             ttl_seconds: number;
         };
+        /** Comparison */
+        Comparison: {
+            created: number;
+            updated: number;
+            unchanged: number;
+            /** @description What is created or updated. */
+            objects: components["schemas"]["Applied"][];
+            /** @description By section: what is here and not in the document. It stays. */
+            only_here: {
+                [key: string]: string[];
+            };
+        };
+        /**
+         * Configuration
+         * @description A section that is not given is left alone, and so is an object that is not in its section.
+         */
+        Configuration: {
+            /** @enum {unknown} */
+            format: "webmacs-configuration-1";
+            /**
+             * @description As of POST /api/v1/events; with source and channel_key where a source writes it.
+             * @default []
+             */
+            events: Record<string, never>[];
+            /**
+             * @description As of POST /api/v1/rules, with event_name.
+             * @default []
+             */
+            rules: Record<string, never>[];
+            /**
+             * @description As of POST /api/v1/webhooks, with event_names and without a secret.
+             * @default []
+             */
+            webhooks: Record<string, never>[];
+            /**
+             * @description Those for all, with widgets; these as of their own POST, with event_names.
+             * @default []
+             */
+            dashboards: Record<string, never>[];
+        };
         /** Credentials */
         Credentials: {
             /** @example operator@example.org */
@@ -1067,6 +1506,12 @@ export interface components {
             /** @description Give it as `cursor` to read on; null: this was the last page. */
             next: string | null;
             data: components["schemas"]["Transition"][];
+        };
+        /** CursorPage[Version] */
+        CursorPage_Version_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["Version"][];
         };
         /** Dashboard */
         Dashboard: {
@@ -1180,10 +1625,22 @@ export interface components {
             /** @enum {unknown} */
             type: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
             unit: string;
+            description: string;
+            path: string;
+            tags: string[];
             min_value: number | null;
             max_value: number | null;
+            limit_lolo: number | null;
+            limit_lo: number | null;
+            limit_hi: number | null;
+            limit_hihi: number | null;
+            deadband: number | null;
             decimals: number | null;
+            colour: string | null;
             expected_interval_ms: number | null;
+            raw_retention_days: number | null;
+            statistics_retention_days: number | null;
+            critical: boolean;
             /** @description Name of the source that writes it. */
             source: string | null;
             /** @description The source's device it belongs to. */
@@ -1203,14 +1660,39 @@ export interface components {
          * @description What is not given stays as it is.
          */
         EventChange: {
+            /** @example Boiler temperature */
             name?: string;
             /** @enum {unknown} */
             type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+            /** @example °C */
             unit?: string;
+            description?: string;
+            /**
+             * @description The group it belongs to, as plant/line/machine: up to 10 names of up to 100 characters; empty: none. Spaces around names and superfluous slashes are left out.
+             * @example plant/line 2/boiler
+             */
+            path?: string;
+            /**
+             * @description Words to find it by, without commas.
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
+            tags?: string[];
             min_value?: number | null;
             max_value?: number | null;
+            limit_lolo?: number | null;
+            limit_lo?: number | null;
+            limit_hi?: number | null;
+            limit_hihi?: number | null;
+            deadband?: number | null;
             decimals?: number | null;
+            colour?: string | null;
             expected_interval_ms?: number | null;
+            raw_retention_days?: number | null;
+            statistics_retention_days?: number | null;
+            /** @description What happens to it matters more: its alarms and commands are treated so. */
+            critical?: boolean;
         };
         /** EventIn */
         EventIn: {
@@ -1220,14 +1702,99 @@ export interface components {
             type: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
             /** @example °C */
             unit: string;
+            /** @default  */
+            description: string;
+            /**
+             * @description The group it belongs to, as plant/line/machine: up to 10 names of up to 100 characters; empty: none. Spaces around names and superfluous slashes are left out.
+             * @default
+             * @example plant/line 2/boiler
+             */
+            path: string;
+            /**
+             * @description Words to find it by, without commas.
+             * @default []
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
+            tags: string[];
             /** @default null */
             min_value: number | null;
             /** @default null */
             max_value: number | null;
             /** @default null */
+            limit_lolo: number | null;
+            /** @default null */
+            limit_lo: number | null;
+            /** @default null */
+            limit_hi: number | null;
+            /** @default null */
+            limit_hihi: number | null;
+            /** @default null */
+            deadband: number | null;
+            /** @default null */
             decimals: number | null;
             /** @default null */
+            colour: string | null;
+            /** @default null */
             expected_interval_ms: number | null;
+            /** @default null */
+            raw_retention_days: number | null;
+            /** @default null */
+            statistics_retention_days: number | null;
+            /**
+             * @description What happens to it matters more: its alarms and commands are treated so.
+             * @default false
+             */
+            critical: boolean;
+        };
+        /**
+         * EventItem
+         * @description An event to create or to change. What is not given stays as it is, or gets its default.
+         */
+        EventItem: {
+            /** @example Boiler temperature */
+            name?: string;
+            /** @enum {unknown} */
+            type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+            /** @example °C */
+            unit?: string;
+            description?: string;
+            /**
+             * @description The group it belongs to, as plant/line/machine: up to 10 names of up to 100 characters; empty: none. Spaces around names and superfluous slashes are left out.
+             * @example plant/line 2/boiler
+             */
+            path?: string;
+            /**
+             * @description Words to find it by, without commas.
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
+            tags?: string[];
+            min_value?: number | null;
+            max_value?: number | null;
+            limit_lolo?: number | null;
+            limit_lo?: number | null;
+            limit_hi?: number | null;
+            limit_hihi?: number | null;
+            deadband?: number | null;
+            decimals?: number | null;
+            colour?: string | null;
+            expected_interval_ms?: number | null;
+            raw_retention_days?: number | null;
+            statistics_retention_days?: number | null;
+            /** @description What happens to it matters more: its alarms and commands are treated so. */
+            critical?: boolean;
+            /**
+             * @description The event it is; an unknown one is given to a new event. Without it the name says which event it is.
+             * @default null
+             */
+            public_id: string | null;
+        };
+        /** EventItems */
+        EventItems: {
+            events: components["schemas"]["EventItem"][];
         };
         /**
          * EventSeries
@@ -1245,6 +1812,31 @@ export interface components {
             last: number[];
             n: number[];
         };
+        /**
+         * EventSummary
+         * @description What an experiment holds of one event.
+         */
+        EventSummary: {
+            /** Format: uuid */
+            event_public_id: string;
+            name: string;
+            unit: string;
+            n: number;
+            min: number | null;
+            max: number | null;
+            /** @description null without readings, or when their sum is beyond a float64 */
+            mean: number | null;
+            first: number | null;
+            first_on: string | null;
+            last: number | null;
+            last_on: string | null;
+            /** @description Gaps that touch the experiment, also those of all channels of the event's source. */
+            gaps: number;
+            /** @description Readings that are known to miss in the gaps of this event; null: nothing is known. */
+            missing: number | null;
+            /** @description false: stored runs cross its start or stop or overlap each other, so readings may count too much; it passes. */
+            exact: boolean;
+        };
         /** Experiment */
         Experiment: {
             /** Format: uuid */
@@ -1252,6 +1844,7 @@ export interface components {
             name: string;
             notes: string;
             tags: string[];
+            parameters: Record<string, never>;
             /** Format: date-time */
             started_on: string;
             /** @description null while it runs */
@@ -1269,15 +1862,44 @@ export interface components {
         ExperimentChange: {
             name?: string;
             notes?: string;
+            /**
+             * @description Words to find it by, without commas.
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
             tags?: string[];
+            /**
+             * @description What it was run with, as JSON of up to 64 KiB.
+             * @example {
+             *       "charge": "A 17",
+             *       "set_point": 80
+             *     }
+             */
+            parameters?: Record<string, never>;
         };
         /** ExperimentIn */
         ExperimentIn: {
             name: string;
             /** @default  */
             notes: string;
-            /** @default [] */
+            /**
+             * @description Words to find it by, without commas.
+             * @default []
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
             tags: string[];
+            /**
+             * @description What it was run with, as JSON of up to 64 KiB.
+             * @default {}
+             * @example {
+             *       "charge": "A 17",
+             *       "set_point": 80
+             *     }
+             */
+            parameters: Record<string, never>;
             /** @default null */
             event_public_ids: string[] | null;
         };
@@ -1296,6 +1918,11 @@ export interface components {
         FieldError: {
             loc: (string | number)[];
             msg: string;
+        };
+        /** FromTo */
+        FromTo: {
+            from: unknown;
+            to: unknown;
         };
         /** Gap */
         Gap: {
@@ -1363,6 +1990,35 @@ export interface components {
             range_seconds: number | null;
             /** @default 50 */
             bins: number;
+        };
+        /** Job */
+        Job: {
+            /** Format: uuid */
+            public_id: string;
+            /** @example delete_readings */
+            kind: string;
+            /**
+             * @description What it is about.
+             * @example readings of 12 events
+             */
+            subject: string;
+            /** @description Who asked for it. */
+            owner: string | null;
+            /** @enum {unknown} */
+            state: "cancelled" | "done" | "failed" | "queued" | "running";
+            progress: number;
+            progress_text: string;
+            /** @description Of one that is done; what it holds depends on the kind. */
+            result: Record<string, never> | null;
+            /** @description Why it failed. */
+            problem: components["schemas"]["ProblemDocument"] | null;
+            cancel_requested: boolean;
+            /** Format: date-time */
+            created_on: string;
+            started_on: string | null;
+            finished_on: string | null;
+            /** @description When it is forgotten; null until it is over. */
+            expires_on: string | null;
         };
         /** Latest */
         Latest: {
@@ -1489,12 +2145,32 @@ export interface components {
             /** @description false: 50,000 were marked, the newest first; ask again for those that are left. */
             complete: boolean;
         };
+        /** Page[Annotation] */
+        Page_Annotation_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["Annotation"][];
+        };
         /** Page[Dashboard] */
         Page_Dashboard_: {
             page: number;
+            /** @example 25 */
             page_size: number;
+            /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Dashboard"][];
+        };
+        /** Page[EventSummary] */
+        Page_EventSummary_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["EventSummary"][];
         };
         /** Page[Event] */
         Page_Event_: {
@@ -1514,10 +2190,21 @@ export interface components {
             total: number;
             data: components["schemas"]["Experiment"][];
         };
+        /** Page[Job] */
+        Page_Job_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["Job"][];
+        };
         /** Page[Rule] */
         Page_Rule_: {
             page: number;
+            /** @example 25 */
             page_size: number;
+            /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Rule"][];
         };
@@ -1533,14 +2220,18 @@ export interface components {
         /** Page[Update] */
         Page_Update_: {
             page: number;
+            /** @example 25 */
             page_size: number;
+            /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Update"][];
         };
         /** Page[Webhook] */
         Page_Webhook_: {
             page: number;
+            /** @example 25 */
             page_size: number;
+            /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Webhook"][];
         };
@@ -1596,6 +2287,35 @@ export interface components {
             svg: string;
             /** @default [] */
             bindings: components["schemas"]["PictureBinding"][];
+        };
+        /** Recording */
+        Recording: {
+            /** @description Of the oldest reading that is stored; null: none is. */
+            first_on: string | null;
+            /** @description Of the newest reading. */
+            last_on: string | null;
+            /** @description Readings stored of the last 24 hours; overwritten ones count until they are merged. */
+            n: number;
+            /** @description What these take, without indexes. */
+            bytes: number;
+        };
+        /** Restored */
+        Restored: {
+            /** Format: uuid */
+            public_id: string;
+            /** @description The new version, which holds what the old one held. */
+            version: number;
+            content: Record<string, never>;
+        };
+        /**
+         * Retention
+         * @description How long readings and their statistics are kept where an event does not say otherwise; null: for ever.
+         */
+        Retention: {
+            /** @default null */
+            raw_days: number | null;
+            /** @default null */
+            statistics_days: number | null;
         };
         /** Rule */
         Rule: {
@@ -1722,6 +2442,28 @@ export interface components {
              */
             actions: (components["schemas"]["LogAction"] | components["schemas"]["WebhookAction"] | components["schemas"]["AlarmAction"] | components["schemas"]["CommandAction"])[];
         };
+        /** SavedEvent */
+        SavedEvent: {
+            /** @description Index of the item, from 0; of a file the line in which it begins, from 1. */
+            position: number;
+            /** @enum {unknown} */
+            action: "create" | "unchanged" | "update";
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            /** @description Of an update: the fields that change. */
+            changes: {
+                [key: string]: components["schemas"]["FromTo"];
+            };
+        };
+        /** SavedEvents */
+        SavedEvents: {
+            created: number;
+            updated: number;
+            unchanged: number;
+            /** @description In the order of the items. */
+            data: components["schemas"]["SavedEvent"][];
+        };
         /** SeriesIn */
         SeriesIn: {
             event_public_ids: string[];
@@ -1753,6 +2495,74 @@ export interface components {
             expires_on: string;
             user: components["schemas"]["User"];
         };
+        /** Settings */
+        Settings: {
+            /** Format: uuid */
+            public_id: string;
+            /** @default  */
+            plant_name: string;
+            /**
+             * @description A name of the IANA list.
+             * @default UTC
+             * @example Europe/Berlin
+             */
+            time_zone: string;
+            /** @default [] */
+            shifts: components["schemas"]["Shift"][];
+            /**
+             * @default {
+             *       "raw_days": null,
+             *       "statistics_days": null
+             *     }
+             */
+            retention: components["schemas"]["Retention"];
+            /**
+             * @description null: no mail is sent.
+             * @default null
+             */
+            smtp: components["schemas"]["Smtp"] | null;
+            smtp_password_set: boolean;
+            /**
+             * @description Jobs that are over are forgotten after so many days.
+             * @default 7
+             */
+            jobs_kept_days: number;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /**
+         * SettingsChange
+         * @description What is not given stays as it is; `shifts`, `retention` and `smtp` are given whole.
+         */
+        SettingsChange: {
+            plant_name?: string;
+            /**
+             * @description A name of the IANA list.
+             * @example Europe/Berlin
+             */
+            time_zone?: string;
+            shifts?: components["schemas"]["Shift"][];
+            retention?: components["schemas"]["Retention"];
+            smtp?: components["schemas"]["SmtpIn"] | null;
+            /** @description Jobs that are over are forgotten after so many days. */
+            jobs_kept_days?: number;
+        };
+        /**
+         * Shift
+         * @description One that ends at or before its start ends on the next day.
+         */
+        Shift: {
+            /** @example Early */
+            name: string;
+            /** @description Of the plant's zone, as `06:00`. */
+            start: string;
+            /** @description Of the plant's zone, as `06:00`. */
+            end: string;
+            /** @description On which it begins. */
+            days: ("fri" | "mon" | "sat" | "sun" | "thu" | "tue" | "wed")[];
+        };
         /** SliderWidget */
         SliderWidget: {
             /** @enum {unknown} */
@@ -1774,6 +2584,44 @@ export interface components {
              * @default true
              */
             confirm: boolean;
+        };
+        /**
+         * Smtp
+         * @description The mail server.
+         */
+        Smtp: {
+            /** @example mail.example.org */
+            host: string;
+            /** @default 587 */
+            port: number;
+            /**
+             * @description `tls` from the first byte, `starttls` before signing in.
+             * @default starttls
+             * @enum {unknown}
+             */
+            security: "none" | "starttls" | "tls";
+            /** @default null */
+            user: string | null;
+            /** @example webmacs@example.org */
+            sender: string;
+        };
+        /** SmtpIn */
+        SmtpIn: {
+            /** @example mail.example.org */
+            host: string;
+            /** @default 587 */
+            port: number;
+            /**
+             * @description `tls` from the first byte, `starttls` before signing in.
+             * @default starttls
+             * @enum {unknown}
+             */
+            security: "none" | "starttls" | "tls";
+            /** @default null */
+            user: string | null;
+            /** @example webmacs@example.org */
+            sender: string;
+            password?: string | null;
         };
         /** Source */
         Source: {
@@ -1955,6 +2803,34 @@ export interface components {
             role: "admin" | "operator" | "source" | "viewer";
             /** Format: date-time */
             registered_on: string;
+        };
+        /** Version */
+        Version: {
+            /** @example event */
+            kind: string;
+            /** Format: uuid */
+            object_public_id: string;
+            /** @description The `version` that the object had then. */
+            number: number;
+            /** @description Of the object; null where it has none, or was deleted. */
+            name: string | null;
+            /** Format: date-time */
+            at: string;
+            /** @description Who made it so. */
+            actor: string | null;
+            deleted: boolean;
+            /**
+             * @description The object as the API showed it; null unless asked for, or deleted.
+             * @default null
+             */
+            content: Record<string, never> | null;
+            /**
+             * @description With `against`: the fields that differ, from that version to this one.
+             * @default null
+             */
+            changes: {
+                [key: string]: components["schemas"]["FromTo"];
+            } | null;
         };
         /** Webhook */
         Webhook: {
@@ -2285,6 +3161,10 @@ export interface components {
         "WWW-Authenticate": string;
         /** @description The version, to be sent as `If-Match` with a change. */
         ETag: string;
+        /** @description Since when it should not be used, as `@` and seconds since 1970. */
+        Deprecation: string;
+        /** @description When it may be gone. */
+        Sunset: string;
         /** @description `true`: all of it was judged, and nothing was changed. */
         "X-WebMACS-Dry-Run": "true";
         /** @description `true`: this is the answer of the first request with this key. */
@@ -2617,9 +3497,16 @@ export interface operations {
                 /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
-                sort?: "-changed_on" | "-created_on" | "-name" | "-type" | "changed_on" | "created_on" | "name" | "type";
+                sort?: "-changed_on" | "-created_on" | "-name" | "-path" | "-source" | "-type" | "changed_on" | "created_on" | "name" | "path" | "source" | "type";
                 /** @description Only events of this type. */
                 type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+                /** @description Name of the source that writes it. */
+                source?: string;
+                /** @description It has every one of these tags. */
+                tag?: string[];
+                /** @description It belongs to this group or to one below it. */
+                path?: string;
+                critical?: boolean;
             };
             header?: never;
             path?: never;
@@ -2645,10 +3532,24 @@ export interface operations {
                      *           "name": "name",
                      *           "type": "actuator",
                      *           "unit": "unit",
+                     *           "description": "description",
+                     *           "path": "path",
+                     *           "tags": [
+                     *             "tag"
+                     *           ],
                      *           "min_value": 21.5,
                      *           "max_value": 21.5,
+                     *           "limit_lolo": 21.5,
+                     *           "limit_lo": 21.5,
+                     *           "limit_hi": 21.5,
+                     *           "limit_hihi": 21.5,
+                     *           "deadband": 21.5,
                      *           "decimals": 1,
+                     *           "colour": "colour",
                      *           "expected_interval_ms": 1,
+                     *           "raw_retention_days": 1,
+                     *           "statistics_retention_days": 1,
+                     *           "critical": true,
                      *           "source": "source",
                      *           "instance": "instance",
                      *           "channel_key": "channel key",
@@ -2689,10 +3590,24 @@ export interface operations {
                  *       "name": "Boiler temperature",
                  *       "type": "actuator",
                  *       "unit": "°C",
+                 *       "description": "",
+                 *       "path": "plant/line 2/boiler",
+                 *       "tags": [
+                 *         "commissioning"
+                 *       ],
                  *       "min_value": 21.5,
                  *       "max_value": 21.5,
+                 *       "limit_lolo": 21.5,
+                 *       "limit_lo": 21.5,
+                 *       "limit_hi": 21.5,
+                 *       "limit_hihi": 21.5,
+                 *       "deadband": 21.5,
                  *       "decimals": 1,
-                 *       "expected_interval_ms": 1
+                 *       "colour": "#1e88e5",
+                 *       "expected_interval_ms": 1,
+                 *       "raw_retention_days": 1,
+                 *       "statistics_retention_days": 1,
+                 *       "critical": false
                  *     }
                  */
                 "application/json": components["schemas"]["EventIn"];
@@ -2716,10 +3631,24 @@ export interface operations {
                      *       "name": "name",
                      *       "type": "actuator",
                      *       "unit": "unit",
+                     *       "description": "description",
+                     *       "path": "path",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
                      *       "min_value": 21.5,
                      *       "max_value": 21.5,
+                     *       "limit_lolo": 21.5,
+                     *       "limit_lo": 21.5,
+                     *       "limit_hi": 21.5,
+                     *       "limit_hihi": 21.5,
+                     *       "deadband": 21.5,
                      *       "decimals": 1,
+                     *       "colour": "colour",
                      *       "expected_interval_ms": 1,
+                     *       "raw_retention_days": 1,
+                     *       "statistics_retention_days": 1,
+                     *       "critical": true,
                      *       "source": "source",
                      *       "instance": "instance",
                      *       "channel_key": "channel key",
@@ -2772,10 +3701,24 @@ export interface operations {
                      *       "name": "name",
                      *       "type": "actuator",
                      *       "unit": "unit",
+                     *       "description": "description",
+                     *       "path": "path",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
                      *       "min_value": 21.5,
                      *       "max_value": 21.5,
+                     *       "limit_lolo": 21.5,
+                     *       "limit_lo": 21.5,
+                     *       "limit_hi": 21.5,
+                     *       "limit_hihi": 21.5,
+                     *       "deadband": 21.5,
                      *       "decimals": 1,
+                     *       "colour": "colour",
                      *       "expected_interval_ms": 1,
+                     *       "raw_retention_days": 1,
+                     *       "statistics_retention_days": 1,
+                     *       "critical": true,
                      *       "source": "source",
                      *       "instance": "instance",
                      *       "channel_key": "channel key",
@@ -2824,13 +3767,27 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "name": "name",
+                 *       "name": "Boiler temperature",
                  *       "type": "actuator",
-                 *       "unit": "unit",
+                 *       "unit": "°C",
+                 *       "description": "description",
+                 *       "path": "plant/line 2/boiler",
+                 *       "tags": [
+                 *         "commissioning"
+                 *       ],
                  *       "min_value": 21.5,
                  *       "max_value": 21.5,
+                 *       "limit_lolo": 21.5,
+                 *       "limit_lo": 21.5,
+                 *       "limit_hi": 21.5,
+                 *       "limit_hihi": 21.5,
+                 *       "deadband": 21.5,
                  *       "decimals": 1,
-                 *       "expected_interval_ms": 1
+                 *       "colour": "#1e88e5",
+                 *       "expected_interval_ms": 1,
+                 *       "raw_retention_days": 1,
+                 *       "statistics_retention_days": 1,
+                 *       "critical": true
                  *     }
                  */
                 "application/json": components["schemas"]["EventChange"];
@@ -2852,10 +3809,24 @@ export interface operations {
                      *       "name": "name",
                      *       "type": "actuator",
                      *       "unit": "unit",
+                     *       "description": "description",
+                     *       "path": "path",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
                      *       "min_value": 21.5,
                      *       "max_value": 21.5,
+                     *       "limit_lolo": 21.5,
+                     *       "limit_lo": 21.5,
+                     *       "limit_hi": 21.5,
+                     *       "limit_hihi": 21.5,
+                     *       "deadband": 21.5,
                      *       "decimals": 1,
+                     *       "colour": "colour",
                      *       "expected_interval_ms": 1,
+                     *       "raw_retention_days": 1,
+                     *       "statistics_retention_days": 1,
+                     *       "critical": true,
                      *       "source": "source",
                      *       "instance": "instance",
                      *       "channel_key": "channel key",
@@ -2916,6 +3887,222 @@ export interface operations {
             503: components["responses"]["unavailable"];
         };
     };
+    get_recording: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of events, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "first_on": "2026-11-23T12:00:00Z",
+                     *       "last_on": "2026-11-23T12:00:00Z",
+                     *       "n": 1,
+                     *       "bytes": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Recording"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    save_events: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "events": [
+                 *         {
+                 *           "name": "Boiler temperature",
+                 *           "type": "actuator",
+                 *           "unit": "°C",
+                 *           "description": "description",
+                 *           "path": "plant/line 2/boiler",
+                 *           "tags": [
+                 *             "commissioning"
+                 *           ],
+                 *           "min_value": 21.5,
+                 *           "max_value": 21.5,
+                 *           "limit_lolo": 21.5,
+                 *           "limit_lo": 21.5,
+                 *           "limit_hi": 21.5,
+                 *           "limit_hihi": 21.5,
+                 *           "deadband": 21.5,
+                 *           "decimals": 1,
+                 *           "colour": "#1e88e5",
+                 *           "expected_interval_ms": 1,
+                 *           "raw_retention_days": 1,
+                 *           "statistics_retention_days": 1,
+                 *           "critical": true,
+                 *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["EventItems"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "created": 1,
+                     *       "updated": 1,
+                     *       "unchanged": 1,
+                     *       "data": [
+                     *         {
+                     *           "position": 1,
+                     *           "action": "create",
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "changes": {}
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["SavedEvents"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    export_events: {
+        parameters: {
+            query?: {
+                /** @description Only events of this type. */
+                type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+                /** @description Name of the source that writes it. */
+                source?: string;
+                /** @description It has every one of these tags. */
+                tag?: string[];
+                /** @description It belongs to this group or to one below it. */
+                path?: string;
+                critical?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/csv": unknown;
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    import_events: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "text/csv": unknown;
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "created": 1,
+                     *       "updated": 1,
+                     *       "unchanged": 1,
+                     *       "data": [
+                     *         {
+                     *           "position": 1,
+                     *           "action": "create",
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "changes": {}
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["SavedEvents"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     list_experiments: {
         parameters: {
             query?: {
@@ -2929,6 +4116,10 @@ export interface operations {
                 sort?: "-name" | "-started_on" | "-stopped_on" | "name" | "started_on" | "stopped_on";
                 /** @description Only those that run, or only those that have stopped. */
                 running?: boolean;
+                /** @description It has every one of these tags. */
+                tag?: string[];
+                from?: string;
+                to?: string;
             };
             header?: never;
             path?: never;
@@ -2956,6 +4147,7 @@ export interface operations {
                      *           "tags": [
                      *             "tag"
                      *           ],
+                     *           "parameters": {},
                      *           "started_on": "2026-11-23T12:00:00Z",
                      *           "stopped_on": "2026-11-23T13:00:00Z",
                      *           "started_by": "started by",
@@ -2995,7 +4187,13 @@ export interface operations {
                  * @example {
                  *       "name": "name",
                  *       "notes": "",
-                 *       "tags": [],
+                 *       "tags": [
+                 *         "commissioning"
+                 *       ],
+                 *       "parameters": {
+                 *         "charge": "A 17",
+                 *         "set_point": 80
+                 *       },
                  *       "event_public_ids": [
                  *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
                  *       ]
@@ -3024,6 +4222,7 @@ export interface operations {
                      *       "tags": [
                      *         "tag"
                      *       ],
+                     *       "parameters": {},
                      *       "started_on": "2026-11-23T12:00:00Z",
                      *       "stopped_on": "2026-11-23T13:00:00Z",
                      *       "started_by": "started by",
@@ -3078,6 +4277,7 @@ export interface operations {
                      *       "tags": [
                      *         "tag"
                      *       ],
+                     *       "parameters": {},
                      *       "started_on": "2026-11-23T12:00:00Z",
                      *       "stopped_on": "2026-11-23T13:00:00Z",
                      *       "started_by": "started by",
@@ -3129,8 +4329,12 @@ export interface operations {
                  *       "name": "name",
                  *       "notes": "notes",
                  *       "tags": [
-                 *         "tag"
-                 *       ]
+                 *         "commissioning"
+                 *       ],
+                 *       "parameters": {
+                 *         "charge": "A 17",
+                 *         "set_point": 80
+                 *       }
                  *     }
                  */
                 "application/json": components["schemas"]["ExperimentChange"];
@@ -3154,6 +4358,7 @@ export interface operations {
                      *       "tags": [
                      *         "tag"
                      *       ],
+                     *       "parameters": {},
                      *       "started_on": "2026-11-23T12:00:00Z",
                      *       "stopped_on": "2026-11-23T13:00:00Z",
                      *       "started_by": "started by",
@@ -3246,6 +4451,7 @@ export interface operations {
                      *       "tags": [
                      *         "tag"
                      *       ],
+                     *       "parameters": {},
                      *       "started_on": "2026-11-23T12:00:00Z",
                      *       "stopped_on": "2026-11-23T13:00:00Z",
                      *       "started_by": "started by",
@@ -3261,6 +4467,392 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
             404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    summarize_experiment: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-name" | "name";
+            };
+            header?: never;
+            path: {
+                /** @description Which one of experiments, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "unit": "unit",
+                     *           "n": 1,
+                     *           "min": 21.5,
+                     *           "max": 21.5,
+                     *           "mean": 21.5,
+                     *           "first": 21.5,
+                     *           "first_on": "2026-11-23T12:00:00Z",
+                     *           "last": 21.5,
+                     *           "last_on": "2026-11-23T12:00:00Z",
+                     *           "gaps": 1,
+                     *           "missing": 1,
+                     *           "exact": true
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_EventSummary_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_annotations: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-changed_on" | "-from" | "changed_on" | "from";
+                from?: string;
+                to?: string;
+                /** @description It concerns one of these channels, or every channel. */
+                event_public_id?: string[];
+                experiment_public_id?: string;
+                /** @description It has every one of these tags. */
+                tag?: string[];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "from": "2026-11-23T12:00:00Z",
+                     *           "to": "2026-11-23T13:00:00Z",
+                     *           "text": "text",
+                     *           "tags": [
+                     *             "tag"
+                     *           ],
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "author": "author",
+                     *           "author_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_Annotation_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_annotation: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "from": "2026-11-23T12:00:00Z",
+                 *       "to": "2026-11-23T13:00:00Z",
+                 *       "text": "Valve exchanged",
+                 *       "tags": [
+                 *         "commissioning"
+                 *       ],
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *     }
+                 */
+                "application/json": components["schemas"]["AnnotationIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "from": "2026-11-23T12:00:00Z",
+                     *       "to": "2026-11-23T13:00:00Z",
+                     *       "text": "text",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "author": "author",
+                     *       "author_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_annotation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of annotations, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "from": "2026-11-23T12:00:00Z",
+                     *       "to": "2026-11-23T13:00:00Z",
+                     *       "text": "text",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "author": "author",
+                     *       "author_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_annotation: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of annotations, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "from": "2026-11-23T12:00:00Z",
+                 *       "to": "2026-11-23T13:00:00Z",
+                 *       "text": "Valve exchanged",
+                 *       "tags": [
+                 *         "commissioning"
+                 *       ],
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *     }
+                 */
+                "application/json": components["schemas"]["AnnotationChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "from": "2026-11-23T12:00:00Z",
+                     *       "to": "2026-11-23T13:00:00Z",
+                     *       "text": "text",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "author": "author",
+                     *       "author_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_annotation: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of annotations, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
             503: components["responses"]["unavailable"];
         };
@@ -3855,6 +5447,338 @@ export interface operations {
             422: components["responses"]["unprocessable"];
         };
     };
+    list_jobs: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-created_on" | "-finished_on" | "created_on" | "finished_on";
+                state?: "cancelled" | "done" | "failed" | "queued" | "running";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "kind": "delete_readings",
+                     *           "subject": "readings of 12 events",
+                     *           "owner": "owner",
+                     *           "state": "cancelled",
+                     *           "progress": 1,
+                     *           "progress_text": "progress text",
+                     *           "result": {},
+                     *           "problem": {
+                     *             "type": "type",
+                     *             "title": "title",
+                     *             "status": 1,
+                     *             "detail": "detail",
+                     *             "errors": [
+                     *               {
+                     *                 "loc": [
+                     *                   "loc"
+                     *                 ],
+                     *                 "msg": "msg"
+                     *               }
+                     *             ],
+                     *             "request_id": "request id"
+                     *           },
+                     *           "cancel_requested": true,
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "started_on": "2026-11-23T12:00:00Z",
+                     *           "finished_on": "2026-11-23T12:00:00Z",
+                     *           "expires_on": "2026-11-23T13:00:00Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_Job_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of jobs, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "kind": "delete_readings",
+                     *       "subject": "readings of 12 events",
+                     *       "owner": "owner",
+                     *       "state": "cancelled",
+                     *       "progress": 1,
+                     *       "progress_text": "progress text",
+                     *       "result": {},
+                     *       "problem": {
+                     *         "type": "type",
+                     *         "title": "title",
+                     *         "status": 1,
+                     *         "detail": "detail",
+                     *         "errors": [
+                     *           {
+                     *             "loc": [
+                     *               "loc"
+                     *             ],
+                     *             "msg": "msg"
+                     *           }
+                     *         ],
+                     *         "request_id": "request id"
+                     *       },
+                     *       "cancel_requested": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "finished_on": "2026-11-23T12:00:00Z",
+                     *       "expires_on": "2026-11-23T13:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    cancel_job: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path: {
+                /** @description Which one of jobs, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "kind": "delete_readings",
+                     *       "subject": "readings of 12 events",
+                     *       "owner": "owner",
+                     *       "state": "cancelled",
+                     *       "progress": 1,
+                     *       "progress_text": "progress text",
+                     *       "result": {},
+                     *       "problem": {
+                     *         "type": "type",
+                     *         "title": "title",
+                     *         "status": 1,
+                     *         "detail": "detail",
+                     *         "errors": [
+                     *           {
+                     *             "loc": [
+                     *               "loc"
+                     *             ],
+                     *             "msg": "msg"
+                     *           }
+                     *         ],
+                     *         "request_id": "request id"
+                     *       },
+                     *       "cancel_requested": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "finished_on": "2026-11-23T12:00:00Z",
+                     *       "expires_on": "2026-11-23T13:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_settings: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "plant_name": "",
+                     *       "time_zone": "Europe/Berlin",
+                     *       "shifts": [],
+                     *       "retention": {
+                     *         "raw_days": 1,
+                     *         "statistics_days": 1
+                     *       },
+                     *       "smtp": {
+                     *         "host": "mail.example.org",
+                     *         "port": 587,
+                     *         "security": "none",
+                     *         "user": "user",
+                     *         "sender": "webmacs@example.org"
+                     *       },
+                     *       "smtp_password_set": true,
+                     *       "jobs_kept_days": 7,
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Settings"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_settings: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /** @example {} */
+                "application/json": components["schemas"]["SettingsChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "plant_name": "",
+                     *       "time_zone": "Europe/Berlin",
+                     *       "shifts": [],
+                     *       "retention": {
+                     *         "raw_days": 1,
+                     *         "statistics_days": 1
+                     *       },
+                     *       "smtp": {
+                     *         "host": "mail.example.org",
+                     *         "port": 587,
+                     *         "security": "none",
+                     *         "user": "user",
+                     *         "sender": "webmacs@example.org"
+                     *       },
+                     *       "smtp_password_set": true,
+                     *       "jobs_kept_days": 7,
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Settings"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     get_metrics: {
         parameters: {
             query?: never;
@@ -3883,13 +5807,16 @@ export interface operations {
     list_log_entries: {
         parameters: {
             query?: {
+                /** @description How many at most. */
                 limit?: number;
-                cursor?: string | null;
-                logging_type?: ("error" | "info" | "warning") | null;
-                status?: ("read" | "unread") | null;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
+                logging_type?: "error" | "info" | "warning";
+                status?: "read" | "unread";
+                /** @description Beginnings of words, all of which an entry holds; the case of a to z is ignored. */
                 search?: string;
-                from?: string | null;
-                to?: string | null;
+                from?: string;
+                to?: string;
             };
             header?: never;
             path?: never;
@@ -3900,61 +5827,56 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "logging_type": "error",
+                     *           "status": "read",
+                     *           "content": "content",
+                     *           "author": "author",
+                     *           "author_kind": "kiosk"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["CursorPage_LogEntry_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_log_entry: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "content": "Filter of pump 2 exchanged.",
+                 *       "logging_type": "error"
+                 *     }
+                 */
                 "application/json": components["schemas"]["LogEntryIn"];
             };
         };
@@ -3962,79 +5884,35 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "logging_type": "error",
+                     *       "status": "read",
+                     *       "content": "content",
+                     *       "author": "author",
+                     *       "author_kind": "kiosk"
+                     *     }
+                     */
                     "application/json": components["schemas"]["LogEntry"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_log_entry: {
@@ -4042,6 +5920,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Which one of logging, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -4051,63 +5930,51 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "logging_type": "error",
+                     *       "status": "read",
+                     *       "content": "content",
+                     *       "author": "author",
+                     *       "author_kind": "kiosk"
+                     *     }
+                     */
                     "application/json": components["schemas"]["LogEntry"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_log_entry: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path: {
+                /** @description Which one of logging, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "status": "read"
+                 *     }
+                 */
                 "application/json": components["schemas"]["LogEntryChange"];
             };
         };
@@ -4115,97 +5982,56 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "logging_type": "error",
+                     *       "status": "read",
+                     *       "content": "content",
+                     *       "author": "author",
+                     *       "author_kind": "kiosk"
+                     *     }
+                     */
                     "application/json": components["schemas"]["LogEntry"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     mark_log_read: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "logging_type": "error",
+                 *       "search": "",
+                 *       "from": "2026-11-23T12:00:00Z",
+                 *       "to": "2026-11-23T13:00:00Z"
+                 *     }
+                 */
                 "application/json": components["schemas"]["LogFilter"];
             };
         };
@@ -4213,89 +6039,44 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "n": 1,
+                     *       "complete": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["MarkedRead"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_rules: {
         parameters: {
             query?: {
+                /** @description The first is 1; one beyond the last is empty. */
                 page?: number;
+                /** @description How many of them a page has. */
                 page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-event" | "-name" | "-state_changed_on" | "changed_on" | "created_on" | "event" | "name" | "state_changed_on";
-                event_public_id?: string | null;
-                enabled?: boolean | null;
-                fired?: boolean | null;
+                event_public_id?: string;
+                enabled?: boolean;
+                fired?: boolean;
             };
             header?: never;
             path?: never;
@@ -4306,61 +6087,92 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "event": "event",
+                     *           "operator": "between",
+                     *           "threshold": 21.5,
+                     *           "threshold_high": 21.5,
+                     *           "description": "description",
+                     *           "severity": "critical",
+                     *           "enabled": true,
+                     *           "dead_band": 21.5,
+                     *           "for_ms": 1,
+                     *           "clear_for_ms": 1,
+                     *           "cooldown_seconds": 1,
+                     *           "actions": [
+                     *             {
+                     *               "type": "log",
+                     *               "on": "cleared",
+                     *               "logging_type": "error",
+                     *               "content": "content"
+                     *             }
+                     *           ],
+                     *           "not_in_effect": [
+                     *             "actions"
+                     *           ],
+                     *           "fired": true,
+                     *           "state_changed_on": "2026-11-23T12:00:00Z",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Page_Rule_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_rule: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "Boiler too hot",
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "operator": "between",
+                 *       "threshold": 95,
+                 *       "threshold_high": 21.5,
+                 *       "description": "",
+                 *       "severity": "critical",
+                 *       "enabled": true,
+                 *       "dead_band": 0,
+                 *       "for_ms": 0,
+                 *       "clear_for_ms": 0,
+                 *       "cooldown_seconds": 60,
+                 *       "actions": []
+                 *     }
+                 */
                 "application/json": components["schemas"]["RuleIn"];
             };
         };
@@ -4368,95 +6180,71 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "operator": "between",
+                     *       "threshold": 21.5,
+                     *       "threshold_high": 21.5,
+                     *       "description": "description",
+                     *       "severity": "critical",
+                     *       "enabled": true,
+                     *       "dead_band": 21.5,
+                     *       "for_ms": 1,
+                     *       "clear_for_ms": 1,
+                     *       "cooldown_seconds": 1,
+                     *       "actions": [
+                     *         {
+                     *           "type": "log",
+                     *           "on": "cleared",
+                     *           "logging_type": "error",
+                     *           "content": "content"
+                     *         }
+                     *       ],
+                     *       "not_in_effect": [
+                     *         "actions"
+                     *       ],
+                     *       "fired": true,
+                     *       "state_changed_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Rule"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_rule: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
+                /** @description Which one of rules, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -4466,63 +6254,106 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "operator": "between",
+                     *       "threshold": 21.5,
+                     *       "threshold_high": 21.5,
+                     *       "description": "description",
+                     *       "severity": "critical",
+                     *       "enabled": true,
+                     *       "dead_band": 21.5,
+                     *       "for_ms": 1,
+                     *       "clear_for_ms": 1,
+                     *       "cooldown_seconds": 1,
+                     *       "actions": [
+                     *         {
+                     *           "type": "log",
+                     *           "on": "cleared",
+                     *           "logging_type": "error",
+                     *           "content": "content"
+                     *         }
+                     *       ],
+                     *       "not_in_effect": [
+                     *         "actions"
+                     *       ],
+                     *       "fired": true,
+                     *       "state_changed_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Rule"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_rule: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of rules, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "Boiler too hot",
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "operator": "between",
+                 *       "threshold": 95,
+                 *       "threshold_high": 21.5,
+                 *       "description": "description",
+                 *       "severity": "critical",
+                 *       "enabled": true,
+                 *       "dead_band": 21.5,
+                 *       "for_ms": 1,
+                 *       "clear_for_ms": 1,
+                 *       "cooldown_seconds": 1,
+                 *       "actions": [
+                 *         {
+                 *           "type": "log",
+                 *           "on": "cleared",
+                 *           "logging_type": "error",
+                 *           "content": "content"
+                 *         }
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["RuleChange"];
             };
         };
@@ -4530,163 +6361,108 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "operator": "between",
+                     *       "threshold": 21.5,
+                     *       "threshold_high": 21.5,
+                     *       "description": "description",
+                     *       "severity": "critical",
+                     *       "enabled": true,
+                     *       "dead_band": 21.5,
+                     *       "for_ms": 1,
+                     *       "clear_for_ms": 1,
+                     *       "cooldown_seconds": 1,
+                     *       "actions": [
+                     *         {
+                     *           "type": "log",
+                     *           "on": "cleared",
+                     *           "logging_type": "error",
+                     *           "content": "content"
+                     *         }
+                     *       ],
+                     *       "not_in_effect": [
+                     *         "actions"
+                     *       ],
+                     *       "fired": true,
+                     *       "state_changed_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Rule"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_rule: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of rules, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_transitions: {
         parameters: {
             query?: {
+                /** @description How many at most. */
                 limit?: number;
-                cursor?: string | null;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
             };
             header?: never;
             path: {
+                /** @description Which one of rules, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -4696,69 +6472,44 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "fired": true,
+                     *           "at": "2026-11-23T12:00:00Z",
+                     *           "value": 21.5
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["CursorPage_Transition_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_webhooks: {
         parameters: {
             query?: {
+                /** @description The first is 1; one beyond the last is empty. */
                 page?: number;
+                /** @description How many of them a page has. */
                 page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "-url" | "changed_on" | "created_on" | "name" | "url";
-                enabled?: boolean | null;
+                enabled?: boolean;
             };
             header?: never;
             path?: never;
@@ -4769,61 +6520,75 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "description": "description",
+                     *           "url": "url",
+                     *           "events": [
+                     *             "experiment.started"
+                     *           ],
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "has_secret": true,
+                     *           "enabled": true,
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Page_Webhook_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_webhook: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "url": "https://example.org/hooks/webmacs",
+                 *       "events": [
+                 *         "experiment.started"
+                 *       ],
+                 *       "name": "",
+                 *       "description": "",
+                 *       "secret": "secret",
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "enabled": true
+                 *     }
+                 */
                 "application/json": components["schemas"]["WebhookIn"];
             };
         };
@@ -4831,95 +6596,56 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "url": "url",
+                     *       "events": [
+                     *         "experiment.started"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "has_secret": true,
+                     *       "enabled": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Webhook"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_webhook: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
+                /** @description Which one of webhooks, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -4929,63 +6655,82 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "url": "url",
+                     *       "events": [
+                     *         "experiment.started"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "has_secret": true,
+                     *       "enabled": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Webhook"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_webhook: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of webhooks, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "url": "https://example.org/hooks/webmacs",
+                 *       "events": [
+                 *         "experiment.started"
+                 *       ],
+                 *       "name": "name",
+                 *       "description": "description",
+                 *       "secret": "secret",
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "enabled": true
+                 *     }
+                 */
                 "application/json": components["schemas"]["WebhookChange"];
             };
         };
@@ -4993,164 +6738,94 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "url": "url",
+                     *       "events": [
+                     *         "experiment.started"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "has_secret": true,
+                     *       "enabled": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Webhook"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_webhook: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of webhooks, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_deliveries: {
         parameters: {
             query?: {
+                /** @description How many at most. */
                 limit?: number;
-                cursor?: string | null;
-                status?: ("dead_letter" | "delivered" | "failed" | "pending") | null;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
+                status?: "dead_letter" | "delivered" | "failed" | "pending";
             };
             header?: never;
             path: {
+                /** @description Which one of webhooks, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -5160,59 +6835,37 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "event_type": "experiment.started",
+                     *           "status": "dead_letter",
+                     *           "attempts": 1,
+                     *           "next_attempt_on": "2026-11-23T12:00:00Z",
+                     *           "response_code": 1,
+                     *           "duration_ms": 1,
+                     *           "last_error": "last error",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "delivered_on": "2026-11-23T12:00:00Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["CursorPage_Delivery_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_delivery: {
@@ -5220,6 +6873,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Which one of deliveries, by its public id. */
                 delivery_id: string;
             };
             cookie?: never;
@@ -5229,57 +6883,48 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event_type": "experiment.started",
+                     *       "status": "dead_letter",
+                     *       "attempts": 1,
+                     *       "next_attempt_on": "2026-11-23T12:00:00Z",
+                     *       "response_code": 1,
+                     *       "duration_ms": 1,
+                     *       "last_error": "last error",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "delivered_on": "2026-11-23T12:00:00Z",
+                     *       "webhook_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "payload": {}
+                     *     }
+                     */
                     "application/json": components["schemas"]["DeliveryWithPayload"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     redeliver: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path: {
+                /** @description Which one of deliveries, by its public id. */
                 delivery_id: string;
             };
             cookie?: never;
@@ -5289,69 +6934,51 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event_type": "experiment.started",
+                     *       "status": "dead_letter",
+                     *       "attempts": 1,
+                     *       "next_attempt_on": "2026-11-23T12:00:00Z",
+                     *       "response_code": 1,
+                     *       "duration_ms": 1,
+                     *       "last_error": "last error",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "delivered_on": "2026-11-23T12:00:00Z",
+                     *       "webhook_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "payload": {}
+                     *     }
+                     */
                     "application/json": components["schemas"]["DeliveryWithPayload"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_updates: {
         parameters: {
             query?: {
+                /** @description The first is 1; one beyond the last is empty. */
                 page?: number;
+                /** @description How many of them a page has. */
                 page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-completed_on" | "-created_on" | "completed_on" | "created_on";
-                status?: ("applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying") | null;
+                status?: "applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying";
             };
             header?: never;
             path?: never;
@@ -5362,61 +6989,63 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "version": "version",
+                     *           "changelog": "changelog",
+                     *           "status": "applying",
+                     *           "error": "error",
+                     *           "file_name": "file name",
+                     *           "file_size": 1,
+                     *           "file_sha256": "file sha256",
+                     *           "created_by": "created by",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "started_on": "2026-11-23T12:00:00Z",
+                     *           "completed_on": "2026-11-23T12:00:00Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Page_Update_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_update: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "version": "1.4.0",
+                 *       "changelog": ""
+                 *     }
+                 */
                 "application/json": components["schemas"]["UpdateIn"];
             };
         };
@@ -5424,198 +7053,114 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "version": "version",
+                     *       "changelog": "changelog",
+                     *       "status": "applying",
+                     *       "error": "error",
+                     *       "file_name": "file name",
+                     *       "file_size": 1,
+                     *       "file_sha256": "file sha256",
+                     *       "created_by": "created by",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "completed_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Update"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     upload_update: {
         parameters: {
             query: {
+                /** @description After semver.org. */
                 version: string;
                 file_name: string;
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
             };
-            header?: never;
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
-                "application/octet-stream": string;
+                "application/octet-stream": unknown;
             };
         };
         responses: {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "version": "version",
+                     *       "changelog": "changelog",
+                     *       "status": "applying",
+                     *       "error": "error",
+                     *       "file_name": "file name",
+                     *       "file_size": 1,
+                     *       "file_sha256": "file sha256",
+                     *       "created_by": "created by",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "completed_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Update"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_update: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
+                /** @description Which one of ota, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -5625,128 +7170,95 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "version": "version",
+                     *       "changelog": "changelog",
+                     *       "status": "applying",
+                     *       "error": "error",
+                     *       "file_name": "file name",
+                     *       "file_size": 1,
+                     *       "file_sha256": "file sha256",
+                     *       "created_by": "created by",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "completed_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Update"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_update: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of ota, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     list_dashboards: {
         parameters: {
             query?: {
+                /** @description The first is 1; one beyond the last is empty. */
                 page?: number;
+                /** @description How many of them a page has. */
                 page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "changed_on" | "created_on" | "name";
-                is_global?: boolean | null;
-                tag?: string | null;
+                is_global?: boolean;
+                tag?: string;
             };
             header?: never;
             path?: never;
@@ -5757,61 +7269,87 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "description": "description",
+                     *           "tags": [
+                     *             "tag"
+                     *           ],
+                     *           "is_global": true,
+                     *           "range_seconds": 1,
+                     *           "owner": "owner",
+                     *           "widgets": [
+                     *             {
+                     *               "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *               "config": {
+                     *                 "widget_type": "line_chart",
+                     *                 "range_seconds": 1,
+                     *                 "y_min": 21.5,
+                     *                 "y_max": 21.5,
+                     *                 "legend": true,
+                     *                 "annotations": true
+                     *               },
+                     *               "title": "title",
+                     *               "event_public_ids": [
+                     *                 "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *               ],
+                     *               "x": 1,
+                     *               "y": 1,
+                     *               "w": 1,
+                     *               "h": 1
+                     *             }
+                     *           ],
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Page_Dashboard_"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_dashboard: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "Reactor 1",
+                 *       "description": "",
+                 *       "tags": [],
+                 *       "is_global": false,
+                 *       "range_seconds": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["DashboardIn"];
             };
         };
@@ -5819,86 +7357,73 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Dashboard"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     get_dashboard: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -5908,63 +7433,96 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Dashboard"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
+                content?: never;
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_dashboard: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "Reactor 1",
+                 *       "description": "description",
+                 *       "tags": [
+                 *         "tag"
+                 *       ],
+                 *       "is_global": true,
+                 *       "range_seconds": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["DashboardChange"];
             };
         };
@@ -5972,151 +7530,111 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Dashboard"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_dashboard: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     copy_dashboard: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
             };
             cookie?: never;
@@ -6126,65 +7644,89 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Dashboard"];
                 };
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_layout: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "widgets": [
+                 *         {
+                 *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *           "x": 1,
+                 *           "y": 1,
+                 *           "w": 1,
+                 *           "h": 1
+                 *         }
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["Layout"];
             };
         };
@@ -6192,99 +7734,99 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Dashboard"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     create_widget: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "config": {
+                 *         "widget_type": "line_chart",
+                 *         "range_seconds": 1,
+                 *         "y_min": 21.5,
+                 *         "y_max": 21.5,
+                 *         "legend": true,
+                 *         "annotations": true
+                 *       },
+                 *       "title": "",
+                 *       "event_public_ids": [],
+                 *       "x": 0,
+                 *       "y": 0,
+                 *       "w": 4,
+                 *       "h": 3
+                 *     }
+                 */
                 "application/json": components["schemas"]["WidgetIn"];
             };
         };
@@ -6292,111 +7834,86 @@ export interface operations {
             /** @description The answer. */
             201: {
                 headers: {
-                    /** @description Address of what was made. */
-                    Location?: string;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "config": {
+                     *         "widget_type": "line_chart",
+                     *         "range_seconds": 1,
+                     *         "y_min": 21.5,
+                     *         "y_max": 21.5,
+                     *         "legend": true,
+                     *         "annotations": true
+                     *       },
+                     *       "title": "title",
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "x": 1,
+                     *       "y": 1,
+                     *       "w": 1,
+                     *       "h": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Widget"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description It conflicts with what exists; the detail says with what. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     change_widget: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
+                /** @description Which one of widgets, by its public id. */
                 widget_id: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "config": {
+                 *         "widget_type": "line_chart",
+                 *         "range_seconds": 1,
+                 *         "y_min": 21.5,
+                 *         "y_max": 21.5,
+                 *         "legend": true,
+                 *         "annotations": true
+                 *       },
+                 *       "title": "title",
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "x": 1,
+                 *       "y": 1,
+                 *       "w": 1,
+                 *       "h": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["WidgetChange"];
             };
         };
@@ -6404,145 +7921,332 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "config": {
+                     *         "widget_type": "line_chart",
+                     *         "range_seconds": 1,
+                     *         "y_min": 21.5,
+                     *         "y_max": 21.5,
+                     *         "legend": true,
+                     *         "annotations": true
+                     *       },
+                     *       "title": "title",
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "x": 1,
+                     *       "y": 1,
+                     *       "w": 1,
+                     *       "h": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Widget"];
                 };
             };
-            /** @description The body is no JSON in UTF-8. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description There is no such object. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body came too slowly. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description A field cannot be used; `errors` names it. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
-                headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
     delete_widget: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
             header?: never;
             path: {
+                /** @description Which one of dashboards, by its public id. */
                 public_id: string;
+                /** @description Which one of widgets, by its public id. */
                 widget_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Done. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description No credential, or one that is not (any more) valid. */
-            401: {
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    export_configuration: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    "application/json": unknown;
                 };
             };
-            /** @description The role does not allow it, or the page is of a foreign origin. */
-            403: {
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            409: components["responses"]["conflict"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    import_configuration: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "format": "webmacs-configuration-1",
+                 *       "events": [],
+                 *       "rules": [],
+                 *       "webhooks": [],
+                 *       "dashboards": []
+                 *     }
+                 */
+                "application/json": components["schemas"]["Configuration"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    /**
+                     * @example {
+                     *       "created": 1,
+                     *       "updated": 1,
+                     *       "unchanged": 1,
+                     *       "objects": [
+                     *         {
+                     *           "section": "dashboards",
+                     *           "key": "key",
+                     *           "action": "create",
+                     *           "changes": {}
+                     *         }
+                     *       ],
+                     *       "only_here": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Comparison"];
                 };
             };
-            /** @description There is no such object. */
-            404: {
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_versions: {
+        parameters: {
+            query?: {
+                /** @description Of what was changed. */
+                kind?: string;
+                /** @description Of what was changed. */
+                object_public_id?: string;
+                /** @description Name of who changed it. */
+                actor?: string;
+                /** @description Not before. */
+                from?: string;
+                /** @description Before. */
+                to?: string;
+                /** @description With the whole state that each version holds. */
+                content?: boolean;
+                /** @description How many at most. */
+                limit?: number;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "kind": "event",
+                     *           "object_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "number": 1,
+                     *           "name": "name",
+                     *           "at": "2026-11-23T12:00:00Z",
+                     *           "actor": "actor",
+                     *           "deleted": true,
+                     *           "content": {},
+                     *           "changes": {}
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CursorPage_Version_"];
                 };
             };
-            /** @description The database cannot be reached or is too slow now; Retry-After says when to come again. */
-            503: {
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_version: {
+        parameters: {
+            query?: {
+                /** @description Compare it with this version of the same object. */
+                against?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Which one of versions. */
+                kind: string;
+                /** @description Which one of {kind}, by its public id. */
+                object_id: string;
+                /** @description Which one of {object_id}. */
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
                 headers: {
-                    /** @description Seconds. */
-                    "Retry-After"?: number;
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                    /**
+                     * @example {
+                     *       "kind": "event",
+                     *       "object_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "number": 1,
+                     *       "name": "name",
+                     *       "at": "2026-11-23T12:00:00Z",
+                     *       "actor": "actor",
+                     *       "deleted": true,
+                     *       "content": {},
+                     *       "changes": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Version"];
                 };
             };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    restore_version: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path: {
+                /** @description Which one of versions. */
+                kind: string;
+                /** @description Which one of {kind}, by its public id. */
+                object_id: string;
+                /** @description Which one of {object_id}. */
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "version": 1,
+                     *       "content": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Restored"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
         };
     };
 }
