@@ -12,7 +12,6 @@ from typing import Annotated, Any, Final, Literal
 import asyncpg
 import msgspec
 from msgspec import Meta
-from starlette.responses import Response
 
 from webmacs.api import dashboards, rules, webhooks
 from webmacs.api.dashboards import DashboardWithWidgets
@@ -25,7 +24,7 @@ from webmacs.storage.pool import Connection
 
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
 IMPORTING: Final = 0x5745_4243  # one import after the other, under this advisory lock
-FORMAT: Final = "webmacs-configuration-1"
+FORMAT: Final[Literal["webmacs-configuration-1"]] = "webmacs-configuration-1"
 WRITTEN_BY: Final = ("source", "instance", "channel_key")
 """Of an event that a source writes."""
 NAMED: Final = {"event_public_id": "event_name", "event_public_ids": "event_names"}
@@ -44,6 +43,16 @@ class Configuration(Shape, frozen=True):
     rules: Annotated[Objects, Meta(description="As of POST /api/v1/rules, with event_name.")] = []  # noqa: RUF012
     webhooks: Annotated[Objects, Meta(description="As of POST /api/v1/webhooks, with event_names and without a secret.")] = []  # noqa: RUF012
     dashboards: Annotated[Objects, Meta(description="Those for all, with widgets; these as of their own POST, with event_names.")] = []  # noqa: RUF012
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """The sections of an import, whole."""
+
+    format: Literal["webmacs-configuration-1"]
+    events: list[msgspec.Raw]
+    rules: list[msgspec.Raw]
+    webhooks: list[msgspec.Raw]
+    dashboards: list[msgspec.Raw]
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -109,21 +118,19 @@ SECTIONS: Final[Mapping[str, Section]] = {
 
 
 @route("GET", "/api/v1/configuration", problems=(409,))
-async def export_configuration(call: Call) -> Response:
+async def export_configuration(call: Call) -> Exported:
     """Export the configuration. One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration
     gives the same bytes, so that two of them can be compared line by line and kept under version control."""
     async with call.pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
         events = await _read_events(conn)
         names = {str(one.public_id): one.name for one in events}
-        document = {"events": [_event_content(one) for one in sorted(events, key=lambda one: one.name)]}
+        document = {"events": _lines([_event_content(one) for one in events], "name")}
         for name, section in SECTIONS.items():
             objects = [section.shown(section.content(state), names) for state in await section.read(conn)]
             _refuse_ambiguous(name, section, objects)
-            document[name] = sorted(objects, key=lambda one: str(one[section.key]))
-    lines = [f'"format":{_json(FORMAT)}']
-    lines += [f"{_json(name)}:[" + ",".join(f"\n{_json(one)}" for one in objects) + "\n]" for name, objects in document.items()]
-    headers = {"Content-Disposition": 'attachment; filename="webmacs-configuration.json"'}
-    return Response("{" + ",\n".join(lines) + "}\n", media_type="application/json", headers=headers)
+            document[name] = _lines(objects, section.key)
+    call.headers["Content-Disposition"] = 'attachment; filename="webmacs-configuration.json"'
+    return Exported(FORMAT, **document)
 
 
 @route("POST", "/api/v1/configuration", problems=(409,), changes="configuration", body_bytes_max=BODY_BYTES_MAX)
@@ -320,8 +327,9 @@ def _renamed(value: Any, fields: Mapping[str, str], find: Callable[[str], str | 
     return renamed
 
 
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value, order="sorted").decode()
+def _lines(objects: Sequence[Content], key: str) -> list[msgspec.Raw]:
+    """A line each, by their keys."""
+    return [msgspec.Raw(b"\n" + msgspec.json.encode(one, order="sorted")) for one in sorted(objects, key=lambda one: str(one[key]))]
 
 
 routes = [export_configuration, import_configuration]

@@ -1912,6 +1912,18 @@ export interface components {
             widget_type: "experiment";
         };
         /**
+         * Exported
+         * @description The sections of an import, whole.
+         */
+        Exported: {
+            /** @enum {unknown} */
+            format: "webmacs-configuration-1";
+            events: unknown[];
+            rules: unknown[];
+            webhooks: unknown[];
+            dashboards: unknown[];
+        };
+        /**
          * FieldError
          * @description Where in the request, and what is wrong there.
          */
@@ -5458,6 +5470,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-created_on" | "-finished_on" | "created_on" | "finished_on";
+                /** @description Only those in this state. */
                 state?: "cancelled" | "done" | "failed" | "queued" | "running";
             };
             header?: never;
@@ -8010,7 +8023,24 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    /**
+                     * @example {
+                     *       "format": "webmacs-configuration-1",
+                     *       "events": [
+                     *         {}
+                     *       ],
+                     *       "rules": [
+                     *         {}
+                     *       ],
+                     *       "webhooks": [
+                     *         {}
+                     *       ],
+                     *       "dashboards": [
+                     *         {}
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Exported"];
                 };
             };
             401: components["responses"]["unauthorized"];
