@@ -185,3 +185,13 @@ async def test_thousands_of_events_come_in_at_once(rest: Rest) -> None:
     events = [EVENTS[0] | {"name": f"Channel {number}"} for number in range(3_000)]
     assert counts(await bring_in(rest, FORMAT | {"events": events})) == (3_000, 0, 0)
     assert counts(await bring_in(rest, json.loads(await export(rest)))) == (0, 0, 3_000)
+
+
+@pytest.mark.parametrize("threshold", ["1" + "0" * 400, "1e999", '"\\u0000"', '{"a":' * 500 + "1" + "}" * 500, "true", "null"])
+async def test_a_number_that_is_none_is_refused(rest: Rest, threshold: str) -> None:
+    await bring_in(rest, FORMAT | {"events": EVENTS})
+    rule = f'{{"name": "Too hot", "event_name": "Boiler", "operator": "gt", "threshold": {threshold}}}'
+    async with rest.client("admin") as client:
+        content = f'{{"format": "webmacs-configuration-1", "rules": [{rule}]}}'
+        answer = await client.post("/api/v1/configuration", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text

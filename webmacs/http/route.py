@@ -578,7 +578,11 @@ def _errors_of_items(kind: Any, raw: bytes, first: FieldError) -> list[FieldErro
         case _:
             return []
     errors = []
-    for index, item in enumerate(msgspec.json.decode(raw)[name][:ITEMS_MAX]):
+    try:
+        items = msgspec.json.decode(raw)[name]
+    except msgspec.ValidationError:  # a number beyond float64, which has no place of its own
+        return []
+    for index, item in enumerate(items[:ITEMS_MAX]):
         try:
             msgspec.convert(item, item_type)
         except msgspec.ValidationError as error:

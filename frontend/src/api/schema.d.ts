@@ -2568,9 +2568,15 @@ export interface components {
         Shift: {
             /** @example Early */
             name: string;
-            /** @description Of the plant's zone, as `06:00`. */
+            /**
+             * @description Of the plant's zone.
+             * @example 06:00
+             */
             start: string;
-            /** @description Of the plant's zone, as `06:00`. */
+            /**
+             * @description Of the plant's zone.
+             * @example 06:00
+             */
             end: string;
             /** @description On which it begins. */
             days: ("fri" | "mon" | "sat" | "sun" | "thu" | "tue" | "wed")[];
@@ -5741,7 +5747,35 @@ export interface operations {
         };
         requestBody: {
             content: {
-                /** @example {} */
+                /**
+                 * @example {
+                 *       "plant_name": "plant name",
+                 *       "time_zone": "Europe/Berlin",
+                 *       "shifts": [
+                 *         {
+                 *           "name": "Early",
+                 *           "start": "06:00",
+                 *           "end": "06:00",
+                 *           "days": [
+                 *             "fri"
+                 *           ]
+                 *         }
+                 *       ],
+                 *       "retention": {
+                 *         "raw_days": 1,
+                 *         "statistics_days": 1
+                 *       },
+                 *       "smtp": {
+                 *         "host": "mail.example.org",
+                 *         "port": 587,
+                 *         "security": "none",
+                 *         "user": "user",
+                 *         "sender": "webmacs@example.org",
+                 *         "password": "password"
+                 *       },
+                 *       "jobs_kept_days": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["SettingsChange"];
             };
         };
