@@ -132,6 +132,7 @@ async def test_widgets_that_stay_keep_their_ids_and_others_are_replaced(rest: Re
         ),
         ({"dashboards": [{"name": "D", "is_global": False}]}, ["dashboards", "D", "is_global"]),
         ({"alarms": []}, ["alarms"]),
+        ({"rules": RULES * 1_001}, ["rules"]),
     ],
 )
 async def test_a_fault_names_section_key_and_field_and_nothing_is_done(rest: Rest, document: Any, loc: list[Any]) -> None:

@@ -31,7 +31,9 @@ NAMED: Final = {"event_public_id": "event_name", "event_public_ids": "event_name
 """What is an id in the API is a name in a document."""
 
 Content = dict[str, Any]
-Objects = Annotated[list[Content], Meta(max_length=100_000)]
+Events = Annotated[list[Content], Meta(max_length=bulk.EVENTS_MAX)]
+Objects = Annotated[list[Content], Meta(max_length=1_000)]
+"""So many are done within the time that a request may take; more come in parts."""
 Key = Annotated[str, Meta(description="Its name; of a webhook its address.")]
 
 
@@ -39,7 +41,7 @@ class Configuration(Shape, frozen=True):
     """A section that is not given is left alone, and so is an object that is not in its section."""
 
     format: Literal["webmacs-configuration-1"]
-    events: Annotated[Objects, Meta(description="As of POST /api/v1/events; with source and channel_key where a source writes it.")] = []  # noqa: RUF012
+    events: Annotated[Events, Meta(description="As of POST /api/v1/events; with source and channel_key where a source writes it.")] = []  # noqa: RUF012
     rules: Annotated[Objects, Meta(description="As of POST /api/v1/rules, with event_name.")] = []  # noqa: RUF012
     webhooks: Annotated[Objects, Meta(description="As of POST /api/v1/webhooks, with event_names and without a secret.")] = []  # noqa: RUF012
     dashboards: Annotated[Objects, Meta(description="Those for all, with widgets; these as of their own POST, with event_names.")] = []  # noqa: RUF012
