@@ -16,6 +16,7 @@ from webmacs.api import (
     annotations,
     audit,
     auth,
+    configuration,
     dashboards,
     datapoints,
     experiments,
@@ -31,6 +32,7 @@ from webmacs.api import (
     sso,
     tokens,
     users,
+    versions,
     webhooks,
 )
 from webmacs.api import settings as plant_settings
@@ -78,6 +80,8 @@ ROUTES: Final = [
     *webhooks.routes,
     *ota.routes,
     *dashboards.routes,
+    *configuration.routes,
+    *versions.routes,
 ]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *problem_pages.ROUTES, *static.ROUTES]

@@ -254,6 +254,51 @@ async def delete_widget(call: Call) -> None:
     call.headers["ETag"] = etag((await _tell(call, before, before.public_id)).version)
 
 
+class DashboardWithWidgets(DashboardIn, frozen=True):
+    """As a whole: what a document of the configuration holds, and what a version is restored from."""
+
+    widgets: Annotated[list[WidgetIn], Meta(max_length=WIDGETS_MAX)] = []  # noqa: RUF012 - msgspec copies an empty list for each
+
+
+async def put_dashboard(call: Call[DashboardWithWidgets]) -> Dashboard:
+    """Makes a dashboard with its widgets, or with a public id in the path makes that one so. Widgets that stay the same in their place keep
+    their ids. Raises what the routes above raise."""
+    wanted = call.body
+    if "public_id" not in call.path:
+        public_id = uuid7()
+        dashboard_id, before = await _insert(call, public_id, wanted), None
+    else:
+        dashboard_id, before = await _open(call)
+        public_id = before.public_id
+        await call.conn.execute(
+            "UPDATE dashboards SET name = $2, description = $3, tags = $4, is_global = $5, range_seconds = $6 WHERE id = $1",
+            dashboard_id, wanted.name, wanted.description, wanted.tags, wanted.is_global, wanted.range_seconds,
+        )  # fmt: skip
+    kept = 0
+    present = [] if before is None else before.widgets
+    while kept < min(len(present), len(wanted.widgets)) and widget_of(present[kept]) == wanted.widgets[kept]:
+        kept += 1
+    gone = [widget.public_id for widget in present[kept:]]
+    await call.conn.execute("DELETE FROM dashboard_widgets WHERE public_id = ANY($1)", gone)
+    for index, widget in enumerate(wanted.widgets[kept:], kept):
+        try:
+            await _add(call.conn, dashboard_id, widget)
+        except Unprocessable as problem:
+            raise problem.within("widgets", index) from None
+    return await _tell(call, before, public_id)
+
+
+async def read_global(conn: Connection) -> list[Dashboard]:
+    """Those for all."""
+    columns = SELECT.replace("d.id,", f"d.id, {WIDGETS.format(dashboard='d')},")
+    return [_dashboard(row) for row in await conn.fetch(f"{columns} WHERE d.is_global")]
+
+
+def widget_of(widget: Widget) -> WidgetIn:
+    """What it is, without its id."""
+    return WidgetIn(**{name: getattr(widget, name) for name in WidgetIn.__struct_fields__})
+
+
 def _viewer(identity: Identity) -> tuple[int, bool]:
     """The arguments of SEEN_BY."""
     return identity.id, identity.role == "admin"

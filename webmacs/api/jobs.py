@@ -15,7 +15,7 @@ from webmacs.storage.pool import Connection, Pool
 
 class JobsQuery(PageQuery, frozen=True):
     sort: Literal["created_on", "-created_on", "finished_on", "-finished_on"] = "-created_on"
-    state: Annotated[State | None, Meta(description="Only jobs in this state.")] = None
+    state: Annotated[State | None, Meta(description="Only those in this state.")] = None
 
 
 @route("GET", "/api/v1/jobs")

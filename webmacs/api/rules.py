@@ -246,6 +246,10 @@ async def list_transitions(call: Call[None, CursorQuery]) -> CursorPage[Transiti
     return CursorPage(cursor, [Transition(row["fired"], row["at"], row["value"]) for row in rows])
 
 
+async def read_all(conn: Connection) -> list[Rule]:
+    return [_rule(row) for row in await conn.fetch(SELECT)]
+
+
 async def _judge(conn: Connection, rule: RuleIn, actions: list[Action]) -> int:
     """The id of its event. Raises Unprocessable for what does not fit together or names an event that does not exist.
 

@@ -234,6 +234,10 @@ async def redeliver(call: Call) -> DeliveryWithPayload:
     return delivery
 
 
+async def read_all(conn: Connection) -> list[Webhook]:
+    return [Webhook(**_values(row, Webhook)) for row in await conn.fetch(SELECT)]
+
+
 def check_url(url: str) -> None:
     """Raises Unprocessable for what is no address of a webhook. Names are judged when they are resolved, at each delivery; a literal
     address that is not public is refused at once."""

@@ -96,6 +96,10 @@ class Unprocessable(Problem):
         """Unprocessable.at("body", "min_value", msg="It must not be above max_value.")"""
         return cls([FieldError(list(loc), msg)])
 
+    def within(self, *loc: str | int) -> "Unprocessable":
+        """The same of a part of the body, which is at this place of it."""
+        return Unprocessable([FieldError([error.loc[0], *loc, *error.loc[1:]], error.msg) for error in self.errors])
+
 
 def unavailable(detail: str = "The database cannot be reached or is too slow now; nothing is known to be changed. Try again.") -> Problem:
     return Problem(503, "unavailable", "Unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})

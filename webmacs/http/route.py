@@ -20,9 +20,9 @@ import tempfile
 import types
 import typing
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import Any, Final, Generic, Literal, TypeAlias
 from uuid import UUID
@@ -212,6 +212,12 @@ class Call(Generic[B, Q]):
                 412, "changed-meanwhile", "Changed meanwhile",
                 f"It has version {version} now, which is not what If-Match says; read it again and make the change anew.",
             )  # fmt: skip
+
+    def inner(self, kind: str, body: Any, public_id: UUID | None = None) -> "Call[Any, Any]":
+        """For another handler, which changes such a `kind`, in this call's transaction: what it changes is told with what this one does."""
+        path = {} if public_id is None else {"public_id": public_id}
+        call: Call[Any, Any] = self
+        return replace(call, request=Request({**self.request.scope, "path_params": path}), body=body, query=None, kind=kind, headers={})
 
     @property
     def request_id(self) -> str | None:
@@ -638,7 +644,11 @@ def _errors_of_items(kind: Any, raw: bytes, first: FieldError) -> list[FieldErro
         case _:
             return []
     errors = []
-    for index, item in enumerate(msgspec.json.decode(raw)[name][:ITEMS_MAX]):
+    try:
+        items = msgspec.json.decode(raw)[name]
+    except msgspec.ValidationError:  # a number beyond float64, which has no place of its own
+        return []
+    for index, item in enumerate(items[:ITEMS_MAX]):
         try:
             msgspec.convert(item, item_type)
         except msgspec.ValidationError as error:
@@ -697,6 +707,12 @@ def _fields_of(query: Any, kind: type[msgspec.inspect.Type]) -> frozenset[str]:
         if any(isinstance(member, kind) for member in members):
             found.add(one.encode_name)
     return frozenset(found)
+
+
+def errors_at(loc: Sequence[str | int], error: msgspec.ValidationError) -> list[FieldError]:
+    """Of a part of a body that a handler decodes by itself; `loc` is its place."""
+    fault = _field_error("", error)
+    return [FieldError([*loc, *fault.loc[1:]], fault.msg)]
 
 
 def _field_error(place: str, error: msgspec.ValidationError) -> FieldError:

@@ -1614,6 +1614,90 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/configuration": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export the configuration
+         * @description One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration gives the same bytes, so that two of them can be compared line by line and kept under version control. Role: admin or above.
+         */
+        get: operations["export_configuration"];
+        put?: never;
+        /**
+         * Bring in a configuration, all of it or nothing
+         * @description Objects are found by their names: those that are not here are created, of the others the fields that are given are changed. With dry_run=true the answer says what would be done. Role: admin or above.
+         */
+        post: operations["import_configuration"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/versions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List what was changed, the newest first: of what you may read
+         * @description An admin sees every kind. Role: viewer or above.
+         */
+        get: operations["list_versions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/versions/{kind}/{object_id}/{version}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a version; with `against`, what changed between another one and this one
+         * @description Role: viewer or above.
+         */
+        get: operations["get_version"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/versions/{kind}/{object_id}/{version}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Bring a version back
+         * @description The object gets a new version that holds what the old one held, judged as any change is; what was deleted is not brought back, and secrets stay as they are now. Role: operator or above.
+         */
+        post: operations["restore_version"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1772,6 +1856,19 @@ export interface components {
             /** @description Shown this once; only its SHA-256 is kept. */
             token: string;
         };
+        /** Applied */
+        Applied: {
+            /** @enum {unknown} */
+            section: "dashboards" | "events" | "rules" | "webhooks";
+            /** @description Its name; of a webhook its address. */
+            key: string;
+            /** @enum {unknown} */
+            action: "create" | "update";
+            /** @description Of an update: the fields that change. */
+            changes: {
+                [key: string]: components["schemas"]["FromTo"];
+            };
+        };
         /** AuditEntry */
         AuditEntry: {
             id: number;
@@ -1924,6 +2021,46 @@ export interface components {
              */
             ttl_seconds: number;
         };
+        /** Comparison */
+        Comparison: {
+            created: number;
+            updated: number;
+            unchanged: number;
+            /** @description What is created or updated. */
+            objects: components["schemas"]["Applied"][];
+            /** @description By section: what is here and not in the document. It stays. */
+            only_here: {
+                [key: string]: string[];
+            };
+        };
+        /**
+         * Configuration
+         * @description A section that is not given is left alone, and so is an object that is not in its section.
+         */
+        Configuration: {
+            /** @enum {unknown} */
+            format: "webmacs-configuration-1";
+            /**
+             * @description As of POST /api/v1/events; with source and channel_key where a source writes it.
+             * @default []
+             */
+            events: Record<string, never>[];
+            /**
+             * @description As of POST /api/v1/rules, with event_name.
+             * @default []
+             */
+            rules: Record<string, never>[];
+            /**
+             * @description As of POST /api/v1/webhooks, with event_names and without a secret.
+             * @default []
+             */
+            webhooks: Record<string, never>[];
+            /**
+             * @description Those for all, with widgets; these as of their own POST, with event_names.
+             * @default []
+             */
+            dashboards: Record<string, never>[];
+        };
         /** Confirmation */
         Confirmation: {
             /**
@@ -1961,6 +2098,12 @@ export interface components {
             /** @description Give it as `cursor` to read on; null: this was the last page. */
             next: string | null;
             data: components["schemas"]["Transition"][];
+        };
+        /** CursorPage[Version] */
+        CursorPage_Version_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["Version"][];
         };
         /** Dashboard */
         Dashboard: {
@@ -2362,6 +2505,18 @@ export interface components {
         ExperimentWidget: {
             /** @enum {unknown} */
             widget_type: "experiment";
+        };
+        /**
+         * Exported
+         * @description The sections of an import, whole.
+         */
+        Exported: {
+            /** @enum {unknown} */
+            format: "webmacs-configuration-1";
+            events: unknown[];
+            rules: unknown[];
+            webhooks: unknown[];
+            dashboards: unknown[];
         };
         /**
          * FieldError
@@ -2965,6 +3120,14 @@ export interface components {
             /** @description What these take, without indexes. */
             bytes: number;
         };
+        /** Restored */
+        Restored: {
+            /** Format: uuid */
+            public_id: string;
+            /** @description The new version, which holds what the old one held. */
+            version: number;
+            content: Record<string, never>;
+        };
         /**
          * Retention
          * @description How long readings and their statistics are kept where an event does not say otherwise; null: for ever.
@@ -3214,9 +3377,15 @@ export interface components {
         Shift: {
             /** @example Early */
             name: string;
-            /** @description Of the plant's zone, as `06:00`. */
+            /**
+             * @description Of the plant's zone.
+             * @example 06:00
+             */
             start: string;
-            /** @description Of the plant's zone, as `06:00`. */
+            /**
+             * @description Of the plant's zone.
+             * @example 06:00
+             */
             end: string;
             /** @description On which it begins. */
             days: ("fri" | "mon" | "sat" | "sun" | "thu" | "tue" | "wed")[];
@@ -3549,6 +3718,34 @@ export interface components {
             version: number;
             /** @description One that was made for them just now; shown this once. */
             initial_password: string | null;
+        };
+        /** Version */
+        Version: {
+            /** @example event */
+            kind: string;
+            /** Format: uuid */
+            object_public_id: string;
+            /** @description The `version` that the object had then. */
+            number: number;
+            /** @description Of the object; null where it has none, or was deleted. */
+            name: string | null;
+            /** Format: date-time */
+            at: string;
+            /** @description Who made it so. */
+            actor: string | null;
+            deleted: boolean;
+            /**
+             * @description The object as the API showed it; null unless asked for, or deleted.
+             * @default null
+             */
+            content: Record<string, never> | null;
+            /**
+             * @description With `against`: the fields that differ, from that version to this one.
+             * @default null
+             */
+            changes: {
+                [key: string]: components["schemas"]["FromTo"];
+            } | null;
         };
         /** Webhook */
         Webhook: {
@@ -7264,7 +7461,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-created_on" | "-finished_on" | "created_on" | "finished_on";
-                /** @description Only jobs in this state. */
+                /** @description Only those in this state. */
                 state?: "cancelled" | "done" | "failed" | "queued" | "running";
             };
             header?: never;
@@ -7527,7 +7724,35 @@ export interface operations {
         };
         requestBody: {
             content: {
-                /** @example {} */
+                /**
+                 * @example {
+                 *       "plant_name": "plant name",
+                 *       "time_zone": "Europe/Berlin",
+                 *       "shifts": [
+                 *         {
+                 *           "name": "Early",
+                 *           "start": "06:00",
+                 *           "end": "06:00",
+                 *           "days": [
+                 *             "fri"
+                 *           ]
+                 *         }
+                 *       ],
+                 *       "retention": {
+                 *         "raw_days": 1,
+                 *         "statistics_days": 1
+                 *       },
+                 *       "smtp": {
+                 *         "host": "mail.example.org",
+                 *         "port": 587,
+                 *         "security": "none",
+                 *         "user": "user",
+                 *         "sender": "webmacs@example.org",
+                 *         "password": "password"
+                 *       },
+                 *       "jobs_kept_days": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["SettingsChange"];
             };
         };
@@ -10663,6 +10888,283 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    export_configuration: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "format": "webmacs-configuration-1",
+                     *       "events": [
+                     *         {}
+                     *       ],
+                     *       "rules": [
+                     *         {}
+                     *       ],
+                     *       "webhooks": [
+                     *         {}
+                     *       ],
+                     *       "dashboards": [
+                     *         {}
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Exported"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            409: components["responses"]["conflict"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    import_configuration: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "format": "webmacs-configuration-1",
+                 *       "events": [],
+                 *       "rules": [],
+                 *       "webhooks": [],
+                 *       "dashboards": []
+                 *     }
+                 */
+                "application/json": components["schemas"]["Configuration"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "created": 1,
+                     *       "updated": 1,
+                     *       "unchanged": 1,
+                     *       "objects": [
+                     *         {
+                     *           "section": "dashboards",
+                     *           "key": "key",
+                     *           "action": "create",
+                     *           "changes": {}
+                     *         }
+                     *       ],
+                     *       "only_here": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Comparison"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_versions: {
+        parameters: {
+            query?: {
+                /** @description Of what was changed. */
+                kind?: string;
+                /** @description Of what was changed. */
+                object_public_id?: string;
+                /** @description Name of who changed it. */
+                actor?: string;
+                /** @description Not before. */
+                from?: string;
+                /** @description Before. */
+                to?: string;
+                /** @description With the whole state that each version holds. */
+                content?: boolean;
+                /** @description How many at most. */
+                limit?: number;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "kind": "event",
+                     *           "object_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "number": 1,
+                     *           "name": "name",
+                     *           "at": "2026-11-23T12:00:00Z",
+                     *           "actor": "actor",
+                     *           "deleted": true,
+                     *           "content": {},
+                     *           "changes": {}
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CursorPage_Version_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_version: {
+        parameters: {
+            query?: {
+                /** @description Compare it with this version of the same object. */
+                against?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Which one of versions. */
+                kind: string;
+                /** @description Which one of {kind}, by its public id. */
+                object_id: string;
+                /** @description Which one of {object_id}. */
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "kind": "event",
+                     *       "object_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "number": 1,
+                     *       "name": "name",
+                     *       "at": "2026-11-23T12:00:00Z",
+                     *       "actor": "actor",
+                     *       "deleted": true,
+                     *       "content": {},
+                     *       "changes": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Version"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    restore_version: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path: {
+                /** @description Which one of versions. */
+                kind: string;
+                /** @description Which one of {kind}, by its public id. */
+                object_id: string;
+                /** @description Which one of {object_id}. */
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "version": 1,
+                     *       "content": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Restored"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
