@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import auth, datapoints, events, experiments, gaps, health, metrics, sources
+from webmacs.api import auth, datapoints, events, experiments, gaps, health, metrics, sources, write
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, static
 from webmacs.http.audit import Refusals
@@ -30,6 +30,7 @@ ROUTES: Final = [
     *events.routes,
     *experiments.routes,
     *datapoints.routes,
+    *write.routes,
     *sources.routes,
     *gaps.routes,
     *health.routes,

@@ -1,19 +1,72 @@
-"""Readings as charts want them: buckets of any range, and the newest of each event."""
+"""Readings: they come in one by one and by the thousand, and are read as charts want them and one by one."""
 
+import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
+from starlette.responses import Response
 
-from webmacs.http.problem import Unprocessable
-from webmacs.http.route import Call, route
+from webmacs import clock, ingest_core
+from webmacs.http import idempotency
+from webmacs.http.compressed import decompress
+from webmacs.http.problem import Forbidden, Unauthorized, Unprocessable, unavailable
+from webmacs.http.route import Call, decode_body, route
 from webmacs.http.shape import Shape, Timestamp, check_range
+from webmacs.ingest_core import Batch, Taken
 from webmacs.storage import runs
+from webmacs.storage.ids import reading_id
+from webmacs.telemetry.intake import AlreadyStored, Intake, Poster
+
+if TYPE_CHECKING:
+    from webmacs.ingest_core import Form  # a name of the stub
 
 SERIES_EVENTS_MAX: Final = 20
 RANGE_MAX: Final = timedelta(days=40)
 """No read touches more than 40 days' partitions; longer ranges come with the rollups."""
+
+
+LINES: Final = "application/x-ndjson"
+ANY_JSON: Final = msgspec.json.Decoder(Any)
+
+
+class DatapointIn(Shape, frozen=True):
+    event_public_id: UUID
+    value: Annotated[float, Meta(description="A number that a float64 holds; integers up to 2^53.", examples=[21.5])]
+    timestamp: Annotated[
+        Timestamp | None,
+        Meta(description="Rounded to µs; at most 30 days old and 24 hours ahead. Without it: now, plus 1 µs for each repeat of an event."),
+    ] = None
+
+
+class BatchIn(Shape, frozen=True):
+    datapoints: Annotated[list[DatapointIn], Meta(max_length=ingest_core.BATCH_READINGS_MAX)]
+
+
+class Created(msgspec.Struct, frozen=True):
+    """A reading that is stored."""
+
+    public_id: Annotated[UUID, Meta(description="Made of event and time; it never changes.")]
+    event_public_id: UUID
+    timestamp: Timestamp
+    value: float
+
+
+class RefusedItem(msgspec.Struct, frozen=True):
+    index: Annotated[int, Meta(description="Its place in `datapoints`, or its line, from 0.")]
+    code: Annotated[str, Meta(description="As on the telemetry socket.", examples=["unknown_channel", "out_of_bounds"])]
+    detail: str
+
+
+class BatchOut(msgspec.Struct, frozen=True):
+    """Each reading is taken or refused by itself. What is not in `results` was taken and is stored."""
+
+    accepted: int
+    refused: int
+    results: Annotated[list[RefusedItem], Meta(description="Every reading that was refused, in order.")]
 
 
 class SeriesIn(Shape, frozen=True, kw_only=True, rename={"start": "from", "end": "to"}):
@@ -62,6 +115,102 @@ class LatestOut(msgspec.Struct, frozen=True):
     data: list[Latest]
 
 
+@route("POST", "/api/v1/datapoints", status=201, accepts={"application/json": DatapointIn}, answers=Created)
+async def create_datapoint(call: Call[bytes]) -> Response:
+    """Store one reading. It is answered when it is committed."""
+    batch = await read_body(call, "reading", call.body)
+    now_us = clock.now_us()
+
+    def answer(taken: Taken) -> Response:
+        if batch.first is None or taken.refused:
+            raise _refusal_of_one(call.body, *taken.refused[0][1:])
+        public_id, t_us, value = batch.first
+        event_id = call.request.app.state.catalogue.event_id(UUID(bytes=public_id))
+        moment = now_us if t_us is None else t_us
+        created = Created(reading_id(event_id, moment), UUID(bytes=public_id), clock.to_datetime(moment), value)
+        headers = {"Location": f"/api/v1/datapoints/{created.public_id}"}
+        return Response(msgspec.json.encode(created), 201, headers, "application/json")
+
+    return await store(call, batch, now_us, answer)
+
+
+@route(
+    "POST",
+    "/api/v1/datapoints/batch",
+    accepts={"application/json": BatchIn, LINES: DatapointIn},
+    answers=BatchOut,
+    problems=(415,),
+    body_bytes_max=ingest_core.BATCH_BYTES_MAX,
+)
+async def create_datapoints(call: Call[bytes]) -> Response:
+    """Store up to 10,000 readings. A good one is taken whatever is wrong with the others, and the answer comes when they are committed.
+
+    As JSON, or with `Content-Type: application/x-ndjson` one reading a line. The body may come with `Content-Encoding: gzip`.
+    """
+    lines = call.request.headers.get("content-type", "").partition(";")[0].strip().lower() in (LINES, "application/jsonl")
+    body = await decompress(call.body, call.request.headers.get("content-encoding", ""), ingest_core.BATCH_BYTES_MAX)
+    batch = await read_body(call, "lines" if lines else "batch", body)
+
+    def answer(taken: Taken) -> Response:
+        results = [RefusedItem(*refused) for refused in taken.refused]
+        return Response(msgspec.json.encode(BatchOut(taken.readings, taken.refused_count, results)), 200, None, "application/json")
+
+    return await store(call, batch, clock.now_us(), answer)
+
+
+async def read_body(call: Call[bytes, Any], form: "Form", body: bytes) -> Batch:
+    """Raises Problem for a body that is no such text at all, or too much."""
+    intake: Intake = call.request.app.state.intake
+    read = await intake.read(form, body)
+    if isinstance(read, Batch):
+        return read
+    if read.code == "malformed":
+        _check_json(body)
+    raise Unprocessable.at("body", msg=read.detail)
+
+
+async def store(call: Call[bytes, Any], batch: Batch, now_us: int, answer: Callable[[Taken], Response]) -> Response:
+    """Stores what is good of a batch, once under its Idempotency-Key, and answers after the commit. A Problem that `answer` raises is the
+    answer of a batch of which nothing was taken."""
+    claim, sealing = call.claim, call.parts.sealing_key
+    if claim is not None and (known := await idempotency.find(call.pool, claim, sealing)) is not None:
+        return known
+    source_id = call.identity.id if call.identity.kind == "source" else None
+    intake: Intake = call.request.app.state.intake
+
+    def receipt(taken: Taken) -> idempotency.Kept | None:
+        return None if claim is None else idempotency.seal(claim, sealing, answer(taken))
+
+    try:
+        return answer(await intake.store(batch, Poster(source_id, call.actor, call.request_id), now_us, receipt))
+    except LookupError:
+        raise Unauthorized("This source was removed.") from None
+    except AlreadyStored:
+        if claim is None or (known := await idempotency.find(call.pool, claim, sealing)) is None:
+            raise unavailable("A request with the same Idempotency-Key was under way; send this one again.") from None
+        return known
+
+
+def _refusal_of_one(body: bytes, code: str, detail: str) -> Exception:
+    """Of the only reading of a request."""
+    match code:
+        case "unknown_channel":
+            return Unprocessable.at("body", "event_public_id", msg=detail)
+        case "not_granted":
+            return Forbidden(detail)
+        case "out_of_bounds":
+            return Unprocessable.at("body", "timestamp", msg=detail)
+        case _:
+            _check_json(body)
+            return Unprocessable.at("body", msg=detail)
+
+
+def _check_json(body: bytes) -> None:
+    """Raises a 400 for what is no JSON at all; what is wrong with other JSON the core has said."""
+    with contextlib.suppress(Unprocessable):
+        decode_body(ANY_JSON, body)
+
+
 @route("POST", "/api/v1/datapoints/series")
 async def series(call: Call[SeriesIn]) -> SeriesOut:
     """Read charts of up to 20 events over any range of 40 days: at most max_points buckets each, and no bucket hides a spike."""
@@ -96,4 +245,4 @@ async def latest(call: Call[None, LatestQuery]) -> LatestOut:
     return LatestOut([Latest(*row) for row in rows])
 
 
-routes = [series, latest]
+routes = [create_datapoint, create_datapoints, series, latest]

@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 document, made from the routes themselves: what is served is what is described."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ PROBLEMS: Final = {
     409: "It conflicts with what exists; the detail says with what.",
     412: "It was changed since it was read: If-Match names another version.",
     413: "The body is too large.",
+    415: "The body comes in a form that is not known here.",
     422: "A field cannot be used; `errors` names it.",
     429: "Too many attempts; Retry-After says when to come again.",
     503: "The database cannot be reached or is too slow now; Retry-After says when to come again.",
@@ -36,7 +37,7 @@ except PackageNotFoundError:  # run from a checkout that was never installed
 def document(routes: Iterable[Route]) -> dict[str, Any]:
     """Every route with its parameters, body, answer and the problems that may come, and every schema by its name."""
     listed = list(routes)
-    kinds = [kind for one in listed for kind in (one.body, _answer_kind(one)) if kind is not None]
+    kinds = [kind for one in listed for kind in (*_bodies(one).values(), _answer_kind(one)) if kind is not None]
     queries = [one.query for one in listed if one.query is not None]
     _, components = msgspec.json.schema_components([*kinds, ProblemDocument], ref_template=REF)
     (_, query_components) = msgspec.json.schema_components(queries, ref_template=REF)
@@ -96,7 +97,8 @@ def _operation(one: Route, schemas: dict[Any, Any], query_components: dict[str, 
     if parameters:
         operation["parameters"] = parameters
     if one.body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schemas[one.body]}}}
+        content = {media: {"schema": schemas[kind]} for media, kind in _bodies(one).items()}
+        operation["requestBody"] = {"required": True, "content": content}
     operation["responses"] = _responses(one, schemas)
     return operation
 
@@ -132,6 +134,13 @@ def _problem_statuses(one: Route) -> set[int]:
     if "{" in one.path:
         statuses.add(404)
     return statuses
+
+
+def _bodies(one: Route) -> Mapping[str, Any]:
+    """Media type -> what a body of it holds."""
+    if one.body is None:
+        return {}
+    return {one.accepts: one.body} if isinstance(one.accepts, str) else one.accepts
 
 
 def _answer_kind(one: Route) -> Any:

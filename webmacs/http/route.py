@@ -102,6 +102,8 @@ class Call(Generic[B, Q]):
     """What the route changes."""
     dry_run: bool = False
     """Everything in the database is rolled back by itself; what a handler does beside it, as moving a file, it must leave."""
+    claim: idempotency.Claim | None = None
+    """The Idempotency-Key that came with it."""
     headers: dict[str, str] = field(default_factory=dict)
     transaction: Connection | None = None
     entries: list[Entry] = field(default_factory=list)
@@ -208,8 +210,8 @@ class Route:
     """Those that only this route knows, as 409; the common ones follow from the rest."""
     changes: str | None = None
     """The kind of thing that it changes, as the audit log calls it; None: it changes nothing, or keeps its own account."""
-    accepts: str = "application/json"
-    """Media type of the body."""
+    accepts: str | Mapping[str, Any] = "application/json"
+    """Media type of the body; of one that the handler reads itself, media types with what each holds."""
     produces: str = "application/json"
     """Media type of the answer."""
     body_bytes_max: int = BODY_BYTES_MAX
@@ -230,15 +232,16 @@ def route(
     status: int | None = None,
     problems: tuple[int, ...] = (),
     changes: str | None = None,
-    accepts: str = "application/json",
+    accepts: str | Mapping[str, Any] = "application/json",
     produces: str = "application/json",
     body_bytes_max: int | None = None,
+    answers: Any = None,
 ) -> Callable[[Handler], Route]:
     """Makes a Route of an async handler `(call: Call[Body, Query]) -> Answer`; both default to None, an answer None is a 204.
 
     Path parameters called `..._id` are UUIDs, the others text. A 201 gets its Location from the answer's public_id, an answer with a
     `version` its ETag. A body is a Struct, or `bytes` as they came, or an `Upload`; an answer is anything msgspec encodes, or a Response of
-    the handler's own making.
+    the handler's own making, of which `answers` is what it holds.
     """
 
     def make(handler: Handler) -> Route:
@@ -246,7 +249,7 @@ def route(
         (parameter,) = inspect.signature(handler).parameters
         asked = (*typing.get_args(hints[parameter]), None, None)
         body, query = (None if kind is types.NoneType else kind for kind in asked[:2])
-        returns = None if hints["return"] is types.NoneType else hints["return"]
+        returns = answers or (None if hints["return"] is types.NoneType else hints["return"])
         answer_status = status or (200 if returns is not None else 204)
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
         return Route(method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max)
@@ -343,8 +346,9 @@ class _Endpoint:
         asked, dry_run = self._query.read(request, with_dry_run=changes)
         async with _body_of(request, route, self._decoder) as (body, digest):
             call: Call[Any, Any] = Call(request, caller, body, asked if route.query else None, route.status, route.changes, dry_run)
+            call.claim = self._claim(call, digest)
             async with asyncio.timeout(HANDLER_S_MAX):
-                response = await (self._change(call, digest) if changes else self._answer(call))
+                response = await (self._change(call) if changes else self._answer(call))
         tag = response.headers.get("etag")
         if request.method == "GET" and tag in [one.strip() for one in request.headers.get("if-none-match", "").split(",")]:
             return Response(None, 304, {"ETag": tag or ""})
@@ -361,10 +365,9 @@ class _Endpoint:
         content = b"" if result is None else msgspec.json.encode(result)
         return Response(content, call.status, call.headers, None if result is None else "application/json")
 
-    async def _change(self, call: Call[Any, Any], digest: bytes) -> Response:
+    async def _change(self, call: Call[Any, Any]) -> Response:
         """The handler in a transaction of its own, which commits before the answer goes out."""
-        parts = call.parts
-        claim = self._claim(call, digest)
+        parts, claim = call.parts, call.claim
         try:
             async with parts.pool.acquire() as conn, conn.transaction():
                 call.transaction = conn

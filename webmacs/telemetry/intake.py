@@ -3,26 +3,40 @@
 import asyncio
 import itertools
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from uuid import UUID
 
 from webmacs_controller import wire
 
 from webmacs import clock, logs
-from webmacs.ingest_core import Accepted, Core, Refused, Unowned
+from webmacs.http import idempotency
+from webmacs.http.audit import Actor
+from webmacs.http.problem import unavailable
+from webmacs.ingest_core import Accepted, Batch, Core, Refused, Segment, Taken, Unnamed, Unowned
 from webmacs.storage.pool import Pool
 from webmacs.storage.vitals import Vitals
 from webmacs.telemetry import catalogue, sources
 from webmacs.telemetry.catalogue import Catalogue, ChannelTable
-from webmacs.telemetry.flush import Flusher, Sender
+from webmacs.telemetry.flush import FENCED, REPEATED, Flusher, Sender, Void
+
+if TYPE_CHECKING:
+    from webmacs.ingest_core import Form  # a name of the stub
 
 log = logs.get(__name__)
 
 ENTER_S_MAX: Final = 10.0
 """A hello that cannot be settled by then, because a commit hangs, is told to come again."""
-OWN_TRIES_MAX: Final = 3
-"""Events may be made or change hands while a text frame waits for them; after so many tries they are not to be had."""
+OWN_TRIES_MAX: Final = 8
+"""Events may be made or change hands while readings wait for them; after so many tries they are not to be had."""
+
+READ_INLINE_BYTES: Final = 32 * 1024
+"""Longer bodies are read in a thread: 32 KiB take a fifth of a millisecond."""
+STORE_TRIES_MAX: Final = 5
+"""A source that reconnects takes its events over, and what others had under way for them is offered again, so many times."""
+REST_WRITER: Final = 1
+"""The pseudo-source rest: whoever is no source writes as it."""
 
 
 class SourceSender(Sender, Protocol):
@@ -52,6 +66,48 @@ class Opened:
     connection: int
     committed_seq: int
     table: ChannelTable
+
+
+@dataclass(frozen=True, slots=True)
+class Poster:
+    """Who brings readings by REST: a source writes its own events, others write any, and series of line protocol that have no event yet
+    get one."""
+
+    source_id: int | None
+    actor: Actor
+    request_id: str | None
+
+
+class AlreadyStored(Exception):
+    """Under this Idempotency-Key the readings were stored before, by another request that was under way."""
+
+
+class Post:
+    """One request's readings, as the flush knows them: committed whole, or void."""
+
+    stream: bytes | None = None
+    committed_seq = 0
+
+    def __init__(self, source_id: int | None) -> None:
+        self.source_id = source_id
+        self.receipt: idempotency.Kept | None = None
+        self.writers: set[int] = set()
+        """Of what became void."""
+        self._outcome: Void | None = None
+        self._settled = asyncio.Event()
+
+    def committed(self, segment: Segment, now_us: int) -> None:
+        self._settled.set()
+
+    def void(self, segment: Segment, void: Void) -> None:
+        self.writers = {writer for writer, _ in segment.writers}
+        self._outcome = void
+        self._settled.set()
+
+    async def settled(self) -> Void | None:
+        """Waits for the flush. None: it is stored."""
+        await self._settled.wait()
+        return self._outcome
 
 
 class Intake:
@@ -157,10 +213,14 @@ class Intake:
         return verdict
 
     def _report_faults(self, verdict: Accepted | Refused) -> None:
+        if isinstance(verdict, Refused):
+            self._watch_faults(verdict.detail)
+
+    def _watch_faults(self, detail: str) -> None:
         """A refusal may be a fault of ours, a panic of the core: then a person has to know. It cost this message and no other."""
-        if isinstance(verdict, Refused) and (faults := self._core.internal_faults) > self._faults:
+        if (faults := self._core.internal_faults) > self._faults:
             self._faults = faults
-            log.error("core_fault", count=faults, detail=verdict.detail)
+            log.error("core_fault", count=faults, detail=detail)
 
     async def accept_text(self, connection: int, index: int, frame: bytes) -> Accepted | Refused:
         """A text frame, whole or not at all. Events that nobody here writes yet are taken over first."""
@@ -173,6 +233,80 @@ class Intake:
             for writer_id in self._known.writers(verdict.events):
                 await sources.join(self._pool, self._core, self._owner, writer_id, verdict.events)
         raise TimeoutError("the frame's events changed hands too often; send it again")
+
+    async def read(self, form: "Form", body: bytes) -> Batch | Refused:
+        """A body of readings as it came by REST. Only bodies that are no such text at all, or too much, are refused here."""
+        if len(body) <= READ_INLINE_BYTES:
+            verdict = self._core.read_batch(form, body)
+        else:
+            verdict = await asyncio.to_thread(self._core.read_batch, form, body)
+        if isinstance(verdict, Refused):
+            self._report_faults(verdict)
+        return verdict
+
+    async def store(self, batch: Batch, poster: Poster, now_us: int, receipt: Callable[[Taken], idempotency.Kept | None]) -> Taken:
+        """Takes what is good of a batch and waits for its commit. `receipt` makes of the verdict what is kept under the request's key, in
+        the same transaction.
+
+        Raises AlreadyStored, a Problem when nothing can be stored now, LookupError when the source is gone, and the database's faults.
+        """
+        writer_id = REST_WRITER if poster.source_id is None else await sources.writer_of(self._pool, poster.source_id)
+        for _ in range(STORE_TRIES_MAX):
+            if not self._vitals.storing:
+                raise unavailable("Readings cannot be stored now; nothing of these was. Send them again.")
+            await self._flusher.room()
+            post = Post(poster.source_id)
+            taken = await self._offer(batch, poster, writer_id, post, now_us, receipt)
+            outcome = await post.settled()
+            if outcome is None:
+                self._vitals.refused_by.update(code for _, code, _ in taken.refused)
+                return taken
+            if outcome is REPEATED:
+                raise AlreadyStored
+            if outcome is not FENCED:
+                break
+            for writer in post.writers:  # another process took them over; a source that came back to this one owns them already
+                await sources.join(self._pool, self._core, self._owner, writer, self._known.of_writer(writer))
+        raise unavailable("The readings could not be stored; nothing of them was. Send them again.")
+
+    async def _offer(
+        self, batch: Batch, poster: Poster, writer_id: int, post: Post, now_us: int, receipt: Callable[[Taken], idempotency.Kept | None]
+    ) -> Taken:
+        """On a connection of its own. Series are named and events taken over first, where nobody here has done it."""
+        connection = next(self._numbers)
+        grants = None if poster.source_id is None else self._known.of_writer(writer_id)
+        self._core.open(connection, [], [], grants)
+        self._register(connection, post)
+        try:
+            named = False
+            for _ in range(OWN_TRIES_MAX):
+                verdict = self._core.accept_batch(connection, batch, writer_id, now_us, named)
+                if isinstance(verdict, Taken):
+                    self._watch_faults(verdict.refused[0][2] if verdict.refused else "")
+                    post.receipt = receipt(verdict)
+                    return verdict
+                if isinstance(verdict, Unnamed):
+                    await self._name(verdict, writer_id, poster)
+                    named = True
+                    continue
+                for writer in self._known.writers(verdict.events):
+                    await sources.join(self._pool, self._core, self._owner, writer, verdict.events)
+                named = False  # a change that was loaded meanwhile has made the core forget
+        finally:
+            self.leave(connection)
+        raise TimeoutError("the events of these readings changed hands too often; send them again")
+
+    async def _name(self, unnamed: Unnamed, writer_id: int, poster: Poster) -> None:
+        """An event that was just made may not have been heard of here; a series without one gets it, if that is the poster's to do."""
+        if unnamed.events:
+            await self._known.look_for(unnamed.events)
+        if unnamed.series:
+            anybodys = poster.source_id is None
+            unknown = await self._known.name_series(writer_id, unnamed.series, anybodys)
+            if unknown and anybodys:
+                made = await catalogue.make_series(self._pool, unknown, poster.actor, poster.request_id)
+                log.info("events_made", source="rest", events=made)
+                await self._known.name_series(writer_id, unknown, anybodys)
 
     def count_refusal(self) -> None:
         """A message that holds no number of its own was refused: only counted."""
