@@ -12,9 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import auth, datapoints, events, experiments, gaps, health, metrics, sources, write
+from webmacs.api import audit, auth, datapoints, events, experiments, gaps, health, metrics, sources, write
 from webmacs.fanout.stream import datapoints_stream
-from webmacs.http import access, guard, openapi, static
+from webmacs.http import access, guard, openapi, problem_pages, static
 from webmacs.http.audit import Refusals
 from webmacs.http.envelope import Compression, Envelope
 from webmacs.http.passwords import LoginThrottle, Passwords
@@ -26,6 +26,7 @@ from webmacs.storage.vitals import Pulse, Vitals
 from webmacs.telemetry.socket import telemetry_socket
 
 ROUTES: Final = [
+    *audit.routes,
     *auth.routes,
     *events.routes,
     *experiments.routes,
@@ -37,13 +38,13 @@ ROUTES: Final = [
     *metrics.routes,
 ]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
-PAGES: Final = [("GET", "/openapi.json"), *static.ROUTES]
+PAGES: Final = [("GET", "/openapi.json"), *problem_pages.ROUTES, *static.ROUTES]
 
 
 def create_app(settings: Settings) -> Starlette:
     """The whole backend. Raises access.AccessError when the access table and the routes differ."""
     access.check([*((one.method, one.path) for one in ROUTES), *(("WS", one.path) for one in SOCKETS), *PAGES])
-    document = openapi.encode(ROUTES)
+    document = openapi.encode(ROUTES, SOCKETS)
 
     async def refuse(request: Request, error: Exception) -> Response:
         return render(problem_of(error) or bug())
@@ -77,7 +78,7 @@ def create_app(settings: Settings) -> Starlette:
             await pool.close()
 
     return Starlette(
-        routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *static.routes()],
+        routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *problem_pages.routes(), *static.routes()],
         middleware=[Middleware(Envelope, secure=settings.secure_cookies), Middleware(Compression)],
         exception_handlers={HTTPException: refuse},
         lifespan=lifespan,

@@ -154,6 +154,27 @@ async def test_of_experiments_started_at_once_one_wins(rest: Rest) -> None:
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
 
 
+async def test_a_source_is_renamed_disabled_and_given_a_new_credential(rest: Rest) -> None:
+    async with rest.client("admin") as client, announced(rest) as heard:
+        made = await client.post("/api/v1/sources", json={"name": "hall"})
+        address = made.headers["location"]
+        await client.post("/api/v1/sources", json={"name": "yard"})
+        changed = await client.put(address, json={"name": "press hall", "enabled": False}, headers={"If-Match": '"1"'})
+        assert (changed.json()["name"], changed.json()["enabled"], changed.headers["etag"]) == ("press hall", False, '"2"')
+        assert (await client.get(address)).json() == changed.json()
+        assert (await client.put(address, json={"name": "yard"})).status_code == 409
+        renewed = await client.post(f"{address}/credential")
+        assert renewed.status_code == 200
+        assert renewed.json()["credential"] != made.json()["credential"]
+        async with asyncio.timeout(5):
+            assert [await heard.get() for _ in range(4)] == ["sources"] * 4
+        assert (await client.put(address, json={"enabled": True})).json()["version"] == 3
+    async with rest.client() as client:  # the wrong role is refused, the wrong credential is not known
+        for credential, status in ((made.json()["credential"], 401), (renewed.json()["credential"], 403)):
+            answer = await client.get("/api/v1/sources", headers={"Authorization": f"Bearer {credential}"})
+            assert answer.status_code == status
+
+
 async def test_a_source_shows_its_credential_once_and_deleting_it_voids_it_at_once(rest: Rest) -> None:
     async with rest.client("admin") as client, rest.connection() as conn, announced(rest) as heard:
         made = await client.post("/api/v1/sources", json={"name": "hall"})

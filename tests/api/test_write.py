@@ -133,7 +133,7 @@ async def test_refused_lines_are_named_and_the_others_stored(rest: Rest, prefix:
     document = answer.json()
     assert document["type"] == "/problems/partial-write"
     assert document["error"] == document["detail"]
-    assert re.match(r"partial write: 11 fields or lines were refused, 3 readings are stored; line 2: field text: ", document["detail"])
+    assert re.match(r"partial write: 11 refused, 3 stored; line 2: field text: ", document["detail"])
     assert [one["loc"] for one in document["errors"]] == [["line", n] for n in (2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13)]
     found = await readings(rest, prefix)
     assert {name: list(of.values()) for name, of in found.items() if of} == {

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from webmacs.__main__ import parser
+from webmacs.http import problem_pages
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PLACES = "webmacs|controller|ingest_core|frontend|migrations|tests|deploy|docs|bench"
+PROBLEMS = ROOT / "docs/api/problems.md"
 BUILT = ("webmacs/static",)
 """What a build leaves; the repository does not hold it."""
 
@@ -27,6 +29,11 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 def test_every_path_of_the_repository_that_a_page_names_exists(page: Path) -> None:
     named = re.findall(rf"`((?:{PLACES})/[\w./-]*)`", page.read_text())
     assert [path for path in named if not path.startswith(BUILT) and not (ROOT / path).exists()] == []
+
+
+def test_the_page_of_problems_leads_to_each_of_them() -> None:
+    listed = re.findall(r"^\| (\d+) \| \[(.+)\]\(\.\./\.\./webmacs/problems/(.+)\.md\) \| (.+) \|$", PROBLEMS.read_text(), re.MULTILINE)
+    assert listed == sorted((str(page.status), slug, slug, page.title) for slug, page in problem_pages.PAGES.items())
 
 
 def commands(of: argparse.ArgumentParser, prefix: str) -> set[str]:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from webmacs.app import ROUTES
+from webmacs.app import ROUTES, SOCKETS
 from webmacs.http.openapi import document
 
 COPY = Path(__file__).parents[2] / "frontend/openapi.json"
@@ -11,4 +11,4 @@ COPY = Path(__file__).parents[2] / "frontend/openapi.json"
 
 def test_the_front_end_is_typed_by_the_present_document() -> None:
     """When it is not: `webmacs openapi > frontend/openapi.json`, then `npm run types` in frontend/."""
-    assert json.loads(COPY.read_text()) == json.loads(json.dumps(document(ROUTES)))
+    assert json.loads(COPY.read_text()) == json.loads(json.dumps(document(ROUTES, SOCKETS)))

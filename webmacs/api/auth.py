@@ -55,7 +55,7 @@ class Ticket(msgspec.Struct, frozen=True):
     expires_on: Timestamp
 
 
-@route("POST", "/api/v1/auth/login", problems=(401, 429, 503))
+@route("POST", "/api/v1/auth/login", problems=("wrong-credentials", 429, 503))
 async def login(call: Call[Credentials]) -> Session:
     """Sign in. Answers a session of 24 h and sets its cookie."""
     address = _address(call)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
@@ -74,8 +74,9 @@ class SeriesIn(Shape, frozen=True, kw_only=True, rename={"start": "from", "end":
     start: Timestamp
     end: Timestamp
     max_points: Annotated[int, msgspec.Meta(ge=10, le=5_000)] = 500
-    grid: bool = False
-    """Cut buckets at equal widths, though it costs decoding; otherwise edges snap to stored runs."""
+    grid: Annotated[
+        bool, msgspec.Meta(description="Cut buckets at equal widths, though it costs decoding; otherwise edges snap to stored runs.")
+    ] = False
 
     def __post_init__(self) -> None:
         check_range(self.start, self.end)
@@ -89,24 +90,24 @@ class EventSeries(msgspec.Struct, frozen=True):
     t1: list[int]
     min: list[float]
     max: list[float]
-    avg: list[float | None]
-    """None where the sum of the readings is beyond a float64."""
+    avg: Annotated[list[float | None], msgspec.Meta(description="null where the sum of the readings is beyond a float64.")]
     last: list[float]
     n: list[int]
 
 
 class SeriesOut(msgspec.Struct, frozen=True):
-    series: list[EventSeries]
-    """In the order asked for; an event without readings in the range has empty columns."""
+    series: Annotated[
+        list[EventSeries], msgspec.Meta(description="In the order asked for; an event without readings in the range has empty columns.")
+    ]
 
 
 class LatestQuery(Shape, frozen=True, kw_only=True):
-    event_public_ids: list[UUID] | None = None
+    event_public_ids: Annotated[list[UUID] | None, msgspec.Meta(description="Only of these events.")] = None
 
 
 class Latest(msgspec.Struct, frozen=True):
     event_public_id: UUID
-    timestamp: datetime
+    timestamp: Timestamp
     value: float
     experiment_public_id: UUID | None
 
@@ -115,7 +116,7 @@ class LatestOut(msgspec.Struct, frozen=True):
     data: list[Latest]
 
 
-@route("POST", "/api/v1/datapoints", status=201, accepts={"application/json": DatapointIn}, answers=Created)
+@route("POST", "/api/v1/datapoints", status=201, accepts={"application/json": DatapointIn}, answers=Created, problems=(400,), once=True)
 async def create_datapoint(call: Call[bytes]) -> Response:
     """Store one reading. It is answered when it is committed."""
     batch = await read_body(call, "reading", call.body)
@@ -139,8 +140,9 @@ async def create_datapoint(call: Call[bytes]) -> Response:
     "/api/v1/datapoints/batch",
     accepts={"application/json": BatchIn, LINES: DatapointIn},
     answers=BatchOut,
-    problems=(415,),
+    problems=(400, 415),
     body_bytes_max=ingest_core.BATCH_BYTES_MAX,
+    once=True,
 )
 async def create_datapoints(call: Call[bytes]) -> Response:
     """Store up to 10,000 readings. A good one is taken whatever is wrong with the others, and the answer comes when they are committed.

@@ -64,7 +64,7 @@ class Event(msgspec.Struct, frozen=True):
 
 class EventsQuery(PageQuery, frozen=True):
     sort: Literal["name", "-name", "type", "-type", "created_on", "-created_on", "changed_on", "-changed_on"] = "name"
-    type: EventType | None = None
+    type: Annotated[EventType | None, Meta(description="Only events of this type.")] = None
 
 
 SELECT: Final = """

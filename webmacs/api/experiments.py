@@ -53,7 +53,7 @@ class Experiment(msgspec.Struct, frozen=True):
 
 class ExperimentsQuery(PageQuery, frozen=True):
     sort: Literal["name", "-name", "started_on", "-started_on", "stopped_on", "-stopped_on"] = "-started_on"
-    running: bool | None = None
+    running: Annotated[bool | None, Meta(description="Only those that run, or only those that have stopped.")] = None
 
 
 SELECT: Final = """

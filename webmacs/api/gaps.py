@@ -14,9 +14,11 @@ ROWS_MAX: Final = 1_000
 
 
 class GapsQuery(Shape, frozen=True):
-    event_public_id: UUID | None = None
-    start: Timestamp | None = msgspec.field(default=None, name="from")
-    end: Timestamp | None = msgspec.field(default=None, name="to")
+    event_public_id: Annotated[UUID | None, Meta(description="Only what is missing of this event.")] = None
+    start: Annotated[Timestamp | None, Meta(description="Only what ended at this time or later.")] = msgspec.field(
+        default=None, name="from"
+    )
+    end: Annotated[Timestamp | None, Meta(description="Only what began before this time.")] = msgspec.field(default=None, name="to")
 
     def __post_init__(self) -> None:
         check_range(self.start, self.end)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from webmacs_controller.wire import SILENCE_S_MAX
 
 from webmacs import accounts, clock
@@ -14,11 +14,22 @@ from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape, Timestamp
-from webmacs.storage.pool import Connection
+from webmacs.storage.pool import Connection, Pool
+
+Name = Annotated[str, Meta(min_length=1, max_length=100, examples=["press-hall"])]
 
 
 class SourceIn(Shape, frozen=True):
-    name: Annotated[str, Meta(min_length=1, max_length=100, examples=["press-hall"])]
+    name: Name
+
+
+class SourceChange(Shape, frozen=True):
+    """What is not given stays as it is."""
+
+    name: Name | UnsetType = UNSET
+    enabled: Annotated[
+        bool | UnsetType, Meta(description="A source that is disabled is not let in; what it has not delivered it keeps.")
+    ] = UNSET
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -71,13 +82,49 @@ async def create_source(call: Call[SourceIn]) -> SourceCreated:
     return SourceCreated(**msgspec.structs.asdict(source), credential=credential)
 
 
+@route("GET", "/api/v1/sources/{public_id}")
+async def get_source(call: Call) -> Source:
+    """Read a source."""
+    return await _read(call.pool, call.public_id)
+
+
+@route("PUT", "/api/v1/sources/{public_id}", problems=(409,), changes="source")
+async def change_source(call: Call[SourceChange]) -> Source:
+    """Rename a source, or disable and enable it. One that is disabled is cut off within 5 s."""
+    before = await _read(call.conn, call.public_id, lock=True)
+    call.match(before.version)
+    given = [None if value is UNSET else value for value in (call.body.name, call.body.enabled)]
+    try:
+        await call.conn.execute(
+            "UPDATE sources SET name = coalesce($2, name), enabled = coalesce($3, enabled), version = version + 1 WHERE public_id = $1",
+            call.public_id, *given,
+        )  # fmt: skip
+    except asyncpg.UniqueViolationError:
+        raise Conflict(f"There is a source called {call.body.name} already; choose another name.") from None
+    source = await _read(call.conn, call.public_id)
+    call.changed(before, source, "sources")
+    return source
+
+
+@route("POST", "/api/v1/sources/{public_id}/credential", status=200, changes="source")
+async def renew_credential(call: Call) -> SourceCreated:
+    """Give a source a new credential. It is in this answer and nowhere else; the old one is void at once."""
+    source = await _read(call.conn, call.public_id, lock=True)
+    credential = accounts.new_credential()
+    await call.conn.execute(
+        "UPDATE sources SET credential_hash = $2 WHERE public_id = $1", call.public_id, accounts.credential_hash(credential)
+    )
+    call.changed(source, source, "sources", action="renew_credential")
+    return SourceCreated(**msgspec.structs.asdict(source), credential=credential)
+
+
 @route("DELETE", "/api/v1/sources/{public_id}", changes="source")
 async def delete_source(call: Call) -> None:
     """Delete a source. Its credential is void at once; its events and their readings stay, to be written by REST."""
     conn = call.conn
-    source_id = await conn.fetchval("SELECT id FROM sources WHERE public_id = $1 FOR UPDATE", call.public_id)
-    before = await _read(conn, call.public_id)
+    before = await _read(conn, call.public_id, lock=True)
     call.match(before.version)
+    source_id = await conn.fetchval("SELECT id FROM sources WHERE public_id = $1", call.public_id)
     # the writer's row is locked first: a flush under way ends before, a later one finds the row gone and is void
     writer_id = await conn.fetchval("SELECT id FROM writers WHERE source_id = $1 FOR UPDATE", source_id)
     await conn.execute(
@@ -89,9 +136,9 @@ async def delete_source(call: Call) -> None:
     call.changed(before, None, "sources", "events")
 
 
-async def _read(conn: Connection, public_id: UUID) -> Source:
-    """Raises NotFound."""
-    row = await conn.fetchrow(SELECT + " WHERE s.public_id = $1", public_id, _live_since())
+async def _read(database: Pool | Connection, public_id: UUID, *, lock: bool = False) -> Source:
+    """Raises NotFound. With `lock` nobody else changes it until the transaction ends."""
+    row = await database.fetchrow(SELECT + " WHERE s.public_id = $1" + (" FOR UPDATE OF s" if lock else ""), public_id, _live_since())
     if row is None:
         raise NotFound("source")
     return Source(**_values(row))
@@ -105,4 +152,4 @@ def _values(row: asyncpg.Record) -> dict[str, Any]:
     return {name: row[name] for name in Source.__struct_fields__}
 
 
-routes = [list_sources, create_source, delete_source]
+routes = [list_sources, create_source, get_source, change_source, renew_credential, delete_source]

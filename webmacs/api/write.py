@@ -46,8 +46,9 @@ class PartialWrite(ProblemDocument, frozen=True, kw_only=True, rename={"kind": "
     "/api/v1/write",
     status=204,
     accepts={LINE_PROTOCOL: LineProtocol},
-    problems=(415,),
+    problems=("malformed", "partial-write", 415),
     body_bytes_max=ingest_core.BATCH_BYTES_MAX,
+    once=True,
 )
 async def write(call: Call[bytes, WriteQuery]) -> Response:
     """Store readings in InfluxDB's line protocol. 204: all of it is committed; 400 names lines that were refused, the others are stored.
@@ -70,7 +71,7 @@ def _answer(taken: Taken) -> Response:
         return Response(status_code=204)
     told = [FieldError(["line", line + 1], detail) for line, _, detail in taken.refused[:LINES_TOLD_MAX]]
     first = f"line {taken.refused[0][0] + 1}: {taken.refused[0][2]}"
-    detail = f"partial write: {taken.refused_count:,} fields or lines were refused, {taken.readings:,} readings are stored; {first}"
+    detail = f"partial write: {taken.refused_count:,} refused, {taken.readings:,} stored; {first}"
     document = PartialWrite(
         kind="/problems/partial-write",
         title="Partial write",

@@ -77,6 +77,7 @@ class StreamSocket(SupervisedSocket):
 
 @socket("/ws/datapoints/stream")
 async def datapoints_stream(ws: WebSocket, identity: Identity) -> None:
+    """Watch readings as they are committed. The client says which events it watches and how often it wants to hear of them, in JSON."""
     state = ws.app.state
     await state.sockets.serve(StreamSocket(ws, identity, state.hub, state.catalogue))
 

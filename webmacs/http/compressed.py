@@ -22,7 +22,7 @@ async def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
             pass
         case _:
             detail = f"A body is sent as it is, or with Content-Encoding: gzip, not {encoding[:40]!r}."
-            raise Problem(415, "unsupported-encoding", "Unsupported encoding", detail)
+            raise Problem(415, "unsupported-media-type", "Unsupported media type", detail)
     return _gunzip(body, bytes_max) if len(body) <= INLINE_BYTES else await asyncio.to_thread(_gunzip, body, bytes_max)
 
 

@@ -1,32 +1,100 @@
 """The OpenAPI 3.1 document, made from the routes themselves: what is served is what is described."""
 
+import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from starlette.responses import Response
 
-from webmacs.http.guard import COOKIE, WRITE_HEADER
-from webmacs.http.problem import MEDIA_TYPE, ProblemDocument
-from webmacs.http.route import Route
+from webmacs.http.access import Access
+from webmacs.http.example import Examples
+from webmacs.http.guard import COOKIE, SAFE_METHODS, WRITE_HEADER
+from webmacs.http.idempotency import HEADER as IDEMPOTENCY_KEY
+from webmacs.http.idempotency import REPLAYED
+from webmacs.http.problem import MEDIA_TYPE, FieldError, ProblemDocument
+from webmacs.http.problem_pages import PAGES
+from webmacs.http.route import DRY_RUN, DRY_RUN_HEADER, Route, SocketRoute, Upload
 
 REF: Final = "#/components/schemas/{name}"
-PROBLEMS: Final = {
-    400: "The body is no JSON in UTF-8.",
-    401: "No credential, or one that is not (any more) valid.",
-    403: "The role does not allow it, or the page is of a foreign origin.",
-    404: "There is no such object.",
-    408: "The body came too slowly.",
-    409: "It conflicts with what exists; the detail says with what.",
-    412: "It was changed since it was read: If-Match names another version.",
-    413: "The body is too large.",
-    415: "The body comes in a form that is not known here.",
-    422: "A field cannot be used; `errors` names it.",
-    429: "Too many attempts; Retry-After says when to come again.",
-    503: "The database cannot be reached or is too slow now; Retry-After says when to come again.",
+API_VERSION: Final = "1"
+"""Of the interface, not of the software: strangers need not know that."""
+ABOUT: Final = Path(__file__).with_suffix(".md")
+
+USUAL: Final = {
+    400: "malformed",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not-found",
+    408: "too-slow",
+    409: "conflict",
+    412: "changed-meanwhile",
+    413: "too-large",
+    415: "unsupported-media-type",
+    422: "unprocessable",
+    429: "too-many-attempts",
+    503: "unavailable",
 }
-SECURITY: Final[list[dict[str, list[str]]]] = [{"bearer": []}, {"cookie": [], "writeHeader": []}]
+"""The type of a problem that a route names by its status alone."""
+
+HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "X-Request-ID": {"description": "Names the request in the log: the one that was sent, or a new one.", "schema": {"type": "string"}},
+    "Location": {"description": "Address of what was made.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "integer", "minimum": 1}},
+    "WWW-Authenticate": {"description": "How to say who is asking.", "schema": {"type": "string"}},
+    "ETag": {"description": "The version, to be sent as `If-Match` with a change.", "schema": {"type": "string", "examples": ['"3"']}},
+    "Deprecation": {"description": "Since when it should not be used, as `@` and seconds since 1970.", "schema": {"type": "string"}},
+    "Sunset": {"description": "When it may be gone.", "schema": {"type": "string"}},
+    DRY_RUN_HEADER: {"description": "`true`: all of it was judged, and nothing was changed.", "schema": {"const": "true"}},
+    REPLAYED: {"description": "`true`: this is the answer of the first request with this key.", "schema": {"const": "true"}},
+}
+PROBLEM_HEADERS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+
+SECURITY_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The token of a session, as `POST /api/v1/auth/login` answers it."},
+    "source": {"type": "http", "scheme": "bearer", "description": "The credential of a source, `wms_...`."},
+    "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "The session of a browser."},
+    "writeHeader": {
+        "type": "apiKey",
+        "in": "header",
+        "name": WRITE_HEADER,
+        "description": "`1`; needed with the cookie for everything that changes something.",
+    },
+    "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "For one socket, once, within 30 s."},
+}
+
+PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    DRY_RUN: {
+        "name": DRY_RUN,
+        "in": "query",
+        "description": "Judge and answer as if it were done, and change nothing.",
+        "schema": {"type": "boolean", "default": False},
+    },
+    "If-Match": {
+        "name": "If-Match",
+        "in": "header",
+        "description": "Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins.",
+        "schema": {"type": "string", "examples": ['"3"']},
+    },
+    "If-None-Match": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body.",
+        "schema": {"type": "string", "examples": ['"3"']},
+    },
+    IDEMPOTENCY_KEY: {
+        "name": IDEMPOTENCY_KEY,
+        "in": "header",
+        "description": "Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,200}$", "examples": ["019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"]},
+    },
+}
+
+QUERY_FIELDS: Final = {"sort": "The field to sort by; with a leading `-` the greatest first."}
+"""Descriptions of parameters that every list has in a form of its own."""
 
 try:
     VERSION: Final = version("webmacs")
@@ -34,106 +102,231 @@ except PackageNotFoundError:  # run from a checkout that was never installed
     VERSION = "0+unknown"  # type: ignore[misc]
 
 
-def document(routes: Iterable[Route]) -> dict[str, Any]:
+def document(routes: Iterable[Route], sockets: Iterable[SocketRoute]) -> dict[str, Any]:
     """Every route with its parameters, body, answer and the problems that may come, and every schema by its name."""
-    listed = list(routes)
-    kinds = [kind for one in listed for kind in (*_bodies(one).values(), _answer_kind(one)) if kind is not None]
-    queries = [one.query for one in listed if one.query is not None]
-    _, components = msgspec.json.schema_components([*kinds, ProblemDocument], ref_template=REF)
-    (_, query_components) = msgspec.json.schema_components(queries, ref_template=REF)
-    schemas = {kind: _schema(kind) for kind in kinds}
-    paths: dict[str, dict[str, Any]] = {}
-    for one in listed:
-        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, schemas, query_components)
+    writer = _Writer(list(routes))
+    paths = writer.paths()
+    listening = [_socket(one) for one in sockets]
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "WebMACS",
-            "version": VERSION,
+            "version": API_VERSION,
             "summary": "Sensor monitoring, data acquisition and automation.",
+            "description": ABOUT.read_text("utf-8").replace("SOCKETS\n", _socket_list(listening)),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
+        "tags": writer.tags(),
         "paths": paths,
         "components": {
-            "schemas": dict(sorted(components.items())),
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "A session's token, or a source's credential (wms_...)."},
-                "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "The session of a browser."},
-                "writeHeader": {
-                    "type": "apiKey",
-                    "in": "header",
-                    "name": WRITE_HEADER,
-                    "description": "`1`; needed with the cookie for everything but GET.",
-                },
-            },
+            "schemas": dict(sorted(writer.components.items())),
+            "responses": dict(sorted(writer.responses.items())),
+            "examples": {slug: {"summary": page.title, "value": _problem(slug)} for slug, page in PAGES.items()},
+            "parameters": PARAMETERS,
+            "headers": HEADERS,
+            "securitySchemes": SECURITY_SCHEMES,
         },
+        "x-websockets": listening,
     }
 
 
-def encode(routes: Iterable[Route]) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(document(routes)), indent=1)
+def encode(routes: Iterable[Route], sockets: Iterable[SocketRoute]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(document(routes, sockets)), indent=1)
 
 
-def _operation(one: Route, schemas: dict[Any, Any], query_components: dict[str, Any]) -> dict[str, Any]:
-    summary, _, description = (one.handler.__doc__ or "").strip().partition("\n")
-    if ". " in summary:
-        summary, _, rest = summary.partition(". ")
-        description = f"{rest} {description}"
-    who = "Needs no credential." if one.access.public else f"Role: {one.access.minimum} or above."
-    operation: dict[str, Any] = {
-        "operationId": one.handler.__name__,
-        "tags": [one.tag],
-        "summary": summary.rstrip("."),
-        "description": " ".join(f"{description} {who}".split()),
-        "security": [] if one.access.public else SECURITY,
-    }
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-        for name in _path_parameters(one.path)
-    ]
-    if one.query is not None:
-        parameters += _query_parameters(query_components[one.query.__name__])
-    if parameters:
-        operation["parameters"] = parameters
-    if one.body is not None:
-        content = {media: {"schema": schemas[kind]} for media, kind in _bodies(one).items()}
-        operation["requestBody"] = {"required": True, "content": content}
-    operation["responses"] = _responses(one, schemas)
-    return operation
+class _Writer:
+    """Writes the operations, and gathers what they refer to."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        self._routes = routes
+        kinds = [kind for one in routes for kind in (*_bodies(one).values(), _answer_kind(one)) if kind not in (None, bytes, Upload)]
+        self._versioned = {one.path for one in routes if one.method == "GET" and _has_version(one)}
+        """Addresses of what has a version, so that a change may say which it is meant for."""
+        queries = {one.query: None for one in routes if one.query is not None}
+        schemas, self.components = msgspec.json.schema_components([*kinds, ProblemDocument], ref_template=REF)
+        self._schemas = dict(zip(kinds, schemas[:-1], strict=True))
+        schemas, components = msgspec.json.schema_components(queries, ref_template=REF)
+        self._queries = {query: components[schema["$ref"].rpartition("/")[2]] for query, schema in zip(queries, schemas, strict=True)}
+        self.responses: dict[str, Any] = {}
+        """What several operations answer, by its types of problems."""
+
+    def paths(self) -> dict[str, dict[str, Any]]:
+        paths: dict[str, dict[str, Any]] = {}
+        for one in self._routes:
+            paths.setdefault(one.path, {})[one.method.lower()] = self._operation(one)
+        return paths
+
+    def tags(self) -> list[dict[str, str]]:
+        """A module's own first sentence says what its routes are about."""
+        modules = {one.tag: sys.modules[one.handler.__module__] for one in reversed(self._routes)}
+        return [{"name": tag, "description": _sentences(inspect.getdoc(modules[tag]))[0]} for tag in sorted(modules)]
+
+    def _operation(self, one: Route) -> dict[str, Any]:
+        summary, description = _sentences(inspect.getdoc(one.handler))
+        problems = problem_types(one, self._matches(one))
+        if one.deprecated is not None:
+            description = f"{description} {one.deprecated.sentence()}"
+        operation: dict[str, Any] = {
+            "operationId": one.handler.__name__,
+            "tags": [one.tag],
+            "summary": summary.removesuffix("."),
+            "description": f"{description} {_who(one.access)}".strip(),
+            "security": [] if one.access.public else _security(one.access, one.method not in SAFE_METHODS),
+        }
+        parameters = [_path_parameter(one.path, name) for name in _path_parameters(one.path)]
+        if one.query is not None:
+            parameters += _query_parameters(self._queries[one.query])
+        parameters += [{"$ref": f"#/components/parameters/{name}"} for name in self._common_parameters(one)]
+        if parameters:
+            operation["parameters"] = parameters
+        if one.body is not None:
+            operation["requestBody"] = {"required": True, "content": {media: self._body(kind) for media, kind in _bodies(one).items()}}
+        operation["responses"] = {str(one.status): self._success(one)} | self._refusals(problems)
+        if one.method == "GET" and _has_version(one):
+            unchanged = {"description": "It is still what `If-None-Match` says; there is no body.", "headers": _headers("ETag")}
+            operation["responses"]["304"] = unchanged
+        if one.path == "/health":  # the one answer that is a success in shape and a failure in status
+            operation["responses"]["503"] = self._success(one) | {"description": "Readings cannot be stored now."}
+        if one.deprecated is not None:
+            operation["deprecated"] = True
+        operation["x-problem-types"] = sorted(problems)
+        return operation
+
+    def _matches(self, one: Route) -> bool:
+        return 412 in one.problems or (one.method in ("PUT", "DELETE") and one.path in self._versioned)
+
+    def _common_parameters(self, one: Route) -> list[str]:
+        asked = {
+            DRY_RUN: one.changes is not None,
+            "If-Match": self._matches(one),
+            "If-None-Match": one.method == "GET" and _has_version(one),
+            IDEMPOTENCY_KEY: _once(one),
+        }
+        return [name for name, true in asked.items() if true]
+
+    def _body(self, kind: Any) -> dict[str, Any]:
+        """The example has every field where these go together, else those that are needed."""
+        if kind in (bytes, Upload):
+            return {"schema": {}}
+        schema = self._schemas[kind]
+        for full in (True, False):
+            example = Examples(self.components, full=full).of(schema)
+            try:
+                msgspec.convert(example, kind)
+            except msgspec.ValidationError:
+                continue
+            break
+        return {"schema": schema, "example": example}
+
+    def _success(self, one: Route) -> dict[str, Any]:
+        kind = _answer_kind(one)
+        shown = {
+            "Location": one.status == 201,
+            "ETag": _has_version(one),
+            DRY_RUN_HEADER: one.changes is not None,
+            REPLAYED: _once(one),
+            "Deprecation": one.deprecated is not None,
+            "Sunset": one.deprecated is not None,
+        }
+        answer: dict[str, Any] = {
+            "description": "Done; there is no body." if one.returns is None else "The answer.",
+            "headers": _headers(*(name for name, true in shown.items() if true)),
+        }
+        if kind is not None:
+            schema = self._schemas[kind]
+            answer["content"] = {one.produces: {"schema": schema, "example": Examples(self.components).of(schema)}}
+        elif one.returns is not None:
+            answer["content"] = {one.produces: {"schema": {}}}
+        return answer
+
+    def _refusals(self, problems: set[str]) -> dict[str, dict[str, str]]:
+        """A reference for each status, to an answer that shows each type of problem it can be."""
+        by_status: dict[int, list[str]] = {}
+        for slug in sorted(problems):
+            by_status.setdefault(PAGES[slug].status, []).append(slug)
+        refusals = {}
+        for status, slugs in sorted(by_status.items()):
+            name = "_or_".join(slugs)
+            refusals[str(status)] = {"$ref": f"#/components/responses/{name}"}
+            self.responses[name] = {
+                "description": " ".join(f"{PAGES[slug].title} (`/problems/{slug}`)." for slug in slugs),
+                "headers": _headers(*PROBLEM_HEADERS.get(status, ())),
+                "content": {
+                    MEDIA_TYPE: {
+                        "schema": {"$ref": REF.format(name=ProblemDocument.__name__)},
+                        "examples": {slug: {"$ref": f"#/components/examples/{slug}"} for slug in slugs},
+                    }
+                },
+            }
+        return refusals
 
 
-def _responses(one: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
-    kind = _answer_kind(one)
-    success: dict[str, Any] = {"description": "Done." if kind is None else "The answer."}
-    if kind is not None:
-        success["content"] = {"application/json": {"schema": schemas[kind]}}
-    if one.status == 201:
-        success["headers"] = {"Location": {"description": "Address of what was made.", "schema": {"type": "string"}}}
-    responses = {str(one.status): success}
-    for status in sorted(_problem_statuses(one)):
-        content = {MEDIA_TYPE: {"schema": {"$ref": REF.format(name=ProblemDocument.__name__)}}}
-        responses[str(status)] = {"description": PROBLEMS[status], "content": content}
-        if status in (429, 503):
-            responses[str(status)]["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
-    if one.path == "/health":  # the one answer that is a success in shape and a failure in status
-        responses["503"] = {"description": "Readings cannot be stored now.", "content": success["content"]}
-    return responses
-
-
-def _problem_statuses(one: Route) -> set[int]:
-    statuses = set(one.problems)
+def problem_types(one: Route, matches: bool) -> set[str]:
+    """The slug of every problem that an operation can answer. `matches`: it heeds If-Match."""
+    types = {USUAL[422]}  # parameters that it does not know are refused
+    types |= {USUAL[problem] if isinstance(problem, int) else problem for problem in one.problems}
     if not one.access.public:
-        statuses |= {401, 403, 503}
-    if one.method != "GET":
-        statuses.add(403)
-    if one.query is not None:
-        statuses.add(422)
+        types |= {"unauthorized", "forbidden", "unavailable"}
+    if one.method not in SAFE_METHODS:
+        types |= {"foreign-origin"} if one.access.public else {"foreign-origin", "write-header-missing"}
     if one.body is not None:
-        statuses |= {400, 408, 413, 422}
+        types |= {"too-slow", "too-large"}
+        types |= set() if one.body in (bytes, Upload) else {"malformed", "unsupported-media-type"}
     if "{" in one.path:
-        statuses.add(404)
-    return statuses
+        types.add("not-found")
+    if matches:
+        types.add("changed-meanwhile")
+    if _once(one):
+        types.add("idempotency-key-reused")
+    return types
+
+
+def _problem(slug: str) -> Any:
+    page = PAGES[slug]
+    errors = None
+    if slug == USUAL[422]:
+        place, _, message = page.detail.partition(": ")
+        errors = [FieldError([*place.split(".")], message)]
+    return msgspec.to_builtins(ProblemDocument(f"/problems/{slug}", page.title, page.status, page.detail, errors, "5f0c6f6e8a3d4b21"))
+
+
+def _headers(*names: str) -> dict[str, dict[str, str]]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", *names)}
+
+
+def _security(access: Access, writes: bool) -> list[dict[str, list[str]]]:
+    ways = [("bearer",), *([("source",)] if access.source else []), ("cookie", "writeHeader") if writes else ("cookie",)]
+    return [{scheme: [] for scheme in way} for way in ways]
+
+
+def _who(access: Access) -> str:
+    if access.public:
+        return "Needs no credential."
+    return f"Role: {access.minimum} or above{', or a source' if access.source else ''}."
+
+
+def _socket(one: SocketRoute) -> dict[str, Any]:
+    summary, description = _sentences(inspect.getdoc(one.handler))
+    access = one.access
+    return {
+        "path": one.path,
+        "summary": summary.removesuffix("."),
+        "description": f"{description} {_who(access)}".strip(),
+        "security": [{"bearer": []}, *([{"source": []}] if access.source else []), {"ticket": []}],
+    }
+
+
+def _socket_list(listening: list[dict[str, Any]]) -> str:
+    """For readers of the description: a viewer does not show extensions."""
+    return "".join(f"- `{one['path']}`: {one['summary']}. {one['description']}\n" for one in listening)
+
+
+def _sentences(text: str | None) -> tuple[str, str]:
+    """The first sentence, and the rest in one line each paragraph."""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in (text or "").split("\n\n")]
+    first, stop, rest = paragraphs[0].partition(". ")
+    return f"{first}." if stop else first, "\n\n".join(part for part in (rest, *paragraphs[1:]) if part)
 
 
 def _bodies(one: Route) -> Mapping[str, Any]:
@@ -149,21 +342,52 @@ def _answer_kind(one: Route) -> Any:
     return None if isinstance(kind, type) and issubclass(kind, Response) else kind
 
 
-def _schema(kind: Any) -> Any:
-    ((schema,), _) = msgspec.json.schema_components([kind], ref_template=REF)
-    return schema
+def _has_version(one: Route) -> bool:
+    return "version" in getattr(one.returns, "__struct_fields__", ())
+
+
+def _once(one: Route) -> bool:
+    """Whether it heeds an Idempotency-Key."""
+    return one.method == "POST" and (one.changes is not None or one.once) and not one.access.public
 
 
 def _path_parameters(path: str) -> list[str]:
     return [part[1:-1] for part in path.split("/") if part.startswith("{")]
 
 
+def _path_parameter(path: str, name: str) -> dict[str, Any]:
+    noun = path.partition("/{" + name)[0].rpartition("/")[2]
+    by_id = name.endswith("_id")
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": f"Which one of {noun}{', by its public id' if by_id else ''}.",
+        "schema": {"type": "string", "format": "uuid"} if by_id else {"type": "string"},
+    }
+
+
 def _query_parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
     required = schema.get("required", [])
     parameters = []
-    for name, kind in schema["properties"].items():
-        parameter: dict[str, Any] = {"name": name, "in": "query", "required": name in required, "schema": kind}
-        if "array" in str(kind):
+    for name, field in schema["properties"].items():
+        kind = _without_null(field)
+        description = kind.pop("description", QUERY_FIELDS.get(name, ""))
+        parameter: dict[str, Any] = {"name": name, "in": "query", "required": name in required, "description": description, "schema": kind}
+        if kind.get("type") == "array":
             parameter |= {"style": "form", "explode": False}
         parameters.append(parameter)
     return parameters
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A query cannot say null: what may be null is what may be left out."""
+    kind = dict(field)
+    if "anyOf" in kind:
+        choices = [choice for choice in kind.pop("anyOf") if choice != {"type": "null"}]
+        kind |= choices[0] if len(choices) == 1 else {"anyOf": choices}
+    if "enum" in kind:
+        kind["enum"] = [value for value in kind["enum"] if value is not None]
+    if kind.get("default", "") is None:
+        del kind["default"]
+    return kind

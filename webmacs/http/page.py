@@ -25,23 +25,27 @@ CURSOR: Final = struct.Struct(">qq")
 class PageQuery(Shape, frozen=True):
     """Base of a list's query; each list adds `sort` with the fields it knows, as a Literal."""
 
-    page: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
-    page_size: Annotated[int, Meta(ge=1, le=200)] = 25
-    search: Annotated[str, Meta(max_length=200)] = ""
+    page: Annotated[int, Meta(ge=1, le=1_000_000, description="The first is 1; one beyond the last is empty.")] = 1
+    page_size: Annotated[int, Meta(ge=1, le=200, description="How many of them a page has.")] = 25
+    search: Annotated[str, Meta(max_length=200, description="Text that is somewhere in it; a to z in either case.")] = ""
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
     page: int
-    page_size: int
-    total: int
+    page_size: Annotated[int, Meta(examples=[25])]
+    total: Annotated[int, Meta(description="How many there are on all pages.")]
     data: list[T]
+
+
+Limit = Annotated[int, Meta(ge=1, le=1_000, description="How many at most.")]
+Cursor = Annotated[str | None, Meta(description="`next` of the page before; the other parameters stay as they were.")]
 
 
 class CursorQuery(Shape, frozen=True):
     """Base of the query of a list that is read by cursor."""
 
-    limit: Annotated[int, Meta(ge=1, le=1_000, description="How many at most.")] = 100
-    cursor: Annotated[str | None, Meta(description="`next` of the page before; the other parameters stay as they were.")] = None
+    limit: Limit = 100
+    cursor: Cursor = None
 
 
 class CursorPage(msgspec.Struct, Generic[T], frozen=True):

@@ -1,7 +1,6 @@
 """Errors as RFC 9457 problems: raised where the fact is known, rendered here, in one place."""
 
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Final
 
 import msgspec
@@ -115,11 +114,10 @@ def render(problem: Problem) -> Response:
     return Response(msgspec.json.encode(document), problem.status, problem.headers, MEDIA_TYPE)
 
 
-def _of_starlette(error: HTTPException) -> Problem:
-    details = {
-        404: "There is nothing at this address; /docs lists what there is.",
-        405: "This address does not know this method; /docs lists those it knows.",
-    }
-    phrase = HTTPStatus(error.status_code).phrase
-    slug = phrase.lower().replace(" ", "-")
-    return Problem(error.status_code, slug, phrase, details.get(error.status_code, error.detail), headers=error.headers)
+def _of_starlette(error: HTTPException) -> Problem | None:
+    if error.status_code == 404:
+        return Problem(404, "not-found", "Not found", "There is nothing at this address; /docs lists what there is.")
+    if error.status_code == 405:
+        detail = "This address does not know this method; /docs lists those it knows."
+        return Problem(405, "method-not-allowed", "Method not allowed", detail, headers=error.headers)
+    return None

@@ -15,9 +15,11 @@ import asyncio
 import hashlib
 import inspect
 import json
+import re
 import tempfile
 import types
 import typing
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,7 +31,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.routing import Route as Path
 from starlette.websockets import WebSocket
 from typing_extensions import TypeVar
@@ -37,6 +39,7 @@ from typing_extensions import TypeVar
 from webmacs import clock, logs
 from webmacs.http import access, audit, guard, idempotency
 from webmacs.http.audit import Actor, Entry, Refusals
+from webmacs.http.deprecation import Deprecation
 from webmacs.http.guard import Identity
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
@@ -56,6 +59,10 @@ DRY_RUN: Final = "dry_run"
 DRY_RUN_HEADER: Final = "X-WebMACS-Dry-Run"
 REFUSED: Final = frozenset({401, 403, 429})
 """Statuses that the audit log tells of."""
+
+NO_VALUES: Final = frozenset({"null", "nan", "inf", "infinity"})
+"""Words that would be taken for None, or for a number that no other number can be compared with."""
+JSON_TYPE: Final = re.compile(r'application/json *(; *charset="?utf-?8"?)?', re.IGNORECASE)
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
@@ -174,7 +181,7 @@ class Call(Generic[B, Q]):
         self.entries.append(Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail))
         self.announced |= dict.fromkeys(announced)
         version = getattr(state, "version", None)
-        if version is not None and public_id is not None:
+        if version is not None and public_id is not None and (before is None or after is None or before.version != after.version):
             content = None if after is None else msgspec.to_builtins(after, str_keys=True)
             self.versions.append((kind, public_id, version + (after is None), content))
 
@@ -206,8 +213,8 @@ class Route:
     query: Any
     returns: Any
     status: int
-    problems: tuple[int, ...]
-    """Those that only this route knows, as 409; the common ones follow from the rest."""
+    problems: tuple[int | str, ...]
+    """Those that only this route knows, as 409, or the type of one that is not the usual of its status; the common ones follow."""
     changes: str | None = None
     """The kind of thing that it changes, as the audit log calls it; None: it changes nothing, or keeps its own account."""
     accepts: str | Mapping[str, Any] = "application/json"
@@ -215,6 +222,9 @@ class Route:
     produces: str = "application/json"
     """Media type of the answer."""
     body_bytes_max: int = BODY_BYTES_MAX
+    once: bool = False
+    """It heeds an Idempotency-Key by itself; what `changes` something does so anyhow."""
+    deprecated: Deprecation | None = None
 
     @property
     def tag(self) -> str:
@@ -230,12 +240,14 @@ def route(
     path: str,
     *,
     status: int | None = None,
-    problems: tuple[int, ...] = (),
+    problems: tuple[int | str, ...] = (),
     changes: str | None = None,
     accepts: str | Mapping[str, Any] = "application/json",
     produces: str = "application/json",
     body_bytes_max: int | None = None,
     answers: Any = None,
+    once: bool = False,
+    deprecated: Deprecation | None = None,
 ) -> Callable[[Handler], Route]:
     """Makes a Route of an async handler `(call: Call[Body, Query]) -> Answer`; both default to None, an answer None is a 204.
 
@@ -252,7 +264,9 @@ def route(
         returns = answers or (None if hints["return"] is types.NoneType else hints["return"])
         answer_status = status or (200 if returns is not None else 204)
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
-        return Route(method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max)
+        return Route(
+            method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, once, deprecated
+        )
 
     return make
 
@@ -264,6 +278,10 @@ Socket: TypeAlias = Callable[[WebSocket, Identity], Awaitable[None]]
 class SocketRoute:
     path: str
     handler: Socket
+
+    @property
+    def access(self) -> access.Access:
+        return access.TABLE["WS", self.path]
 
 
 def socket(path: str) -> Callable[[Socket], SocketRoute]:
@@ -281,7 +299,13 @@ def compose(routes: Iterable[Route], sockets: Iterable[SocketRoute]) -> list[Bas
         Path(_typed(path), _Dispatcher(endpoints), methods=None, include_in_schema=False) for path, endpoints in by_path.items()
     ]
     composed += [WebSocketRoute(one.path, _judged(one)) for one in sockets]
+    composed.append(Mount("/api", _nothing))
     return composed
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """What no route answers below /api is nothing at all: an id that is no UUID must not lead to the pages, which know only GET."""
+    raise HTTPException(404)
 
 
 def _typed(path: str) -> str:
@@ -333,7 +357,10 @@ class _Endpoint:
                 async with asyncio.timeout(HANDLER_S_MAX):
                     caller = await guard.identify(parts.pool, parts.session_key, request)
                 caller = guard.admit(caller, self._access)
-            return await self._serve(request, caller)
+            response = await self._serve(request, caller)
+            if self._route.deprecated is not None:
+                response.headers.update(self._route.deprecated.headers())
+            return response
         except Problem as problem:
             if problem.status in REFUSED:
                 what = f"{request.method} {self._route.path}: {problem.detail}"
@@ -430,6 +457,8 @@ async def _body_of(request: Request, route: Route, decoder: "msgspec.json.Decode
             upload = await _save_body(request, File(folder) / "body", route.body_bytes_max)
             yield upload, bytes.fromhex(upload.sha256)
     else:
+        if decoder is not None:
+            _check_media_type(request)
         raw = await _read_body(request, route.body_bytes_max)
         yield (raw if decoder is None else decode_body(decoder, raw)), hashlib.sha256(raw).digest()
 
@@ -469,6 +498,16 @@ def _judged(one: SocketRoute) -> Callable[[WebSocket], Awaitable[None]]:
     return endpoint
 
 
+def _check_media_type(request: Request) -> None:
+    """A body that does not say what it is is taken for JSON. Raises a 415."""
+    said = request.headers.get("content-type", "")
+    if said and not JSON_TYPE.fullmatch(said):
+        raise Problem(
+            415, "unsupported-media-type", "Unsupported media type",
+            f"The body is {said[:100]}; send application/json in UTF-8, and say so in Content-Type.",
+        )  # fmt: skip
+
+
 async def _read_body(request: Request, bytes_max: int) -> bytes:
     """The whole body. Raises a 413 or a 408."""
     body = bytearray()
@@ -505,9 +544,10 @@ def _too_large(bytes_max: int) -> Problem:
 
 
 def decode_body(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
-    """Raises a 400 for what is no JSON, Unprocessable for JSON of another shape or text that cannot be stored."""
+    """Raises a 400 for what is no JSON, Unprocessable for JSON of another shape, with repeated keys or text that cannot be stored."""
     try:
         body = decoder.decode(raw)
+        _refuse_repeated_keys(raw)
     except msgspec.ValidationError as error:
         raise Unprocessable([_field_error("body", error)]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -527,6 +567,7 @@ class _QueryReader:
         self._query = query
         self._lists = _fields_of(query, msgspec.inspect.ListType)
         self._times = _fields_of(query, msgspec.inspect.DateTimeType)
+        self._texts = _fields_of(query, msgspec.inspect.StrType)
 
     def read(self, request: Request, *, with_dry_run: bool) -> tuple[Any, bool]:
         """(the query, whether it is a dry run). Raises Unprocessable."""
@@ -540,6 +581,8 @@ class _QueryReader:
                 raise Unprocessable.at("query", name, msg="It may be given once.")
             elif name in self._times and "T" not in text.upper():  # a bare number would be taken for seconds since 1970
                 raise Unprocessable.at("query", name, msg="A time is written as 2026-11-23T12:00:00Z.")
+            elif name not in self._texts and text.lower().strip("+-") in NO_VALUES:
+                raise Unprocessable.at("query", name, msg="It has a value, or is left out.")
             else:
                 values[name] = text
         dry_run = values.pop(DRY_RUN, "false") if with_dry_run else "false"
@@ -555,7 +598,8 @@ def _fields_of(query: Any, kind: type[msgspec.inspect.Type]) -> frozenset[str]:
     described = typing.cast(msgspec.inspect.StructType, msgspec.inspect.type_info(query))
     found = set()
     for one in described.fields:
-        members = one.type.types if isinstance(one.type, msgspec.inspect.UnionType) else (one.type,)
+        bare = one.type.type if isinstance(one.type, msgspec.inspect.Metadata) else one.type
+        members = bare.types if isinstance(bare, msgspec.inspect.UnionType) else (bare,)
         if any(isinstance(member, kind) for member in members):
             found.add(one.encode_name)
     return frozenset(found)
@@ -585,6 +629,17 @@ def _refuse_nul(value: Any, loc: list[str | int]) -> None:
     elif isinstance(value, list):
         for index, part in enumerate(value):
             _refuse_nul(part, [*loc, index])
+
+
+def _refuse_repeated_keys(raw: bytes) -> None:
+    """The decoder would take the last, another reader the first: what the sender meant is not known. 7 us, or 14 ms for 1 MB."""
+
+    def judge(pairs: list[tuple[str, Any]]) -> None:
+        if len({key for key, _ in pairs}) < len(pairs):
+            ((key, times),) = Counter(key for key, _ in pairs).most_common(1)
+            raise Unprocessable.at("body", key, msg=f"It is there {times} times in the same object.")
+
+    json.loads(raw, object_pairs_hook=judge, parse_int=len, parse_float=len)
 
 
 def _refuse_lone_surrogates(raw: bytes) -> None:

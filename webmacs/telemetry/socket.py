@@ -260,5 +260,6 @@ class TelemetrySocket(SupervisedSocket):
 
 @socket("/ws/controller/telemetry")
 async def telemetry_socket(ws: WebSocket, identity: Identity) -> None:
+    """Deliver readings, exactly once. A controller sends frames of columns in MessagePack, and keeps each until it is acknowledged."""
     state = ws.app.state
     await state.sockets.serve(TelemetrySocket(ws, identity, state.intake))

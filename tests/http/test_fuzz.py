@@ -1,0 +1,60 @@
+"""Whatever is sent, no answer is a 5xx or contradicts the OpenAPI document.
+
+WEBMACS_TEST_FUZZ_EXAMPLES is how many requests each operation gets, besides those at its edges; `make fuzz-api` sends many more.
+"""
+
+import asyncio
+import copy
+import json
+import os
+from typing import Any
+
+import pytest
+from parts.backend import Backend, make_user, sign_in
+from parts.fuzzing import fuzz
+
+from webmacs import app
+from webmacs.accounts import Role
+from webmacs.http import openapi
+
+DOCUMENT: Any = json.loads(openapi.encode(app.ROUTES, app.SOCKETS))
+EXAMPLES = int(os.environ.get("WEBMACS_TEST_FUZZ_EXAMPLES", "8"))
+SEED = int(os.environ.get("WEBMACS_TEST_FUZZ_SEED", "1"))
+WITHOUT = {"logout"}
+"""They would end the session that asks."""
+
+
+async def _token(backend: Backend, role: Role) -> str:
+    email = f"{role}@example.org"
+    return await sign_in(backend, email, await make_user(backend.database, backend.data_dir, email, role))
+
+
+@pytest.mark.parametrize("role", ["admin", "viewer"])
+async def test_no_request_is_answered_otherwise_than_the_document_says(
+    backend: Backend, role: Role, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edges = role == "admin" or "WEBMACS_TEST_FUZZ_EXAMPLES" in os.environ  # most of them are nothing that a viewer may do
+    token = await _token(backend, role)
+    findings = await asyncio.to_thread(fuzz, DOCUMENT, backend.url, token, examples=EXAMPLES, seed=SEED, edges=edges, without=WITHOUT)
+    with capsys.disabled():
+        print(f"\nas {role}: {findings}, seed {SEED}")
+    assert findings.failures == {}, "\n\n".join(f"{what}\n{how}" for what, how in findings.failures.items())
+    assert findings.requests > EXAMPLES * len(app.ROUTES)
+
+
+async def test_a_document_that_says_otherwise_is_found_out(backend: Backend) -> None:
+    lying = copy.deepcopy(DOCUMENT)
+    lying["paths"] = {path: lying["paths"][path] for path in ("/api/v1/auth/me", "/api/v1/events", "/api/v1/events/{public_id}")}
+    lying["components"]["schemas"]["User"]["properties"]["email"] = {"type": "integer"}
+    lying["paths"]["/api/v1/events/{public_id}"]["get"]["x-problem-types"].remove("not-found")
+    del lying["paths"]["/api/v1/events/{public_id}"]["put"]["responses"]["404"]
+    lying["paths"]["/api/v1/events"]["post"]["responses"]["201"]["headers"]["X-Never"] = {"required": True, "schema": {"type": "string"}}
+    token = await _token(backend, "operator")
+    findings = await asyncio.to_thread(fuzz, lying, backend.url, token, examples=5, seed=SEED, edges=True, without=())
+    found = {tuple(what.split(": ")[:2]) for what in findings.failures}
+    assert found >= {
+        ("GET /api/v1/auth/me", "response_schema_conformance"),
+        ("GET /api/v1/events/{public_id}", "problem_conformance"),
+        ("PUT /api/v1/events/{public_id}", "status_code_conformance"),
+        ("POST /api/v1/events", "response_headers_conformance"),
+    }
