@@ -273,6 +273,17 @@ class Window:
 def decode_run(created_us: int, encoding: int, payload: bytes) -> tuple[bytes, bytes]:
     """(int64 µs times, float64 values), little-endian, of one run's payload. Raises CorruptPayload."""
 
+def list_readings(
+    runs: bytes, from_us: int, to_us: int, after: tuple[int, int] | None, backwards: bool, limit: int
+) -> list[tuple[int, int, float, int | None]]:
+    """(event id, t_us, value, experiment id) of at most `limit` readings in [from_us, to_us), in the order of (t_us, event id) or
+    `backwards`, that come after the place `after`. `runs`: a binary COPY of (event_id, created_on, id, n, experiment_id, encoding,
+    overlapping, payload) of all runs of some events that touch the window. Raises CorruptPayload with the run's place."""
+
+def erase_readings(runs: bytes, from_us: int, to_us: int) -> tuple[bytes, int]:
+    """Rows of what is left of these runs (columns as for `list_readings`) without their readings in [from_us, to_us), as `Merged.rows`;
+    and how many different instants were deleted. Raises CorruptPayload with the run's place."""
+
 # many small runs become few long ones
 
 @final

@@ -17,6 +17,7 @@ use crate::error::{Fault, Refusal};
 use crate::frame;
 use crate::intake::{BatchVerdict, GapRow, Intake, QualityRow, Receipt, Standpoint, TextVerdict, Writer};
 use crate::latest::{self, Brought, Last, Latest};
+use crate::listing;
 use crate::pack;
 use crate::panic::{self, lock};
 use crate::rule::Test;
@@ -542,6 +543,28 @@ impl Compaction {
         let compact::Merged { rows, runs, readings } = py.detach(|| self.plan.merge(runs, &experiments))?;
         Ok(Merged { rows: PyBytes::new(py, &rows).unbind(), runs, readings })
     }
+}
+
+type ListedReading = (i32, i64, f64, Option<i32>);
+
+#[pyfunction]
+pub fn list_readings(
+    py: Python<'_>,
+    runs: &[u8],
+    from_us: i64,
+    to_us: i64,
+    after: Option<(i64, i32)>,
+    backwards: bool,
+    limit: usize,
+) -> PyResult<Vec<ListedReading>> {
+    let listed = py.detach(|| listing::page(runs, (from_us, to_us), after, backwards, limit))?;
+    Ok(listed.into_iter().map(|one| (one.event, one.t_us, one.value, one.experiment)).collect())
+}
+
+#[pyfunction]
+pub fn erase_readings<'py>(py: Python<'py>, runs: &[u8], from_us: i64, to_us: i64) -> PyResult<(Bound<'py, PyBytes>, usize)> {
+    let left = py.detach(|| listing::erase(runs, from_us, to_us))?;
+    Ok((PyBytes::new(py, &left.rows), left.deleted))
 }
 
 #[pyfunction]

@@ -13,6 +13,7 @@ pub mod intake;
 pub mod json;
 pub mod latest;
 pub mod line;
+pub mod listing;
 pub mod pack;
 pub mod panic;
 pub mod rule;
@@ -25,7 +26,8 @@ pub mod validate;
 mod ingest_core {
     #[pymodule_export]
     use super::boundary::{
-        decode_run, peek, Accepted, Batch, Compaction, Core, Drained, Merged, Refused, Segment, Taken, Unnamed, Unowned, View, Window,
+        decode_run, erase_readings, list_readings, peek, Accepted, Batch, Compaction, Core, Drained, Merged, Refused, Segment, Taken,
+        Unnamed, Unowned, View, Window,
     };
     #[pymodule_export]
     use super::error::{CoreError, CorruptPayload};

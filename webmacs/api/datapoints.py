@@ -1,9 +1,9 @@
 """Readings: they come in one by one and by the thousand, and are read as charts want them and one by one."""
 
 import contextlib
-from collections.abc import Callable
-from datetime import UTC, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -13,18 +13,23 @@ from starlette.responses import Response
 from webmacs import clock, ingest_core
 from webmacs.http import idempotency
 from webmacs.http.compressed import decompress
-from webmacs.http.problem import Forbidden, Unauthorized, Unprocessable, unavailable
+from webmacs.http.page import CursorPage, CursorQuery, make_cursor, read_cursor
+from webmacs.http.problem import Forbidden, NotFound, Unauthorized, Unprocessable, unavailable
 from webmacs.http.route import Call, decode_body, route
 from webmacs.http.shape import Shape, Timestamp, check_range
 from webmacs.ingest_core import Batch, Taken
-from webmacs.storage import runs
-from webmacs.storage.ids import reading_id
+from webmacs.storage import readings, runs
+from webmacs.storage.ids import read_reading_id, reading_id
+from webmacs.storage.pool import Connection
+from webmacs.storage.readings import Listed, Range
 from webmacs.telemetry.intake import AlreadyStored, Intake, Poster
 
 if TYPE_CHECKING:
     from webmacs.ingest_core import Form  # a name of the stub
 
-SERIES_EVENTS_MAX: Final = 20
+EVENTS_MAX: Final = 20
+EARLIEST: Final = datetime(1971, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(2199, 1, 1, tzinfo=UTC)
 RANGE_MAX: Final = timedelta(days=40)
 """No read touches more than 40 days' partitions; longer ranges come with the rollups."""
 
@@ -69,8 +74,43 @@ class BatchOut(msgspec.Struct, frozen=True):
     results: Annotated[list[RefusedItem], Meta(description="Every reading that was refused, in order.")]
 
 
+class Datapoint(msgspec.Struct, frozen=True):
+    public_id: Annotated[UUID, Meta(description="Made of event and time; it never changes.")]
+    event_public_id: UUID
+    timestamp: Timestamp
+    value: float
+    experiment_public_id: UUID | None
+
+
+class DatapointsQuery(CursorQuery, frozen=True, kw_only=True, rename={"start": "from", "end": "to"}):
+    event_public_ids: Annotated[list[UUID], Meta(min_length=1, max_length=EVENTS_MAX)]
+    start: Annotated[Timestamp | None, Meta(description="Readings at or after it.")] = None
+    end: Annotated[Timestamp | None, Meta(description="Readings before it.")] = None
+    experiment_public_id: Annotated[UUID | None, Meta(description="Readings of its time; its events are to be named.")] = None
+    sort: Annotated[Literal["timestamp", "-timestamp"], Meta(description="The oldest or the newest first.")] = "-timestamp"
+
+    def __post_init__(self) -> None:
+        check_range(self.start, self.end)
+
+
+class EraseQuery(Shape, frozen=True, rename={"start": "from", "end": "to"}):
+    event_public_id: UUID
+    start: Annotated[Timestamp, Meta(description="Readings at or after it.")]
+    end: Annotated[Timestamp, Meta(description="Readings before it.")]
+
+    def __post_init__(self) -> None:
+        check_range(self.start, self.end)
+
+
+class Erased(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}):
+    event_public_id: UUID
+    start: Timestamp
+    end: Timestamp
+    deleted: Annotated[int, Meta(description="How many readings.")]
+
+
 class SeriesIn(Shape, frozen=True, kw_only=True, rename={"start": "from", "end": "to"}):
-    event_public_ids: Annotated[list[UUID], msgspec.Meta(min_length=1, max_length=SERIES_EVENTS_MAX)]
+    event_public_ids: Annotated[list[UUID], msgspec.Meta(min_length=1, max_length=EVENTS_MAX)]
     start: Timestamp
     end: Timestamp
     max_points: Annotated[int, msgspec.Meta(ge=10, le=5_000)] = 500
@@ -213,6 +253,104 @@ def _check_json(body: bytes) -> None:
         decode_body(ANY_JSON, body)
 
 
+@route("GET", "/api/v1/datapoints", problems=(404,))
+async def list_datapoints(call: Call[None, DatapointsQuery]) -> CursorPage[Datapoint]:
+    """List readings of up to 20 events, in the order of time. A page may be short though more follow: read on while there is a `next`."""
+    query = call.query
+    rows = await call.pool.fetch("SELECT id, public_id FROM events WHERE public_id = ANY($1)", query.event_public_ids)
+    events = {row["id"]: row["public_id"] for row in rows}
+    if missing := set(query.event_public_ids) - set(events.values()):
+        index = query.event_public_ids.index(min(missing))
+        raise Unprocessable.at("query", "event_public_ids", index, msg=f"There is no event {min(missing)}.")
+    within = Range((query.start or EARLIEST).astimezone(UTC), (query.end or LATEST).astimezone(UTC))
+    if query.experiment_public_id is not None:
+        within = await _within_experiment(call, query.experiment_public_id, within)
+    place = None if query.cursor is None else _place(query.cursor)
+    async with call.pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+        page, further = await readings.read_page(conn, list(events), within, place, query.sort == "-timestamp", query.limit)
+        experiments = await _experiments(conn, page)
+    return CursorPage(None if further is None else make_cursor(*further), [_datapoint(one, events, experiments) for one in page])
+
+
+@route("GET", "/api/v1/datapoints/{public_id}")
+async def get_datapoint(call: Call) -> Datapoint:
+    """Read one reading."""
+    async with call.pool.acquire() as conn:
+        return await _read(conn, call.public_id)
+
+
+@route("DELETE", "/api/v1/datapoints/{public_id}", changes="datapoint")
+async def delete_datapoint(call: Call) -> None:
+    """Delete one reading. What was written at the same instant before it is deleted with it."""
+    known = await _read(call.conn, call.public_id)
+    moment = known.timestamp
+    await _erase(call.conn, known.event_public_id, Range(moment, moment + readings.MICROSECOND))
+    call.changed(known, None)
+
+
+@route("DELETE", "/api/v1/datapoints", changes="datapoint", problems=(404,))
+async def delete_datapoints(call: Call[None, EraseQuery]) -> Erased:
+    """Delete an event's readings of a stretch of time. Answers how many there were; a stretch with too many is refused."""
+    query = call.query
+    within = Range(query.start.astimezone(UTC), query.end.astimezone(UTC))
+    name, deleted = await _erase(call.conn, query.event_public_id, within)
+    erased = Erased(query.event_public_id, query.start, query.end, deleted)
+    if deleted:
+        call.changed(erased, None, name=name)
+    return erased
+
+
+async def _erase(conn: Connection, event: UUID, within: Range) -> tuple[str, int]:
+    """(the event's name, how many readings were deleted). Raises Problem."""
+    row = await conn.fetchrow("SELECT id, name FROM events WHERE public_id = $1", event)
+    if row is None:
+        raise NotFound("event")
+    try:
+        return row["name"], await readings.erase(conn, row["id"], within)
+    except readings.TooMuch:
+        message = "This would open too many stored runs at once; delete a shorter time at a time."
+        raise Unprocessable.at("query", "to", msg=message) from None
+
+
+async def _read(conn: Connection, public_id: UUID) -> Datapoint:
+    """Raises NotFound."""
+    place = read_reading_id(public_id)
+    event = None if place is None else await conn.fetchval("SELECT public_id FROM events WHERE id = $1", place[0])
+    found = None if place is None or event is None else await readings.read_one(conn, *place)
+    if found is None or event is None:
+        raise NotFound("reading")
+    return _datapoint(found, {found[0]: event}, await _experiments(conn, [found]))
+
+
+def _place(cursor: str) -> readings.Place:
+    """Raises Unprocessable."""
+    moment, event_id = read_cursor(cursor)
+    if not (EARLIEST - timedelta(days=1) <= moment <= LATEST and 0 <= event_id <= readings.EVENT_ID_MAX):
+        raise Unprocessable.at("query", "cursor", msg="It is none that this list gave; leave it away to begin anew.")
+    return clock.from_datetime(moment), event_id
+
+
+async def _within_experiment(call: Call[Any, Any], experiment: UUID, within: Range) -> Range:
+    """Raises NotFound."""
+    row = await call.pool.fetchrow("SELECT started_on, stopped_on FROM experiments WHERE public_id = $1", experiment)
+    if row is None:
+        raise NotFound("experiment")
+    return Range(max(within.start, row["started_on"]), min(within.end, row["stopped_on"] or within.end))
+
+
+async def _experiments(conn: Connection, page: Sequence[Listed]) -> dict[int, UUID]:
+    ids = {one[3] for one in page if one[3] is not None}
+    if not ids:
+        return {}
+    return {row["id"]: row["public_id"] for row in await conn.fetch("SELECT id, public_id FROM experiments WHERE id = ANY($1)", list(ids))}
+
+
+def _datapoint(listed: Listed, events: Mapping[int, UUID], experiments: Mapping[int, UUID]) -> Datapoint:
+    event_id, t_us, value, experiment = listed
+    belongs = None if experiment is None else experiments.get(experiment)
+    return Datapoint(reading_id(event_id, t_us), events[event_id], clock.to_datetime(t_us), value, belongs)
+
+
 @route("POST", "/api/v1/datapoints/series")
 async def series(call: Call[SeriesIn]) -> SeriesOut:
     """Read charts of up to 20 events over any range of 40 days: at most max_points buckets each, and no bucket hides a spike."""
@@ -247,4 +385,13 @@ async def latest(call: Call[None, LatestQuery]) -> LatestOut:
     return LatestOut([Latest(*row) for row in rows])
 
 
-routes = [create_datapoint, create_datapoints, series, latest]
+routes = [
+    create_datapoint,
+    create_datapoints,
+    list_datapoints,
+    delete_datapoints,
+    series,
+    latest,
+    get_datapoint,
+    delete_datapoint,
+]

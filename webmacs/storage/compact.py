@@ -2,8 +2,9 @@
 
 One compactor works on a database, under an advisory lock. It looks for events with many small runs every few seconds, and every
 10 minutes through all days for what is old; then it takes a batch of events at a time: one transaction that reads statistics, deletes the
-runs that are worth it, and writes longer ones in their place. It waits for nobody's locks and nobody waits for its: no other statement
-changes or deletes a run. Why readers see each reading once at every moment: docs/decisions/0010-compaction.md.
+runs that are worth it, and writes longer ones in their place. It waits for nobody's locks and nobody waits for its: only the deletion of
+readings changes runs too, under the same lock (storage/readings.py). Why readers see each reading once at every moment:
+docs/decisions/0010-compaction.md.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from webmacs.storage import partitions, runs
 from webmacs.storage import pool as database
 from webmacs.storage.faults import FAULTS
 from webmacs.storage.pool import Connection
+from webmacs.storage.readings import rewriting
 from webmacs.storage.vitals import Vitals
 
 log = logs.get(__name__)
@@ -128,7 +130,7 @@ async def compact_events(conn: Connection, day: datetime, events: Sequence[int],
     """Merges what is worth it of these events' runs of a day, in one transaction: readers see all of the old runs or all of the new ones.
     Answers how many runs were replaced. Raises CoreError when one cannot be read; then nothing was changed."""
     began = clock.monotonic()
-    async with conn.transaction(isolation="repeatable_read"):
+    async with rewriting(conn), conn.transaction(isolation="repeatable_read"):
         stats = await runs.read_loose(conn, day, events)
         plan = await asyncio.to_thread(Compaction, stats, clock.from_datetime(before), thorough)
         if not plan.ranges:

@@ -27,7 +27,7 @@ def reading_id(event_id: int, t_us: int) -> UUID:
 
 
 def read_reading_id(public_id: UUID) -> tuple[int, int] | None:
-    """(event id, µs since 1970); None when it is the id of no reading."""
+    """(event id, µs since 1970, before the year 2255); None when it is the id of no reading."""
     event_id = public_id.int >> 31 & 0x7FFF_FFFF
     t_us = (public_id.int >> 80 << 12 | public_id.int >> 64 & 0xFFF) - (1 << 59)
-    return (event_id, t_us) if public_id == reading_id(event_id, t_us) else None
+    return (event_id, t_us) if 0 <= t_us < 1 << 53 and public_id == reading_id(event_id, t_us) else None
