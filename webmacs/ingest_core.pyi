@@ -163,9 +163,10 @@ class Core:
     def read_batch(self, form: Form, body: bytes) -> Batch | Refused:
         """Reads a body without a connection; whole bodies are refused only when they are no such text at all, or too much."""
 
-    def accept_batch(self, connection: int, batch: Batch, writer: int, now_us: int, named: bool) -> Taken | Unowned | Unnamed:
-        """Good readings are taken, the others refused, and nothing of them is recorded. Without a timestamp: now_us, plus 1 µs for each
-        repeat of an event. `writer`: whose series these are. `named`: what is not known now is refused."""
+    def accept_batch(self, connection: int, index: int, batch: Batch, writer: int, now_us: int, named: bool) -> Taken | Unowned | Unnamed:
+        """Good readings are taken, the others refused, and nothing of them is recorded. `index` is the batch's number on the connection.
+        Without a timestamp: now_us, plus 1 µs for each repeat of an event. `writer`: whose series these are. `named`: what is not known
+        now is refused."""
 
     @property
     def internal_faults(self) -> int:
@@ -218,7 +219,7 @@ class Segment:
     first_seq: int | None
     last_seq: int | None
     last_index: int | None
-    """of the last text frame taken"""
+    """of the last text frame or batch taken"""
     receipts: list[tuple[int, int, int, int, int]]
     """(minute_us of arrival, first seq, last seq, frames, readings) of numbered frames"""
     latest: bytes

@@ -285,6 +285,7 @@ impl Core {
         &self,
         py: Python<'_>,
         connection: i64,
+        index: i64,
         batch: &Bound<'_, Batch>,
         writer: i32,
         now_us: i64,
@@ -295,7 +296,7 @@ impl Core {
             let catalogue = read(&self.catalogue);
             let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
             let standpoint = Standpoint { now_us, catalogue: &catalogue, names: names.of_writer(writer), named };
-            lock(&self.intake).accept_batch(connection, batch, standpoint)
+            lock(&self.intake).accept_batch(connection, index, batch, standpoint)
         })?;
         Ok(match verdict {
             BatchVerdict::Taken(readings, refused) => {

@@ -390,7 +390,7 @@ impl Intake {
     }
 
     /// Every reading by itself: good ones are taken, the others are refused. What is refused here was answered and leaves no record.
-    pub fn accept_batch(&mut self, id: i64, batch: &Batch, standpoint: Standpoint<'_>) -> Result<BatchVerdict, Fault> {
+    pub fn accept_batch(&mut self, id: i64, index: i64, batch: &Batch, standpoint: Standpoint<'_>) -> Result<BatchVerdict, Fault> {
         let connection = find(&mut self.connections, id)?;
         let channels = resolve(batch, standpoint, connection.grants.as_ref());
         let mut unnamed = Vec::new();
@@ -422,6 +422,7 @@ impl Intake {
         }
         connection.records.frames += 1;
         connection.records.readings += readings.len() as u64;
+        connection.records.last_index = Some(index);
         self.buffered_bytes += connection.held - before;
         Ok(BatchVerdict::Taken(readings.len() as u64, refused))
     }

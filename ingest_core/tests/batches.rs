@@ -183,9 +183,9 @@ fn a_batch_asks_for_names_once_and_then_refuses_what_has_none() {
     let catalogue = Catalogue::default();
     let names = HashMap::from([("m.a".to_owned(), 1), ("m.b".to_owned(), 2)]);
     let asked = Standpoint { now_us: NOW_US, catalogue: &catalogue, names: Some(&names), named: false };
-    let BatchVerdict::Unnamed(unnamed) = core.accept_batch(7, &batch, asked).unwrap() else { panic!("m.c is not known") };
+    let BatchVerdict::Unnamed(unnamed) = core.accept_batch(7, 0, &batch, asked).unwrap() else { panic!("m.c is not known") };
     assert_eq!(unnamed, [Channel::Series("m.c".into())]);
-    let BatchVerdict::Taken(taken, refused) = core.accept_batch(7, &batch, Standpoint { named: true, ..asked }).unwrap() else {
+    let BatchVerdict::Taken(taken, refused) = core.accept_batch(7, 0, &batch, Standpoint { named: true, ..asked }).unwrap() else {
         panic!("all that can be named is")
     };
     let codes: Vec<_> = refused.listed.iter().map(|(_, refusal)| refusal.code.name()).collect();

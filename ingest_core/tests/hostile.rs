@@ -374,7 +374,7 @@ fn offer_body(form: Form, body: &[u8]) -> Option<(u64, usize)> {
     });
     let names = names.collect();
     let standpoint = Standpoint { now_us: NOW_US, catalogue: &catalogue, names: Some(&names), named: true };
-    let BatchVerdict::Taken(taken, refused) = core.accept_batch(1, &read, standpoint).unwrap() else { panic!("all of it is owned") };
+    let BatchVerdict::Taken(taken, refused) = core.accept_batch(1, 0, &read, standpoint).unwrap() else { panic!("all of it is owned") };
     assert_eq!(taken as usize + refused.count, read.readings.len() + read.refused.count);
     assert!(refused.listed.windows(2).all(|pair| pair[0].0 <= pair[1].0));
     assert!(refused.listed.iter().all(|(_, refusal)| !refusal.detail.contains("internal fault")), "{refused:?}");

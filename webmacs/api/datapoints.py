@@ -220,9 +220,7 @@ async def store(call: Call[bytes, Any], batch: Batch, now_us: int, answer: Calla
     source_id = call.identity.id if call.identity.kind == "source" else None
     intake: Intake = call.request.app.state.intake
 
-    def receipt(taken: Taken) -> idempotency.Kept | None:
-        return None if claim is None else idempotency.seal(claim, sealing, answer(taken))
-
+    receipt = None if claim is None else lambda taken: idempotency.seal(claim, sealing, answer(taken))
     try:
         return answer(await intake.store(batch, Poster(source_id, call.actor, call.request_id), now_us, receipt))
     except LookupError:

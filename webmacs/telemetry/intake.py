@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -83,7 +83,28 @@ class AlreadyStored(Exception):
 
 
 class Post:
-    """One request's readings, as the flush knows them: committed whole, or void."""
+    """One request's readings under way."""
+
+    def __init__(self) -> None:
+        self.writers: set[int] = set()
+        """Of what became void."""
+        self._outcome: Void | None = None
+        self._settled = asyncio.Event()
+
+    def settle(self, segment: Segment, outcome: Void | None) -> None:
+        self.writers = {writer for writer, _ in segment.writers}
+        self._outcome = outcome
+        self._settled.set()
+
+    async def settled(self) -> Void | None:
+        """Waits for the flush. None: it is stored."""
+        await self._settled.wait()
+        return self._outcome
+
+
+class Posts:
+    """Requests that share a connection of the core, as the flush knows them. Their readings become longer runs together; a request with an
+    Idempotency-Key is alone, because its receipt and its readings are committed both or not at all."""
 
     stream: bytes | None = None
     committed_seq = 0
@@ -91,23 +112,22 @@ class Post:
     def __init__(self, source_id: int | None) -> None:
         self.source_id = source_id
         self.receipt: idempotency.Kept | None = None
-        self.writers: set[int] = set()
-        """Of what became void."""
-        self._outcome: Void | None = None
-        self._settled = asyncio.Event()
+        self._waiting: deque[tuple[int, Post]] = deque()
+
+    def add(self, index: int, post: Post) -> None:
+        """The core has taken it under this number, which grows."""
+        self._waiting.append((index, post))
 
     def committed(self, segment: Segment, now_us: int) -> None:
-        self._settled.set()
+        self._settle(segment, None)
 
     def void(self, segment: Segment, void: Void) -> None:
-        self.writers = {writer for writer, _ in segment.writers}
-        self._outcome = void
-        self._settled.set()
+        self._settle(segment, void)
 
-    async def settled(self) -> Void | None:
-        """Waits for the flush. None: it is stored."""
-        await self._settled.wait()
-        return self._outcome
+    def _settle(self, segment: Segment, outcome: Void | None) -> None:
+        last = -1 if segment.last_index is None else segment.last_index
+        while self._waiting and self._waiting[0][0] <= last:
+            self._waiting.popleft()[1].settle(segment, outcome)
 
 
 class Intake:
@@ -123,6 +143,8 @@ class Intake:
         self._numbers = itertools.count(1)
         self._entering: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._open: set[int] = set()
+        self._shared: tuple[int, Posts] | None = None
+        """Of requests without a key by those who are no source."""
         self._faults = 0
         self.live: dict[int, Live] = {}
         """By source id; a source's text-only connection is not among them."""
@@ -244,9 +266,9 @@ class Intake:
             self._report_faults(verdict)
         return verdict
 
-    async def store(self, batch: Batch, poster: Poster, now_us: int, receipt: Callable[[Taken], idempotency.Kept | None]) -> Taken:
-        """Takes what is good of a batch and waits for its commit. `receipt` makes of the verdict what is kept under the request's key, in
-        the same transaction.
+    async def store(self, batch: Batch, poster: Poster, now_us: int, receipt: Callable[[Taken], idempotency.Kept] | None) -> Taken:
+        """Takes what is good of a batch and waits for its commit. `receipt`, of a request with a key, makes of the verdict what is kept
+        under it, in the same transaction.
 
         Raises AlreadyStored, a Problem when nothing can be stored now, LookupError when the source is gone, and the database's faults.
         """
@@ -255,8 +277,16 @@ class Intake:
             if not self._vitals.storing:
                 raise unavailable("Readings cannot be stored now; nothing of these was. Send them again.")
             await self._flusher.room()
-            post = Post(poster.source_id)
-            taken = await self._offer(batch, poster, writer_id, post, now_us, receipt)
+            post = Post()
+            if poster.source_id is None and receipt is None:
+                taken = await self._offer(*self._share(), batch, poster, writer_id, post, now_us)
+            else:
+                connection, posts = self._open_for(poster.source_id, writer_id)
+                try:
+                    taken = await self._offer(connection, posts, batch, poster, writer_id, post, now_us)
+                    posts.receipt = None if receipt is None else receipt(taken)
+                finally:
+                    self.leave(connection)
             outcome = await post.settled()
             if outcome is None:
                 self._vitals.refused_by.update(code for _, code, _ in taken.refused)
@@ -269,31 +299,36 @@ class Intake:
                 await sources.join(self._pool, self._core, self._owner, writer, self._known.of_writer(writer))
         raise unavailable("The readings could not be stored; nothing of them was. Send them again.")
 
-    async def _offer(
-        self, batch: Batch, poster: Poster, writer_id: int, post: Post, now_us: int, receipt: Callable[[Taken], idempotency.Kept | None]
-    ) -> Taken:
-        """On a connection of its own. Series are named and events taken over first, where nobody here has done it."""
-        connection = next(self._numbers)
-        grants = None if poster.source_id is None else self._known.of_writer(writer_id)
-        self._core.open(connection, [], [], grants)
-        self._register(connection, post)
-        try:
-            named = False
-            for _ in range(OWN_TRIES_MAX):
-                verdict = self._core.accept_batch(connection, batch, writer_id, now_us, named)
-                if isinstance(verdict, Taken):
-                    self._watch_faults(verdict.refused[0][2] if verdict.refused else "")
-                    post.receipt = receipt(verdict)
-                    return verdict
-                if isinstance(verdict, Unnamed):
-                    await self._name(verdict, writer_id, poster)
-                    named = True
-                    continue
-                for writer in self._known.writers(verdict.events):
-                    await sources.join(self._pool, self._core, self._owner, writer, verdict.events)
-                named = False  # a change that was loaded meanwhile has made the core forget
-        finally:
-            self.leave(connection)
+    def _share(self) -> tuple[int, Posts]:
+        if self._shared is None:
+            self._shared = self._open_for(None, REST_WRITER)
+        return self._shared
+
+    def _open_for(self, source_id: int | None, writer_id: int) -> tuple[int, Posts]:
+        connection, posts = next(self._numbers), Posts(source_id)
+        self._core.open(connection, [], [], None if source_id is None else self._known.of_writer(writer_id))
+        self._register(connection, posts)
+        return connection, posts
+
+    async def _offer(self, connection: int, posts: Posts, batch: Batch, poster: Poster, writer_id: int, post: Post, now_us: int) -> Taken:
+        """Series are named and events taken over first, where nobody here has done it. From the moment in which the core has it nothing is
+        waited for, so that its commit finds the post."""
+        named = False
+        for _ in range(OWN_TRIES_MAX):
+            index = next(self._numbers)
+            verdict = self._core.accept_batch(connection, index, batch, writer_id, now_us, named)
+            if isinstance(verdict, Taken):
+                posts.add(index, post)
+                self._flusher.wake()
+                self._watch_faults(verdict.refused[0][2] if verdict.refused else "")
+                return verdict
+            if isinstance(verdict, Unnamed):
+                await self._name(verdict, writer_id, poster)
+                named = True
+                continue
+            for writer in self._known.writers(verdict.events):
+                await sources.join(self._pool, self._core, self._owner, writer, verdict.events)
+            named = False  # a change that was loaded meanwhile has made the core forget
         raise TimeoutError("the events of these readings changed hands too often; send them again")
 
     async def _name(self, unnamed: Unnamed, writer_id: int, poster: Poster) -> None:
