@@ -12,7 +12,28 @@ from starlette.responses import Response
 from starlette.routing import Route as Page
 
 from webmacs import accounts, keys, live
-from webmacs.api import audit, auth, datapoints, events, experiments, gaps, health, metrics, sources, write
+from webmacs.api import (
+    annotations,
+    audit,
+    auth,
+    dashboards,
+    datapoints,
+    experiments,
+    gaps,
+    health,
+    jobs,
+    logging,
+    metrics,
+    ota,
+    rules,
+    sources,
+    sso,
+    webhooks,
+    write,
+)
+from webmacs.api import settings as plant_settings
+from webmacs.api.events import bulk, event, sheet
+from webmacs.api.plugins import channels, instances, packages
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, problem_pages, static
 from webmacs.http.audit import Refusals
@@ -28,14 +49,28 @@ from webmacs.telemetry.socket import telemetry_socket
 ROUTES: Final = [
     *audit.routes,
     *auth.routes,
-    *events.routes,
+    *sso.routes,
+    *event.routes,
+    *bulk.routes,
+    *sheet.routes,
     *experiments.routes,
+    *annotations.routes,
     *datapoints.routes,
     *write.routes,
     *sources.routes,
     *gaps.routes,
     *health.routes,
+    *jobs.routes,
+    *plant_settings.routes,
     *metrics.routes,
+    *instances.routes,
+    *channels.routes,
+    *packages.routes,
+    *logging.routes,
+    *rules.routes,
+    *webhooks.routes,
+    *ota.routes,
+    *dashboards.routes,
 ]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *problem_pages.ROUTES, *static.ROUTES]
@@ -59,6 +94,7 @@ def create_app(settings: Settings) -> Starlette:
         pool = await database.open_pool(dsn, settings.database_pool_size)
         passwords, vitals = Passwords(accounts.password_key(signing_key)), Vitals()
         refusals = Refusals()
+        provider = sso.make_provider(settings)
         app.state.parts = Parts(
             settings,
             pool,
@@ -69,12 +105,15 @@ def create_app(settings: Settings) -> Starlette:
             LoginThrottle(),
             vitals,
             Pulse(pool),
+            provider,
         )
         try:
             async with live.run(app, pool, dsn, vitals, refusals):
                 yield
         finally:
             passwords.close()
+            if provider is not None:
+                await provider.close()
             await pool.close()
 
     return Starlette(

@@ -279,11 +279,7 @@ def list_readings(
 ) -> list[tuple[int, int, float, int | None]]:
     """(event id, t_us, value, experiment id) of at most `limit` readings in [from_us, to_us), in the order of (t_us, event id) or
     `backwards`, that come after the place `after`. `runs`: a binary COPY of (event_id, created_on, id, n, experiment_id, encoding,
-    overlapping, payload) of all runs of some events that touch the window. Raises CorruptPayload with the run's place."""
-
-def erase_readings(runs: bytes, from_us: int, to_us: int) -> tuple[bytes, int]:
-    """Rows of what is left of these runs (columns as for `list_readings`) without their readings in [from_us, to_us), as `Merged.rows`;
-    and how many different instants were deleted. Raises CorruptPayload with the run's place."""
+    payload) of all runs of some events that touch the window. Raises CorruptPayload with the run's place."""
 
 # many small runs become few long ones
 
@@ -317,3 +313,10 @@ class Merged:
     """datapoints rows in PostgreSQL's binary COPY form, without header and trailer: COPY_COLUMNS and then the id"""
     runs: int
     readings: int
+
+def erase(
+    runs: bytes, from_us: int, to_us: int, experiments: list[tuple[int, bytes, int, int | None, list[int] | None]]
+) -> tuple[bytes, int]:
+    """(the rows of what is left of some runs without their readings in [from_us, to_us), in the form of `Merged.rows`; how many readings
+    lay there). Each part keeps its run's id and mark. `runs` and `experiments` as for `Compaction.merge`. Raises CorruptPayload with the
+    run's place when one cannot be read."""

@@ -1,4 +1,4 @@
-"""What runs besides requests: core and flush, fan-out, catalogue, upkeep of days, compaction; and the orderly end of it all."""
+"""What runs besides requests: core and flush, fan-out, catalogue, upkeep of days, compaction, jobs; and the orderly end of it all."""
 
 import asyncio
 import contextlib
@@ -19,6 +19,8 @@ from webmacs.http import idempotency
 from webmacs.http.audit import Refusals
 from webmacs.http.socket import CLOSE_STOP, OpenSockets
 from webmacs.ingest_core import Core
+from webmacs.jobs import deletion
+from webmacs.jobs.runner import Runner
 from webmacs.storage.compact import Compactor
 from webmacs.storage.faults import FAULTS
 from webmacs.storage.partitions import ensure_partitions
@@ -47,6 +49,7 @@ async def run(app: Starlette, pool: Pool, dsn: str, vitals: Vitals, refusals: Re
     catalogue = Catalogue(pool, core, lambda what: hub.broadcast(orjson.dumps({"type": "config", "what": what})))
     intake = Intake(pool, core, flusher, catalogue, vitals, owner)
     sockets = OpenSockets()
+    jobs = Runner(pool, dsn, hub, {deletion.DELETE_READINGS: deletion.KIND})
     app.state.hub, app.state.catalogue, app.state.intake, app.state.sockets = hub, catalogue, intake, sockets
     async with pool.acquire() as conn:
         await ensure_partitions(conn, clock.now_us())
@@ -63,6 +66,8 @@ async def run(app: Starlette, pool: Pool, dsn: str, vitals: Vitals, refusals: Re
             ("upkeep", _keep_up(pool)),
             ("refusals", refusals.run(pool)),
             ("compaction", Compactor(dsn, vitals).run()),
+            ("jobs", jobs.run()),
+            ("jobs_told", jobs.follow()),
         )
     ]
 

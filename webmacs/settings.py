@@ -10,14 +10,16 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 PREFIX: Final = "WEBMACS_"
 FILE_VARIABLE: Final = "WEBMACS_SETTINGS_FILE"
 FOREIGN_PREFIXES: Final = ("WEBMACS_CONTROLLER_", "WEBMACS_TEST_")
 """Variables of others: of the controller, and of the test suite."""
 
+ROLES: Final = ("viewer", "operator", "admin")
 Origin: TypeAlias = Literal["command line", "environment", "file", "default"]
 
 
@@ -46,10 +48,30 @@ class Settings(BaseModel):
     """Mark the session cookie Secure; set it wherever TLS stands in front."""
     postgres_os_user: str | None = None
     """Existing user of the operating system that runs the embedded database when WebMACS is started by root."""
+    public_url: str | None = None
+    """Address by which browsers reach WebMACS, as https://webmacs.example.org; single sign-on needs it."""
+    sso_client_id: str | None = Field(default=None, min_length=1)
+    """Name under which the sign-on provider knows WebMACS."""
+    sso_client_secret_file: Path | None = None
+    """File that holds the client's secret; without one WebMACS is a public client, which PKCE alone protects."""
+    sso_issuer: str | None = None
+    """Issuer of the OpenID Connect provider, exactly as it writes it; without one single sign-on is off. See docs/sso.md."""
+    sso_provider_name: str = Field(default="single sign-on", min_length=1, max_length=50)
+    """What the button of the login page calls the provider."""
+    sso_scopes: str = "openid email profile"
+    """Scopes that are asked for, separated by spaces."""
+    sso_allow_creation: bool = False
+    """Make an account for people whom the provider signs in and WebMACS does not know."""
+    sso_default_role: Literal["viewer", "none"] = "viewer"
+    """Role of those whom no group maps to another; with none only members of a mapped group come in."""
+    sso_groups_claim: str = Field(default="groups", min_length=1)
+    """Claim that holds the groups of a person."""
+    sso_role_mapping: tuple[str, ...] = ()
+    """Groups and the roles they give (group=role, comma-separated); when set, it decides the role at each single sign-on."""
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator("allowed_origins", "sso_role_mapping", mode="before")
     @classmethod
-    def split_origins(cls, value: object) -> object:
+    def split_list(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("database_url")
@@ -57,6 +79,46 @@ class Settings(BaseModel):
     def check_scheme(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("postgresql://", "postgres://")):
             raise ValueError("it must begin with postgresql://")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def check_public_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        beyond = parts.path.strip("/") + parts.query + parts.fragment
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or beyond:
+            raise ValueError("it must be as https://webmacs.example.org, with nothing after the host and its port")
+        return value.rstrip("/")
+
+    @field_validator("sso_issuer")
+    @classmethod
+    def check_issuer(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query + parts.fragment:
+            raise ValueError("it must be as https://id.example.org/realms/plant")
+        for needed in ("public_url", "sso_client_id"):
+            if info.data.get(needed) is None:
+                raise ValueError(f"single sign-on needs {variable(needed)} too")
+        return value
+
+    @field_validator("sso_scopes")
+    @classmethod
+    def check_scopes(cls, value: str) -> str:
+        if "openid" not in value.split():
+            raise ValueError("it must hold the scope openid")
+        return value
+
+    @field_validator("sso_role_mapping")
+    @classmethod
+    def check_role_mapping(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            group, _, role = part.rpartition("=")
+            if not group or role not in ROLES:
+                raise ValueError(f"{part!r} is not as group=role, with one of the roles {', '.join(ROLES)}")
         return value
 
 

@@ -8,6 +8,12 @@ export function createAppRouter(history: RouterHistory = createWebHistory()): Ro
     routes: [
       { path: '/login', name: 'login', meta: { open: true, title: 'Sign in' }, component: () => import('./features/login/LoginView.vue') },
       {
+        path: '/sso-callback',
+        name: 'sso-callback',
+        meta: { open: true, title: 'Sign in' },
+        component: () => import('./features/login/SsoCallbackView.vue'),
+      },
+      {
         path: '/',
         component: () => import('./shell/AppShell.vue'),
         children: [

@@ -563,12 +563,6 @@ pub fn list_readings(
 }
 
 #[pyfunction]
-pub fn erase_readings<'py>(py: Python<'py>, runs: &[u8], from_us: i64, to_us: i64) -> PyResult<(Bound<'py, PyBytes>, usize)> {
-    let left = py.detach(|| listing::erase(runs, from_us, to_us))?;
-    Ok((PyBytes::new(py, &left.rows), left.deleted))
-}
-
-#[pyfunction]
 pub fn decode_run<'py>(
     py: Python<'py>,
     created_us: i64,
@@ -583,4 +577,11 @@ pub fn decode_run<'py>(
         Ok::<_, Fault>((times, values))
     })?;
     Ok((PyBytes::new(py, &times), PyBytes::new(py, &values)))
+}
+
+#[pyfunction]
+pub fn erase(py: Python<'_>, runs: &[u8], from_us: i64, to_us: i64, experiments: Vec<ExperimentRow>) -> PyResult<(Py<PyBytes>, u64)> {
+    let experiments = self::experiments(experiments)?;
+    let (left, erased) = py.detach(|| compact::erase(runs, from_us, to_us, &experiments))?;
+    Ok((PyBytes::new(py, &left.rows).unbind(), erased))
 }

@@ -238,6 +238,20 @@ struct Member<'a> {
     payload: &'a [u8],
 }
 
+impl Member<'_> {
+    /// Appends its readings.
+    fn unpack(&self, event: i32, times: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), Fault> {
+        let begun = times.len();
+        let place = || format!("the run {} of event {event} at {} µs", self.id, self.created_us);
+        unpack(self.created_us, self.encoding, self.payload, times, values)
+            .map_err(|fault| Fault::Corrupt(format!("{}: {fault}", place())))?;
+        match times.len() - begun == self.n {
+            true => Ok(()),
+            false => Err(Fault::Corrupt(format!("{}: its payload does not hold its {} readings", place(), self.n))),
+        }
+    }
+}
+
 fn read_runs(copy: &[u8]) -> Result<HashMap<i32, Vec<Member<'_>>>, Fault> {
     let mut rows = Rows::new(copy)?;
     let mut members: HashMap<i32, Vec<Member<'_>>> = HashMap::new();
@@ -260,32 +274,11 @@ fn merge_range(range: &Range, members: &[Member<'_>], spans: &[Span], merged: &m
     let mut payload = Vec::new();
     for member in members {
         let begun = times.len();
-        let place = || format!("the run {} of event {} at {} µs", member.id, range.event, member.created_us);
-        unpack(member.created_us, member.encoding, member.payload, &mut times, &mut values)
-            .map_err(|fault| Fault::Corrupt(format!("{}: {fault}", place())))?;
-        if times.len() - begun != member.n {
-            return Err(Fault::Corrupt(format!("{}: its payload does not hold its {} readings", place(), member.n)));
-        }
+        member.unpack(range.event, &mut times, &mut values)?;
         let kept = begun + times[begun..].partition_point(|&t_us| t_us < range.to_us);
         let (rest_times, rest_values) = (times.split_off(kept), values.split_off(kept));
         writers.resize(kept, member.id);
-        merged.readings += rest_times.len() as u64;
-        let mut put = |run: Run<'_>| {
-            payload.clear();
-            let encoding = match member.encoding {
-                ENCODING_RAW => {
-                    pack(&run, &mut payload);
-                    ENCODING_RAW
-                }
-                _ => compress(&run, &mut payload),
-            };
-            put_rewritten(range.event, &run, member.id, encoding, member.overlapping, &payload, &mut merged.rows);
-            merged.runs += 1;
-        };
-        match member.encoding {
-            ENCODING_RAW => cut(&rest_times, &rest_values, spans, &mut put),
-            _ => cut_long(&rest_times, &rest_values, spans, &mut put),
-        }
+        put_part(range.event, member, &rest_times, &rest_values, spans, merged);
     }
     newest_written(&writers, &mut times, &mut values);
     let newest = members.iter().map(|member| member.id).max().unwrap_or_default();
@@ -297,4 +290,47 @@ fn merge_range(range: &Range, members: &[Member<'_>], spans: &[Span], merged: &m
         merged.readings += run.values.len() as u64;
     });
     Ok(())
+}
+
+/// A part of a run in its place: it keeps its number, its mark and whether it is packed.
+fn put_part(event: i32, member: &Member<'_>, times: &[i64], values: &[f64], spans: &[Span], merged: &mut Merged) {
+    let mut payload = Vec::new();
+    let put = |run: Run<'_>| {
+        payload.clear();
+        let encoding = match member.encoding {
+            ENCODING_RAW => {
+                pack(&run, &mut payload);
+                ENCODING_RAW
+            }
+            _ => compress(&run, &mut payload),
+        };
+        put_rewritten(event, &run, member.id, encoding, member.overlapping, &payload, &mut merged.rows);
+        merged.runs += 1;
+        merged.readings += run.values.len() as u64;
+    };
+    match member.encoding {
+        ENCODING_RAW => cut(times, values, spans, put),
+        _ => cut_long(times, values, spans, put),
+    }
+}
+
+/// What is left of some runs without their readings in [from_us, to_us), to be written in their place, and how many readings lay there.
+/// `runs` and `experiments` as for `Plan::merge`.
+pub fn erase(runs: &[u8], from_us: i64, to_us: i64, experiments: &[Experiment]) -> Result<(Merged, u64), Fault> {
+    let (mut left, mut erased) = (Merged::default(), 0);
+    let (mut times, mut values) = (Vec::new(), Vec::new());
+    for (event, members) in read_runs(runs)? {
+        let spans: Vec<Span> = experiments.iter().filter_map(|experiment| experiment.span(event)).collect();
+        for member in &members {
+            times.clear();
+            values.clear();
+            member.unpack(event, &mut times, &mut values)?;
+            let begun = times.partition_point(|&t_us| t_us < from_us);
+            let ended = times.partition_point(|&t_us| t_us < to_us).max(begun);
+            erased += (ended - begun) as u64;
+            put_part(event, member, &times[..begun], &values[..begun], &spans, &mut left);
+            put_part(event, member, &times[ended..], &values[ended..], &spans, &mut left);
+        }
+    }
+    Ok((left, erased))
 }

@@ -26,8 +26,8 @@ pub mod validate;
 mod ingest_core {
     #[pymodule_export]
     use super::boundary::{
-        decode_run, erase_readings, list_readings, peek, Accepted, Batch, Compaction, Core, Drained, Merged, Refused, Segment, Taken,
-        Unnamed, Unowned, View, Window,
+        decode_run, erase, list_readings, peek, Accepted, Batch, Compaction, Core, Drained, Merged, Refused, Segment, Taken, Unnamed,
+        Unowned, View, Window,
     };
     #[pymodule_export]
     use super::error::{CoreError, CorruptPayload};

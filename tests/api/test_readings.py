@@ -11,10 +11,11 @@ from parts import stored
 from parts.rest import Rest
 
 from webmacs import clock
-from webmacs.storage import partitions, readings
+from webmacs.storage import partitions, readings, runs
 from webmacs.storage.compact import compact_events
+from webmacs.storage.erase import erase
 from webmacs.storage.ids import reading_id
-from webmacs.storage.readings import Range, rewriting
+from webmacs.storage.readings import Range
 
 LIST = "/api/v1/datapoints"
 SECOND = timedelta(seconds=1)
@@ -222,7 +223,7 @@ async def test_what_is_no_readings_id_is_not_found(rest: Rest, public_id: UUID) 
             assert answer.status_code == 404
 
 
-async def erase(rest: Rest, channel: Channel, start: float, end: float) -> int:
+async def delete(rest: Rest, channel: Channel, start: float, end: float) -> int:
     params = {"event_public_id": channel.public_id, "from": channel.at(start).isoformat(), "to": channel.at(end).isoformat()}
     async with rest.client("admin") as admin:
         answer = await admin.delete(LIST, params=params)
@@ -237,10 +238,10 @@ async def test_a_stretch_is_deleted_and_what_is_around_it_stays(rest: Rest, chan
     await channel.send((15.5, -1))
     if compacted:
         await channel.compact()
-    assert await erase(rest, channel, 15, 32) == 18
+    assert await delete(rest, channel, 15, 32) == 18
     expected = {float(block * 10 + n): float(n) for block in range(5) for n in range(10) if not 15 <= block * 10 + n < 32}
     assert await channel.stored() == expected  # readings_of() holds each run's statistics to its readings, too
-    assert await erase(rest, channel, 15, 32) == 0
+    assert await delete(rest, channel, 15, 32) == 0
     await channel.send((20, 7))
     await channel.compact()
     assert await channel.stored() == dict(sorted((expected | {20: 7}).items()))
@@ -256,13 +257,13 @@ async def test_the_latest_is_mended_when_it_is_deleted(rest: Rest, channel: Chan
     await channel.send(*((n, n) for n in range(10)))
     await channel.send((5, 55), (6, 66))
     await channel.send((20, 20))
-    await erase(rest, channel, 3, 4)
+    await delete(rest, channel, 3, 4)
     assert await latest(rest, channel) == [(20, 20)]
-    await erase(rest, channel, 20, 30)
+    await delete(rest, channel, 20, 30)
     assert await latest(rest, channel) == [(9, 9)]
-    await erase(rest, channel, 7, 30)
+    await delete(rest, channel, 7, 30)
     assert await latest(rest, channel) == [(6, 66)]
-    await erase(rest, channel, 0, 30)
+    await delete(rest, channel, 0, 30)
     assert await latest(rest, channel) == []
     await channel.send((1, 1))
     assert await latest(rest, channel) == [(1, 1)]
@@ -277,14 +278,15 @@ async def test_a_deletion_that_is_too_large_is_refused(rest: Rest, channel: Chan
         answer = await admin.delete(LIST, params=params)
         assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["query", "to"])
     assert len(await channel.stored()) == 4
-    assert await erase(rest, channel, 0, 3) == 3
+    assert await delete(rest, channel, 0, 3) == 3
 
 
 async def test_a_deletion_waits_for_a_compaction_under_way(rest: Rest, channel: Channel) -> None:
     await channel.send((1, 1), (2, 2))
     other = await asyncpg.connect(rest.database)
-    async with rewriting(other), rest.connection() as conn:
-        deletion = asyncio.create_task(erase(rest, channel, 0, 9))
+    async with other.transaction(), rest.connection() as conn:
+        await runs.lock_rewriting(other)
+        deletion = asyncio.create_task(delete(rest, channel, 0, 9))
         await waiting_for_a_lock(conn)
         assert len(await channel.stored()) == 2
     assert await deletion == 2
@@ -305,7 +307,7 @@ async def test_a_reading_written_while_others_are_deleted_stays_the_latest(rest:
     await channel.send((1, 1), (2, 2))
     async with rest.connection() as conn, rest.connection() as watching:
         async with conn.transaction():
-            assert await readings.erase(conn, channel.id, Range(channel.at(0), channel.at(9))) == 2
+            assert await erase(conn, channel.id, channel.at(0), channel.at(9)) == 2
             sending = asyncio.create_task(channel.send((1.5, 3)))
             await waiting_for_a_lock(watching)
         await sending

@@ -16,10 +16,13 @@ ORDER = (
     "ingest_core",
     "storage",
     "accounts",
+    "wheel",
+    "oidc",
     "http",
     "fanout",
     "reactions",
     "telemetry",
+    "jobs",
     "api",
     "live",
     "app",
@@ -35,6 +38,10 @@ ORDER = (
 
 LATE: dict[tuple[str, str], str] = {
     ("webmacs.commands.serve", "webmacs.app"): "the worker alone needs the application: the process that waits for it starts without",
+    ("webmacs.oidc", "httpx"): "single sign-on is off in most installations, and its two libraries take 0.2 s to load",
+    ("webmacs.oidc", "joserfc"): "the same",
+    ("webmacs.oidc", "joserfc.errors"): "the same",
+    ("webmacs.oidc", "joserfc.jwk"): "the same",
     ("webmacs.storage.migrate", "alembic"): "it adds 63 MB to a process, and only `webmacs migrate` needs it",
     ("webmacs.storage.migrate", "alembic.config"): "the same",
 }

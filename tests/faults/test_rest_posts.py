@@ -74,8 +74,8 @@ class Poster:
         ]
 
 
-async def make_poster(backend: Backend, conn: "asyncpg.Connection[Any]", place: Path, number: int) -> Poster:
-    name = f"poster {number}"
+async def make_poster(backend: Backend, conn: "asyncpg.Connection[Any]", place: Path, test: str, number: int) -> Poster:
+    name = f"{test} {number}"[-100:]
     credential = await make_source(backend.database, name)
     keys = [f"c{channel}" for channel in range(CHANNELS)]
     events = [uuid7() for _ in keys]
@@ -90,7 +90,7 @@ async def make_poster(backend: Backend, conn: "asyncpg.Connection[Any]", place: 
 
 
 async def post_through_kills(backend: Backend, conn: "asyncpg.Connection[Any]", place: Path, row: Row, kills: int) -> list[Poster]:
-    posters = [await make_poster(backend, conn, place, number) for number in range(POSTERS)]
+    posters = [await make_poster(backend, conn, place, row.test, number) for number in range(POSTERS)]
     await backend.start()
     running = [asyncio.create_task(poster.run()) for poster in posters]
     for kill in range(kills + 1):

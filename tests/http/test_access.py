@@ -1,5 +1,6 @@
 """Who may, for every route of the running application and every kind of caller: generated, so a new route is in it by itself."""
 
+import re
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -49,7 +50,7 @@ async def strangers(rest: Rest) -> dict[str, dict[str, str]]:
 
 
 def called(method: str, path: str) -> str:
-    return path.replace("{public_id}", MISSING).replace("{file}", "nothing.txt")
+    return re.sub(r"\{\w*_id\}", MISSING, path).replace("{file}", "nothing.txt")
 
 
 def cells(callers: tuple[str, ...]) -> list[Any]:

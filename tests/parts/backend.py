@@ -40,7 +40,7 @@ class Backend:
         switches = "+".join(switch for switch in (None if compacting else "uncompacted", sabotage) if switch)
         self._command = [*(("parts.sabotaged", switches, "--") if switches else ()), "webmacs", "serve"]
         self._settings = (
-            {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+            {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "WEBMACS_PUBLIC_URL": self.url}
             | settings
             | {
                 "WEBMACS_DATABASE_URL": database,

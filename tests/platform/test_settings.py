@@ -23,6 +23,16 @@ from webmacs.settings import Settings, SettingsError, environment, load
         ({"WEBMACS_PORT": "65536"}, "WEBMACS_PORT cannot be used: it should be less than or equal to 65535."),
         ({"WEBMACS_DATABASE_POOL_SIZE": "1"}, "WEBMACS_DATABASE_POOL_SIZE cannot be used: it should be greater than or equal to 2."),
         ({"WEBMACS_DATABASE_URL": "mysql://me:pa55word@host/x"}, "WEBMACS_DATABASE_URL cannot be used: it must begin with postgresql://."),
+        ({"WEBMACS_SSO_ISSUER": "https://id.x"}, "WEBMACS_SSO_ISSUER cannot be used: single sign-on needs WEBMACS_PUBLIC_URL too."),
+        ({"WEBMACS_SSO_ISSUER": "id.x"}, "WEBMACS_SSO_ISSUER cannot be used: it must be as https://id.example.org/realms/plant."),
+        ({"WEBMACS_SSO_ISSUER": "https://id.x?a"}, "WEBMACS_SSO_ISSUER cannot be used: it must be as https://id.example.org/realms/plant."),
+        (
+            {"WEBMACS_PUBLIC_URL": "https://x/y"},
+            "WEBMACS_PUBLIC_URL cannot be used: it must be as https://webmacs.example.org, with nothing",
+        ),
+        ({"WEBMACS_PUBLIC_URL": "http://["}, "WEBMACS_PUBLIC_URL cannot be used: Invalid IPv6 URL."),
+        ({"WEBMACS_SSO_SCOPES": "email"}, "WEBMACS_SSO_SCOPES cannot be used: it must hold the scope openid."),
+        ({"WEBMACS_SSO_ROLE_MAPPING": "a=viewer,b=root"}, "WEBMACS_SSO_ROLE_MAPPING cannot be used: 'b=root' is not as group=role, with"),
         ({"WEBMACS_SETTINGS_FILE": "/nowhere"}, "WEBMACS_SETTINGS_FILE names /nowhere, which cannot be read: No such file or directory"),
     ],
 )
@@ -38,6 +48,14 @@ def test_an_unknown_setting_stops_the_start_with_exit_code_78() -> None:
     assert result.returncode == 78
     assert result.stderr.startswith("webmacs: WEBMACS_DATADIR is not a setting of WebMACS; did you mean WEBMACS_DATA_DIR?")
     assert result.stderr.count("\n") == 1
+
+
+def test_single_sign_on_is_set_by_an_issuer_an_address_and_a_client() -> None:
+    environ = {"SSO_ISSUER": "https://id.x/realms/a/", "PUBLIC_URL": "https://plant.x:8443/", "SSO_CLIENT_ID": "webmacs"}
+    settings = load({f"WEBMACS_{name}": value for name, value in environ.items()} | {"WEBMACS_SSO_ROLE_MAPPING": "/a=b=admin, c=viewer"})
+    assert (settings.sso_issuer, settings.public_url) == ("https://id.x/realms/a/", "https://plant.x:8443")
+    assert settings.sso_role_mapping == ("/a=b=admin", "c=viewer")
+    assert load(environment(settings)) == settings
 
 
 def test_the_bounds_themselves_are_taken() -> None:

@@ -12,6 +12,7 @@ from parts.source import Source, data
 from webmacs_controller import wire
 
 from webmacs import ingest_core
+from webmacs.api.events.event import Event
 
 Conn = "asyncpg.Connection[Any]"
 
@@ -312,6 +313,29 @@ async def test_a_device_described_wrongly_is_refused_with_the_place(backend: Bac
         nack = await source.expect(wire.Nack)
         assert (nack.index, nack.code) == (0, "malformed")
         assert "$[1][0][4][0]" in nack.detail
+
+
+async def test_events_that_a_source_makes_have_their_account_and_what_people_change_stays(backend: Backend, conn: Conn) -> None:
+    credential = await make_source(backend.database, "describing")
+    async with Source(backend.sockets, credential) as source:
+        await source.hello(["made 1", "made 2"])
+    account = """
+        SELECT a.action, a.object_name, a.actor_kind, a.actor_name, v.version, v.actor_name, v.content = a.after,
+               a.actor_public_id = s.public_id
+          FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
+          JOIN audit_log a ON a.object_public_id = e.public_id
+          JOIN versions v ON v.kind = 'event' AND v.object_public_id = e.public_id
+         WHERE s.name = 'describing' ORDER BY e.name"""
+    expected = [("create", name, "source", "describing", 1, "describing", True, True) for name in ("made 1", "made 2")]
+    assert await stored.rows(conn, account) == expected
+    told = json.loads(await conn.fetchval("SELECT after FROM audit_log WHERE object_name = 'made 1'"))
+    assert told.keys() == set(Event.__struct_fields__)
+    assert (told["unit"], told["source"], told["channel_key"], told["tags"]) == ("°C", "describing", "made 1", [])
+    await conn.execute("UPDATE events SET unit = 'K', max_value = 5, limit_hi = 4, path = 'plant' WHERE name = 'made 1'")
+    async with Source(backend.sockets, credential) as source:
+        await source.hello(["made 1", "made 2"])
+    assert await stored.rows(conn, "SELECT unit, max_value, limit_hi, path FROM events WHERE name = 'made 1'") == [("K", 5.0, 4.0, "plant")]
+    assert await stored.rows(conn, account) == expected
 
 
 async def test_two_channels_cannot_be_one_event(backend: Backend) -> None:

@@ -19,6 +19,7 @@ from webmacs.http.route import Call, decode_body, route
 from webmacs.http.shape import Shape, Timestamp, check_range
 from webmacs.ingest_core import Batch, Taken
 from webmacs.storage import readings, runs
+from webmacs.storage.erase import erase
 from webmacs.storage.ids import read_reading_id, reading_id
 from webmacs.storage.pool import Connection
 from webmacs.storage.readings import Listed, Range
@@ -106,7 +107,7 @@ class Erased(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"})
     event_public_id: UUID
     start: Timestamp
     end: Timestamp
-    deleted: Annotated[int, Meta(description="How many readings.")]
+    deleted: Annotated[int, Meta(description="How many readings, those that had been overwritten included.")]
 
 
 class SeriesIn(Shape, frozen=True, kw_only=True, rename={"start": "from", "end": "to"}):
@@ -303,11 +304,9 @@ async def _erase(conn: Connection, event: UUID, within: Range) -> tuple[str, int
     row = await conn.fetchrow("SELECT id, name FROM events WHERE public_id = $1", event)
     if row is None:
         raise NotFound("event")
-    try:
-        return row["name"], await readings.erase(conn, row["id"], within)
-    except readings.TooMuch:
-        message = "This would open too many stored runs at once; delete a shorter time at a time."
-        raise Unprocessable.at("query", "to", msg=message) from None
+    if await readings.has_many_runs(conn, row["id"], within):
+        raise Unprocessable.at("query", "to", msg="These are too many stored runs for one request; delete a shorter time at a time.")
+    return row["name"], await erase(conn, row["id"], within.start, within.end)
 
 
 async def _read(conn: Connection, public_id: UUID) -> Datapoint:

@@ -8,10 +8,12 @@ is dropped by its socket. Nothing here waits for a client, and ingest waits for 
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from webmacs import clock, logs
+from webmacs.http.guard import Identity
 from webmacs.ingest_core import Core, View
 
 log = logs.get(__name__)
@@ -37,7 +39,8 @@ class Subscription:
 class Client:
     """One stream socket's queue. `next()` is awaited by its sender; `offer` and `notify` never block."""
 
-    def __init__(self) -> None:
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
         self._messages: deque[str] = deque()
         self._notices: deque[str] = deque(maxlen=NOTICES_MAX)
         self._some = asyncio.Event()
@@ -132,6 +135,13 @@ class Hub:
             self._standing = text
         for client in self._clients:
             client.notify(text)
+
+    def tell(self, message: bytes, concerned: Callable[[Identity], bool]) -> None:
+        """A message to those only whom it concerns."""
+        text = message.decode()
+        for client in self._clients:
+            if concerned(client.identity):
+                client.notify(text)
 
     async def run(self) -> None:
         while True:

@@ -38,7 +38,7 @@ class StreamSocket(SupervisedSocket):
         super().__init__(ws, identity)
         self._hub = hub
         self._events = events
-        self._client = Client()
+        self._client = Client(identity)
 
     async def serve(self) -> None:
         self._client.notify(_json({"type": "connected", "server_time": clock.to_datetime(clock.now_us())}))

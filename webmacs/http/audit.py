@@ -66,14 +66,19 @@ async def write(conn: Connection, actor: Actor, request_id: str | None, entries:
     """In the transaction of what they tell of. Raises the database's faults."""
     now = clock.to_datetime(clock.now_us())
     rows = [_row(now, actor, request_id, entry, 1) for entry in entries]
-    await (conn.execute(INSERT, *rows[0]) if len(rows) == 1 else conn.executemany(INSERT, rows))
+    if len(rows) == 1:
+        await conn.execute(INSERT, *rows[0])
+    else:
+        await conn.copy_records_to_table("audit_log", records=rows, columns=COLUMNS)
 
 
-INSERT: Final = """
-    INSERT INTO audit_log (at, action, kind, object_public_id, object_name, actor_kind, actor_public_id, actor_name, address, request_id,
-                           before, after, detail, n)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-"""
+COLUMNS: Final = (
+    "at", "action", "kind", "object_public_id", "object_name", "actor_kind", "actor_public_id", "actor_name", "address", "request_id",
+    "before", "after", "detail", "n",
+)  # fmt: skip
+INSERT: Final = f"""
+    INSERT INTO audit_log ({", ".join(COLUMNS)}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+"""  # noqa: S608 - our own names
 
 
 def _row(at: Any, actor: Actor, request_id: str | None, entry: Entry, n: int) -> tuple[Any, ...]:
@@ -111,20 +116,22 @@ class Refusals:
 
     async def write(self, pool: Pool) -> None:
         """Raises the database's faults; what was gathered is then kept."""
-        if not self._gathered:
-            return
+        gathered, self._gathered, beyond, self._beyond = self._gathered, {}, self._beyond, 0
         rows = [
             _row(at, actor, request_id, Entry(action, kind, detail=detail), n)
-            for (actor, action, kind, detail), (at, request_id, n) in self._gathered.items()
+            for (actor, action, kind, detail), (at, request_id, n) in gathered.items()
         ]
-        beyond = self._beyond
         if beyond:
             rows.append(_row(rows[-1][0], NOBODY, None, Entry("refused", "request", detail="more than could be told apart"), beyond))
-        keys = {key: entry[2] for key, entry in self._gathered.items()}
-        async with pool.acquire() as conn:
-            await conn.executemany(INSERT, rows)
-        self._beyond -= beyond
-        for key, n in keys.items():
-            self._gathered[key][2] -= n
-            if not self._gathered[key][2]:
-                del self._gathered[key]
+        if not rows:
+            return
+        try:
+            async with pool.acquire() as conn:
+                await conn.copy_records_to_table("audit_log", records=rows, columns=COLUMNS)
+        except BaseException:
+            for key, (_, _, n) in self._gathered.items():
+                if key in gathered:
+                    gathered[key][2] += n
+            self._beyond += beyond
+            self._gathered |= gathered
+            raise

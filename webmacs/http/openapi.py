@@ -158,9 +158,13 @@ class _Writer:
         return paths
 
     def tags(self) -> list[dict[str, str]]:
-        """A module's own first sentence says what its routes are about."""
-        modules = {one.tag: sys.modules[one.handler.__module__] for one in reversed(self._routes)}
-        return [{"name": tag, "description": _sentences(inspect.getdoc(modules[tag]))[0]} for tag in sorted(modules)]
+        """The first sentence of a module of webmacs/api, or of its package, says what its routes are about."""
+        about = {}
+        for one in self._routes:
+            module = one.handler.__module__
+            home = module[: module.index(one.tag) + len(one.tag)]
+            about[one.tag] = sys.modules.get(home, sys.modules[module])
+        return [{"name": tag, "description": _sentences(inspect.getdoc(about[tag]))[0]} for tag in sorted(about)]
 
     def _operation(self, one: Route) -> dict[str, Any]:
         summary, description = _sentences(inspect.getdoc(one.handler))
@@ -183,6 +187,9 @@ class _Writer:
         if one.body is not None:
             operation["requestBody"] = {"required": True, "content": {media: self._body(kind) for media, kind in _bodies(one).items()}}
         operation["responses"] = {str(one.status): self._success(one)} | self._refusals(problems)
+        if one.maybe_nothing:
+            shown = (DRY_RUN_HEADER,) if one.changes is not None else ()
+            operation["responses"]["204"] = {"description": "Done; there is no body.", "headers": _headers(*shown)}
         if one.method == "GET" and _has_version(one):
             unchanged = {"description": "It is still what `If-None-Match` says; there is no body.", "headers": _headers("ETag")}
             operation["responses"]["304"] = unchanged
@@ -222,7 +229,7 @@ class _Writer:
     def _success(self, one: Route) -> dict[str, Any]:
         kind = _answer_kind(one)
         shown = {
-            "Location": one.status == 201,
+            "Location": one.status in (201, 302),
             "ETag": _has_version(one),
             DRY_RUN_HEADER: one.changes is not None,
             REPLAYED: _once(one),
@@ -230,13 +237,13 @@ class _Writer:
             "Sunset": one.deprecated is not None,
         }
         answer: dict[str, Any] = {
-            "description": "Done; there is no body." if one.returns is None else "The answer.",
+            "description": "Done; there is no body." if one.returns is None else "Sent on." if one.status == 302 else "The answer.",
             "headers": _headers(*(name for name, true in shown.items() if true)),
         }
         if kind is not None:
             schema = self._schemas[kind]
             answer["content"] = {one.produces: {"schema": schema, "example": Examples(self.components).of(schema)}}
-        elif one.returns is not None:
+        elif one.returns is not None and one.status != 302:
             answer["content"] = {one.produces: {"schema": {}}}
         return answer
 

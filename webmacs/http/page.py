@@ -53,21 +53,23 @@ class CursorPage(msgspec.Struct, Generic[T], frozen=True):
     data: list[T]
 
 
-async def fetch_page(pool: Pool, matching: str, arguments: list[Any], query: PageQuery, sort: str) -> tuple[int, list[asyncpg.Record]]:
+async def fetch_page(
+    pool: Pool, matching: str, arguments: list[Any], query: PageQuery, sort: str, more: str = ""
+) -> tuple[int, list[asyncpg.Record]]:
     """(how many match, the rows of the page). A page beyond the last is empty and still knows the total.
 
     `matching` is a SELECT of ours with the arguments $1..$n and a column `id`; `sort` is one of its columns, judged by the query's
-    Literal, with a leading `-` for descending.
+    Literal, with a leading `-` for descending. `more` are columns that are made for the rows of the page only, from `paged`.
     """
     order = f"{sort.removeprefix('-')} {'DESC' if sort.startswith('-') else 'ASC'} NULLS LAST, id"
     n = len(arguments)
     rows = await pool.fetch(
         f"""
         WITH matching AS MATERIALIZED ({matching})
-        SELECT counted.total, paged.* FROM (SELECT count(*) AS total FROM matching) counted
+        SELECT counted.total, paged.*{more and f", {more}"} FROM (SELECT count(*) AS total FROM matching) counted
           LEFT JOIN (SELECT * FROM matching ORDER BY {order} LIMIT ${n + 1} OFFSET ${n + 2}) paged ON true
          ORDER BY {order}
-        """,  # noqa: S608 - both parts are ours
+        """,  # noqa: S608 - all parts are ours
         *arguments, query.page_size, (query.page - 1) * query.page_size,
     )  # fmt: skip
     return rows[0]["total"], [row for row in rows if row["id"] is not None]

@@ -14,6 +14,9 @@ MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 2
 """What a 503 suggests: storing resumes some seconds after the database is back."""
 
+ERRORS_MAX: Final = 1_000
+"""Of wrong fields told at once; what comes beyond is told as a number."""
+
 
 class FieldError(msgspec.Struct, frozen=True):
     """Where in the request, and what is wrong there."""
@@ -53,6 +56,9 @@ class Problem(Exception):
         self.errors = list(errors)
         self.headers = dict(headers or {})
 
+    def document(self) -> ProblemDocument:
+        return ProblemDocument(f"/problems/{self.type}", self.title, self.status, self.detail, self.errors or None, logs.request_id.get())
+
 
 class NotFound(Problem):
     def __init__(self, what: str) -> None:
@@ -79,7 +85,9 @@ class Unprocessable(Problem):
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
         first = errors[0]
-        super().__init__(422, "unprocessable", "Cannot be used", f"{'.'.join(map(str, first.loc))}: {first.msg}", errors)
+        beyond = [FieldError([], f"{len(errors) - ERRORS_MAX:,} more errors are not shown.")] if len(errors) > ERRORS_MAX else []
+        told = [*errors[:ERRORS_MAX], *beyond]
+        super().__init__(422, "unprocessable", "Cannot be used", f"{'.'.join(map(str, first.loc))}: {first.msg}", told)
 
     @classmethod
     def at(cls, *loc: str | int, msg: str) -> "Unprocessable":
@@ -108,10 +116,7 @@ def bug() -> Problem:
 
 
 def render(problem: Problem) -> Response:
-    document = ProblemDocument(
-        f"/problems/{problem.type}", problem.title, problem.status, problem.detail, problem.errors or None, logs.request_id.get()
-    )
-    return Response(msgspec.json.encode(document), problem.status, problem.headers, MEDIA_TYPE)
+    return Response(msgspec.json.encode(problem.document()), problem.status, problem.headers, MEDIA_TYPE)
 
 
 def _of_starlette(error: HTTPException) -> Problem | None:

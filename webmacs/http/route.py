@@ -43,6 +43,7 @@ from webmacs.http.deprecation import Deprecation
 from webmacs.http.guard import Identity
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
+from webmacs.oidc import Provider
 from webmacs.settings import Settings
 from webmacs.storage.changes import What, announce
 from webmacs.storage.pool import Connection, Pool
@@ -53,6 +54,8 @@ UPLOAD_BYTES_MAX: Final = 256 * 1024 * 1024
 BODY_GRACE_S: Final = 10.0
 BODY_BYTES_PER_S_MIN: Final = 1_000
 """After the grace a body must keep this pace; the web server itself would wait for ever."""
+ITEMS_MAX: Final = 10_000
+"""Items of a list whose errors are told."""
 HANDLER_S_MAX: Final = 10.0
 """An answer or a 503 within this time."""
 DRY_RUN: Final = "dry_run"
@@ -84,6 +87,8 @@ class Parts:
     throttle: LoginThrottle
     vitals: Vitals
     pulse: Pulse
+    provider: Provider | None
+    """Of single sign-on; None when it is off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,8 @@ class Call(Generic[B, Q]):
     entries: list[Entry] = field(default_factory=list)
     versions: list[tuple[str, UUID, int, Any]] = field(default_factory=list)
     announced: dict[What, None] = field(default_factory=dict)
+    afterwards: list[Callable[[], Any]] = field(default_factory=list)
+    """Done in a thread once the change is committed, as removing a file. It must not raise: the change is true already."""
 
     @property
     def parts(self) -> Parts:
@@ -225,10 +232,13 @@ class Route:
     once: bool = False
     """It heeds an Idempotency-Key by itself; what `changes` something does so anyhow."""
     deprecated: Deprecation | None = None
+    maybe_nothing: bool = False
+    """Its handler answers `Answer | None`: None is a 204, whatever the status of the answer."""
 
     @property
     def tag(self) -> str:
-        return self.handler.__module__.rpartition(".")[2]
+        """The resource: its module of webmacs/api, or its package."""
+        return self.handler.__module__.removeprefix("webmacs.api.").partition(".")[0]
 
     @property
     def access(self) -> access.Access:
@@ -261,12 +271,15 @@ def route(
         (parameter,) = inspect.signature(handler).parameters
         asked = (*typing.get_args(hints[parameter]), None, None)
         body, query = (None if kind is types.NoneType else kind for kind in asked[:2])
-        returns = answers or (None if hints["return"] is types.NoneType else hints["return"])
+        maybe_nothing = types.NoneType in typing.get_args(hints["return"])
+        returns = typing.get_args(hints["return"])[0] if maybe_nothing else hints["return"]
+        returns = answers or (None if returns is types.NoneType else returns)
         answer_status = status or (200 if returns is not None else 204)
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
         return Route(
-            method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, once, deprecated
-        )
+            method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, once,
+            deprecated, maybe_nothing,
+        )  # fmt: skip
 
     return make
 
@@ -387,10 +400,11 @@ class _Endpoint:
             return result
         if call.status == 201:
             call.headers.setdefault("Location", f"{call.request.url.path}/{result.public_id}")
-        if (version := getattr(result, "version", None)) is not None:
+        if isinstance(version := getattr(result, "version", None), int):
             call.headers.setdefault("ETag", etag(version))
-        content = b"" if result is None else msgspec.json.encode(result)
-        return Response(content, call.status, call.headers, None if result is None else "application/json")
+        if result is None:
+            return Response(b"", 204 if self._route.maybe_nothing else call.status, call.headers)
+        return Response(msgspec.json.encode(result), call.status, call.headers, "application/json")
 
     async def _change(self, call: Call[Any, Any]) -> Response:
         """The handler in a transaction of its own, which commits before the answer goes out."""
@@ -409,6 +423,8 @@ class _Endpoint:
         except _NotMeant as judged:
             judged.response.headers[DRY_RUN_HEADER] = "true"
             return judged.response
+        for act in call.afterwards:
+            await asyncio.to_thread(act)
         return response
 
     def _claim(self, call: Call[Any, Any], digest: bytes) -> idempotency.Claim | None:
@@ -439,10 +455,12 @@ async def _account(conn: Connection, call: Call[Any, Any]) -> None:
         await audit.write(conn, call.actor, call.request_id, call.entries)
     if call.versions:
         now, name = clock.to_datetime(clock.now_us()), call.actor.name
-        await conn.executemany(
-            "INSERT INTO versions (kind, object_public_id, version, at, actor_name, content) VALUES ($1, $2, $3, $4, $5, $6)",
-            [(kind, public_id, version, now, name, content) for kind, public_id, version, content in call.versions],
-        )
+        rows = [(kind, public_id, version, now, name, content) for kind, public_id, version, content in call.versions]
+        columns = ("kind", "object_public_id", "version", "at", "actor_name", "content")
+        if len(rows) == 1:
+            await conn.execute(f"INSERT INTO versions ({', '.join(columns)}) VALUES ($1, $2, $3, $4, $5, $6)", *rows[0])  # noqa: S608
+        else:
+            await conn.copy_records_to_table("versions", records=rows, columns=columns)
     for what in call.announced:
         await announce(conn, what)
 
@@ -549,7 +567,8 @@ def decode_body(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
         body = decoder.decode(raw)
         _refuse_repeated_keys(raw)
     except msgspec.ValidationError as error:
-        raise Unprocessable([_field_error("body", error)]) from None
+        first = _field_error("body", error)
+        raise Unprocessable(_errors_of_items(decoder.type, raw, first) or [first]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if b"\\ud" in raw.lower():
             _refuse_lone_surrogates(raw)
@@ -558,6 +577,30 @@ def decode_body(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
     if b"\\u0000" in raw:
         _refuse_nul(msgspec.to_builtins(body, str_keys=True), ["body"])
     return body
+
+
+def _errors_of_items(kind: Any, raw: bytes, first: FieldError) -> list[FieldError]:
+    """Where a Struct's list holds a wrong item: an error for each wrong item, so that thousands can be mended at once."""
+    match first.loc:
+        case ["body", str(name), int(), *_] if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            (item_type,) = [_item_type(one.type) for one in msgspec.structs.fields(kind) if one.encode_name == name]
+        case _:
+            return []
+    errors = []
+    for index, item in enumerate(msgspec.json.decode(raw)[name][:ITEMS_MAX]):
+        try:
+            msgspec.convert(item, item_type)
+        except msgspec.ValidationError as error:
+            fault = _field_error("body", error)
+            errors.append(FieldError(["body", name, index, *fault.loc[1:]], fault.msg))
+    return errors
+
+
+def _item_type(annotation: Any) -> Any:
+    """X of a list[X], also within Annotated and unions."""
+    if typing.get_origin(annotation) is list:
+        return typing.get_args(annotation)[0]
+    return next((found for part in typing.get_args(annotation) if (found := _item_type(part)) is not None), None)
 
 
 class _QueryReader:
@@ -576,7 +619,7 @@ class _QueryReader:
             if "\0" in name + text or not _storable(name + text):
                 raise Unprocessable.at("query", msg="Text holds no NUL and no lone surrogate.")
             if name in self._lists:
-                values.setdefault(name, []).extend(part for part in text.split(",") if part)
+                values.setdefault(name, []).extend(text.split(","))
             elif name in values:
                 raise Unprocessable.at("query", name, msg="It may be given once.")
             elif name in self._times and "T" not in text.upper():  # a bare number would be taken for seconds since 1970

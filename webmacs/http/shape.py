@@ -1,7 +1,7 @@
 """What requests are made of: the base of bodies and queries, and the types that several of them share."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -12,9 +12,20 @@ YEAR_MAX: Final = 2200
 Timestamp: TypeAlias = Annotated[datetime, Meta(tz=True)]
 """RFC 3339 with a zone; a time without one is refused. Use only this: a bare datetime would take any."""
 
+Tags: TypeAlias = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=50)]],
+    Meta(max_length=50, description="Words to find it by; one with a comma cannot be asked for in a query.", examples=[["commissioning"]]),
+]
+
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every body and query: what is not named is refused, never ignored."""
+
+
+class DeleteQuery(Shape, frozen=True):
+    """Of what has readings: they are asked about."""
+
+    data: Annotated[Literal["keep", "delete"], Meta(description="What becomes of its readings; delete: a job deletes them.")] = "keep"
 
 
 def check_range(start: datetime | None, end: datetime | None) -> None:
@@ -24,3 +35,8 @@ def check_range(start: datetime | None, end: datetime | None) -> None:
             raise ValueError(f"Times lie between the years {YEAR_MIN + 1} and {YEAR_MAX - 1}.")
     if start is not None and end is not None and start.astimezone(UTC) > end.astimezone(UTC):
         raise ValueError("`from` lies after `to`; exchange them.")
+
+
+def tidy_tags(tags: list[str]) -> list[str]:
+    """Without spaces around them, and each once."""
+    return list(dict.fromkeys(tidy for tag in tags if (tidy := tag.strip())))

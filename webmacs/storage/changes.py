@@ -6,7 +6,19 @@ from webmacs.storage.pool import Connection
 
 CHANNEL: Final = "webmacs_config"
 
-What = Literal["events", "experiments", "rules", "sources"]
+What = Literal[
+    "annotations",
+    "events",
+    "experiments",
+    "mappings",
+    "plugins",
+    "rules",
+    "settings",
+    "sources",
+]
+
+CORE: Final[frozenset[What]] = frozenset({"events", "experiments", "mappings", "rules", "sources"})
+"""What the core has to know of."""
 
 
 async def announce(conn: Connection, what: What) -> None:

@@ -2,9 +2,8 @@
 
 One compactor works on a database, under an advisory lock. It looks for events with many small runs every few seconds, and every
 10 minutes through all days for what is old; then it takes a batch of events at a time: one transaction that reads statistics, deletes the
-runs that are worth it, and writes longer ones in their place. It waits for nobody's locks and nobody waits for its: only the deletion of
-readings changes runs too, under the same lock (storage/readings.py). Why readers see each reading once at every moment:
-docs/decisions/0010-compaction.md.
+runs that are worth it, and writes longer ones in their place. Ingest never waits for it; erasing does, and it for erasing: nobody else
+changes or deletes a run. Why readers see each reading once at every moment: docs/decisions/0010-compaction.md.
 """
 
 import asyncio
@@ -18,7 +17,6 @@ from webmacs.storage import partitions, runs
 from webmacs.storage import pool as database
 from webmacs.storage.faults import FAULTS
 from webmacs.storage.pool import Connection
-from webmacs.storage.readings import rewriting
 from webmacs.storage.vitals import Vitals
 
 log = logs.get(__name__)
@@ -130,12 +128,13 @@ async def compact_events(conn: Connection, day: datetime, events: Sequence[int],
     """Merges what is worth it of these events' runs of a day, in one transaction: readers see all of the old runs or all of the new ones.
     Answers how many runs were replaced. Raises CoreError when one cannot be read; then nothing was changed."""
     began = clock.monotonic()
-    async with rewriting(conn), conn.transaction(isolation="repeatable_read"):
+    async with conn.transaction(isolation="repeatable_read"):
+        await runs.lock_rewriting(conn)
         stats = await runs.read_loose(conn, day, events)
         plan = await asyncio.to_thread(Compaction, stats, clock.from_datetime(before), thorough)
         if not plan.ranges:
             return 0
-        experiments = await _experiments(conn, day)
+        experiments = await experiments_of(conn, day)
         taken = await runs.take_runs(conn, day, plan.ranges)
         merged = await asyncio.to_thread(plan.merge, taken, experiments)
         await runs.copy_rewritten(conn, merged.rows)
@@ -146,7 +145,7 @@ async def compact_events(conn: Connection, day: datetime, events: Sequence[int],
     return plan.runs
 
 
-async def _experiments(conn: Connection, day: datetime) -> list[Experiment]:
+async def experiments_of(conn: Connection, day: datetime) -> list[Experiment]:
     """Those that touch the day: a reading belongs to the one that holds its time, whatever the core knew when it came."""
     rows = await conn.fetch(
         """SELECT e.id, uuid_send(e.public_id) AS public_id, e.started_on, e.stopped_on,

@@ -1,8 +1,10 @@
 """`latest`: the newest reading of each event, written in the transaction of the readings. Its time is the event's frontier."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from webmacs import ingest_core
+from webmacs.storage import partitions, runs
 from webmacs.storage.copy import copy_rows
 from webmacs.storage.pool import Connection
 
@@ -30,3 +32,20 @@ async def advance(conn: Connection, rows: Sequence[bytes]) -> None:
             f"""INSERT INTO latest SELECT n.* FROM ({_NEWEST}) n JOIN events e ON e.id = n.event_id
                  WHERE NOT EXISTS (SELECT FROM latest l WHERE l.event_id = n.event_id)"""  # noqa: S608
         )
+
+
+async def mend(conn: Connection, event_id: int, start: datetime, end: datetime) -> None:
+    """After readings in [start, end) were deleted, in their transaction: where the newest was one of them, the newest that is left takes
+    its place. The event's writer waits meanwhile: this is also the frontier that it must not write below unmarked."""
+    inside = "SELECT FROM latest WHERE event_id = $1 AND created_on >= $2 AND created_on < $3"
+    if not await conn.fetchval(f"SELECT EXISTS ({inside})", event_id, start, end):
+        return
+    await conn.execute("SELECT FROM writers WHERE id = (SELECT writer_id FROM events WHERE id = $1) FOR NO KEY UPDATE", event_id)
+    if not await conn.fetchval(f"SELECT EXISTS ({inside})", event_id, start, end):  # a newer one was committed
+        return
+    for day in reversed(await partitions.present(conn)):
+        newest = await runs.read_newest(conn, event_id, day)
+        if newest is not None:
+            await conn.execute("UPDATE latest SET created_on = $2, value = $3, experiment_id = $4 WHERE event_id = $1", event_id, *newest)
+            return
+    await conn.execute("DELETE FROM latest WHERE event_id = $1", event_id)

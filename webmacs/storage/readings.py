@@ -1,29 +1,21 @@
-"""Single readings out of runs: pages of a list of them, and the deletion of some.
-
-A page opens the runs that it needs and no others, so that page 10,000 costs what page 1 costs. Deletion rewrites the runs that it touches,
-under the same lock as compaction: see docs/decisions/0013-readings-by-rest.md.
-"""
+"""Single readings out of runs, page by page: a page opens the runs that it needs and no others, so that page 10,000 costs what page 1
+costs. See docs/decisions/0013-readings-by-rest.md."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from webmacs import ingest_core
 from webmacs.clock import from_datetime, to_datetime
-from webmacs.storage import runs
 from webmacs.storage.copy import copy_out
 from webmacs.storage.pool import Connection
 
-REWRITE_LOCK: Final = 7_305_801_003
-"""Whoever deletes runs to write others in their place holds this advisory lock meanwhile: compaction and deletion."""
 WINDOWS_MAX: Final = 4
 """A page looks into so many windows and is then answered, though it may be short: the next one goes on."""
-ERASED_RUNS_MAX: Final = 2_000
-"""One deletion opens no more runs; at 10 readings a second these are some minutes before they are compacted, and weeks afterwards."""
-ERASED_READINGS_MAX: Final = 4_000_000
+ERASED_RUNS_MAX: Final = 20_000
+"""One request deletes no more; at 10 readings a second these are half an hour before they are compacted, and months afterwards."""
 MICROSECOND: Final = timedelta(microseconds=1)
 EVENT_ID_MAX: Final = 2**31 - 1
 
@@ -31,10 +23,6 @@ Place = tuple[int, int]
 """(µs since 1970, event id): where a reading stands in a list of several events."""
 Listed = tuple[int, int, float, int | None]
 """(event id, µs since 1970, value, experiment id)"""
-
-
-class TooMuch(Exception):
-    """A deletion would open more runs than it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +99,7 @@ async def _next_window(
     return Range(within.start, within.end if edge is None else min(within.end, edge + MICROSECOND))
 
 
-COLUMNS: Final = "event_id, created_on, id, n, experiment_id, encoding, overlapping, payload"
+COLUMNS: Final = "event_id, created_on, id, n, experiment_id, encoding, payload"
 
 
 async def _read_runs(conn: Connection, events: Sequence[int], window: Range) -> bytes:
@@ -138,61 +126,12 @@ def _midnight(moment: datetime) -> datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-@asynccontextmanager
-async def rewriting(conn: Connection) -> AsyncIterator[None]:
-    """Nobody else rewrites runs until the block ends. Before a transaction: one that began earlier could not see what they wrote."""
-    await conn.execute("SELECT pg_advisory_lock($1)", REWRITE_LOCK)
-    try:
-        yield
-    finally:
-        if not conn.is_closed():
-            await conn.execute("SELECT pg_advisory_unlock($1)", REWRITE_LOCK)
-
-
-async def erase(conn: Connection, event_id: int, within: Range) -> int:
-    """Deletes what is stored of an event in a range, in the caller's transaction (READ COMMITTED), and answers how many readings that was.
-    Waits for a compaction under way, and lets no flush of this event commit from its end until that of the transaction.
-
-    Raises TooMuch, before anything is deleted, and CorruptPayload.
-    """
-    await conn.execute("SELECT pg_advisory_xact_lock($1)", REWRITE_LOCK)
-    touching = "d.event_id = $1 AND d.created_on < $3 AND d.last_on >= $2 AND d.created_on >= $4"
-    arguments = (event_id, within.start, within.end, _midnight(within.start))
-    count, readings = await conn.fetchrow(
-        f"SELECT count(*), coalesce(sum(n), 0) FROM (SELECT n FROM datapoints d WHERE {touching} LIMIT $5) AS touched",  # noqa: S608
-        *arguments, ERASED_RUNS_MAX + 1,
-    ) or (0, 0)  # fmt: skip
-    if count > ERASED_RUNS_MAX or readings > ERASED_READINGS_MAX:
-        raise TooMuch
-    taken = await copy_out(conn, f"DELETE FROM datapoints d WHERE {touching} RETURNING {COLUMNS}", *arguments)  # noqa: S608 - ours
-    left, erased = await asyncio.to_thread(ingest_core.erase_readings, taken, from_datetime(within.start), from_datetime(within.end))
-    await runs.copy_rewritten(conn, left)
-    await _mend_latest(conn, event_id, within)
-    return erased
-
-
-async def _mend_latest(conn: Connection, event_id: int, within: Range) -> None:
-    """`latest` is what is stored last again. Under the writer's lock, which every flush takes: what one commits is seen here, or comes
-    after. It is also the event's frontier, which must never lie before anything stored."""
-    if not await conn.fetchval(
-        "SELECT true FROM latest WHERE event_id = $1 AND created_on >= $2 AND created_on < $3", event_id, within.start, within.end
-    ):
-        return  # it only moves forward, but for what happens here
-    await conn.execute("SELECT FROM writers w JOIN events e ON e.writer_id = w.id WHERE e.id = $1 FOR NO KEY UPDATE OF w", event_id)
-    newest = await conn.fetchrow(
-        """
-        SELECT d.last_on, d.last, d.experiment_id FROM latest l CROSS JOIN LATERAL (
-            SELECT max(created_on) AS begun_on FROM datapoints WHERE event_id = $1) AS newest
-          LEFT JOIN LATERAL (
-            SELECT last_on, last, experiment_id, id FROM datapoints                -- of that day: a longer run may have begun before
-             WHERE event_id = $1 AND created_on >= date_trunc('day', begun_on, 'UTC') ORDER BY last_on DESC, id DESC LIMIT 1) AS d ON true
-         WHERE l.event_id = $1 AND l.created_on >= $2 AND l.created_on < $3
-        """,
-        event_id, within.start, within.end,
+async def has_many_runs(conn: Connection, event_id: int, within: Range) -> bool:
+    """Whether more than ERASED_RUNS_MAX runs of an event touch the range."""
+    count: int = await conn.fetchval(
+        """SELECT count(*) FROM (
+               SELECT FROM datapoints WHERE event_id = $1 AND created_on >= $4 AND created_on < $3 AND last_on >= $2
+                LIMIT $5) AS touching""",
+        event_id, within.start, within.end, _midnight(within.start), ERASED_RUNS_MAX + 1,
     )  # fmt: skip
-    if newest is None:
-        return
-    if newest["last_on"] is None:
-        await conn.execute("DELETE FROM latest WHERE event_id = $1", event_id)
-    else:
-        await conn.execute("UPDATE latest SET created_on = $2, value = $3, experiment_id = $4 WHERE event_id = $1", event_id, *newest)
+    return count > ERASED_RUNS_MAX

@@ -19,7 +19,7 @@ from webmacs.http.audit import Actor, Entry
 from webmacs.http.problem import Conflict
 from webmacs.ingest_core import Core
 from webmacs.storage import pool as database
-from webmacs.storage.changes import CHANNEL, announce
+from webmacs.storage.changes import CHANNEL, CORE, announce
 from webmacs.storage.faults import FAULTS
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
@@ -52,8 +52,10 @@ class Catalogue:
         self._public: dict[bytes, int] = {}
         self._writers: dict[int, int] = {}
         self._of_writer: dict[int, list[int]] = {}
-        self.gone: Callable[[set[int]], None] = lambda events: None
-        """Called with the events that were deleted."""
+        self.gone: Callable[[set[int], set[int]], None] = lambda events, writers: None
+        """Called with the events that were deleted or have another writer now, and with the writers that have some of those now."""
+        self._moved = True
+        """Events may have another writer than is known."""
         self._loading = asyncio.Lock()
         self._asked = 0
         self._loaded = 0
@@ -108,17 +110,21 @@ class Catalogue:
 
     async def _load_events(self, conn: Connection) -> None:
         """Those made since are added, which is what a thousand controllers that come for the first time need. When events went, or
-        changed their writer with a source that went, all are read: 50,000 in some 100 ms."""
+        changed their writer, all are read: 50,000 in some 100 ms."""
         query = "SELECT id, uuid_send(public_id), writer_id FROM events"  # as bytes: UUID objects would cost as much again
         events = await conn.fetch(f"{query} WHERE id > $1", max(self._writers, default=0))
         ids, writers = await conn.fetchrow("SELECT coalesce(sum(id), 0), (SELECT array_agg(id) FROM writers) FROM events") or (0, [])
         known = sum(self._writers) + sum(row[0] for row in events)
-        added = ids == known and set(self._writers.values()).issubset(writers)
+        added = ids == known and set(self._writers.values()).issubset(writers) and not self._moved
         if added:
             gone: set[int] = set()
+            gainers: set[int] = set()
         else:
+            self._moved = False
             events = await conn.fetch(query)
-            gone = self._writers.keys() - {row[0] for row in events}
+            writers = {row[0]: row[2] for row in events}
+            gone = {event_id for event_id, writer_id in self._writers.items() if writers.get(event_id) != writer_id}
+            gainers = {writers[event_id] for event_id in gone & writers.keys()}
             self._public.clear()
             self._writers.clear()
         self._public.update((public_id, event_id) for event_id, public_id, _ in events)
@@ -127,7 +133,7 @@ class Catalogue:
         self._of_writer.clear()
         self._core.forget_series()
         if gone:
-            self.gone(gone)
+            self.gone(gone, gainers)
 
     async def load_latest(self) -> None:
         """At start: the last committed reading of each event, for snapshots."""
@@ -146,13 +152,16 @@ class Catalogue:
             try:
                 conn.add_termination_listener(lambda _, queue=changes: queue.put_nowait(None))
                 await conn.add_listener(CHANNEL, lambda _c, _p, _n, what, queue=changes: queue.put_nowait(str(what)))
+                self._moved = True
                 await self.load()  # what changed while nobody listened
                 while (what := await changes.get()) is not None:
                     await asyncio.sleep(GATHER_S)
                     seen = {what}
                     while not changes.empty() and (more := changes.get_nowait()) is not None:
                         seen.add(more)
-                    await self.load()
+                    self._moved |= "mappings" in seen
+                    if seen & CORE:
+                        await self.load()
                     for name in sorted(seen):
                         self._changed(name)
             except FAULTS as fault:
@@ -224,6 +233,7 @@ async def describe(pool: Pool, writer_id: int, source: str, described: Describe)
                 named = [(name.format(name=wanted[key][1].name, source=source, key=key), *wanted[key]) for key in left]
                 made |= await _make_events(conn, writer_id, named)
         if made:
+            await _account(conn, writer_id, made)
             await announce(conn, "events")
     for key in set(missing) - made:
         log.warning("event_name_taken", source=source, channel=key, name=wanted[key][1].name)
@@ -266,3 +276,24 @@ async def _make_events(conn: Connection, writer_id: int, named: Sequence[tuple[s
         *([row[column] for row in rows] for column in range(10)),
     )
     return {row["channel_key"] for row in made}
+
+
+async def _account(conn: Connection, writer_id: int, keys: set[str]) -> None:
+    """Audit row and first version of the events just made, as the API shows them; one statement, however many channels a source has."""
+    await conn.execute(
+        """
+        WITH made AS (
+            SELECT e.public_id, e.name, e.created_on, s.public_id AS actor, s.name AS source,
+                   to_jsonb(e) - '{id,writer_id}'::text[] || jsonb_build_object('source', s.name, 'quality', NULL) AS content
+              FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
+             WHERE e.writer_id = $1 AND e.channel_key = ANY($2)
+        ), kept AS (
+            INSERT INTO versions (kind, object_public_id, version, at, actor_name, content)
+            SELECT 'event', public_id, 1, created_on, source, content FROM made
+        )
+        INSERT INTO audit_log (at, action, kind, object_public_id, object_name, actor_kind, actor_public_id, actor_name, after)
+        SELECT created_on, 'create', 'event', public_id, name, 'source', actor, source, content FROM made
+        """,
+        writer_id,
+        list(keys),
+    )

@@ -17,7 +17,7 @@ from webmacs.http.problem import unavailable
 from webmacs.ingest_core import Accepted, Batch, Core, Refused, Segment, Taken, Unnamed, Unowned
 from webmacs.storage.pool import Pool
 from webmacs.storage.vitals import Vitals
-from webmacs.telemetry import catalogue, sources
+from webmacs.telemetry import catalogue, devices, sources
 from webmacs.telemetry.catalogue import Catalogue, ChannelTable
 from webmacs.telemetry.flush import FENCED, REPEATED, Flusher, Sender, Void
 
@@ -56,6 +56,7 @@ class Live:
 
     connection: int
     sender: SourceSender
+    writer_id: int
     events: set[int]
 
 
@@ -161,6 +162,7 @@ class Intake:
     async def describe(self, source_id: int, name: str, described: wire.Describe) -> None:
         """Makes the events that the source's instances ask for. Raises the database's faults."""
         writer_id = await sources.writer_of(self._pool, source_id)
+        await devices.remember(self._pool, source_id, described)
         made = await catalogue.describe(self._pool, writer_id, name, described)
         if made:
             await self._known.load()
@@ -184,7 +186,7 @@ class Intake:
             channels = [known for known in table.channels if known[1] in owned]
             self._core.open(connection, channels, [number for number, _ in table.refused], sorted(owned))
             self._register(connection, sender)
-            self.live[source_id] = Live(connection, sender, {event for _, event in channels})
+            self.live[source_id] = Live(connection, sender, writer_id, {event for _, event in channels})
         log.info("source_entered", source=sender.name, channels=len(channels), refused=len(table.refused), committed_seq=committed_seq)
         return Opened(connection, committed_seq, table)
 
@@ -203,10 +205,11 @@ class Intake:
         self._open.add(connection)
         self._flusher.register(connection, sender)
 
-    def _withdraw(self, events: set[int]) -> None:
-        """These events were deleted: sources that have them must say hello again, and find them refused."""
-        for source_id in [source_id for source_id, live in self.live.items() if not events.isdisjoint(live.events)]:
-            self._fence(source_id, "an event of this source was deleted")
+    def _withdraw(self, events: set[int], writers: set[int]) -> None:
+        """These events were deleted or mapped anew: sources that have them, or shall have them, must say hello again."""
+        concerned = [key for key, live in self.live.items() if live.writer_id in writers or not events.isdisjoint(live.events)]
+        for source_id in concerned:
+            self._fence(source_id, "an event of this source was deleted or mapped anew")
 
     def _fence(self, source_id: int, reason: str) -> None:
         live = self.live[source_id]

@@ -193,5 +193,5 @@ async def declare(conn: Connection, delivered: Sequence[Delivered]) -> None:
         )
         final = {rule_id: (fired, to_datetime(t_us)) for rule_id, _, fired, t_us, _ in transitions}
         await conn.executemany(
-            "UPDATE rules SET fired = $2, changed_on = $3 WHERE id = $1", [(rule_id, *state) for rule_id, state in final.items()]
+            "UPDATE rules SET fired = $2, state_changed_on = $3 WHERE id = $1", [(rule_id, *state) for rule_id, state in final.items()]
         )

@@ -2,7 +2,7 @@
 import createClient from 'openapi-fetch'
 import { ApiProblem, asProblem, problemOf } from './problem'
 import type { paths } from './schema'
-import type { Channel, Gap, Health, Series, Source, User } from './types'
+import type { Channel, Gap, Health, Series, Source, SsoConfig, User } from './types'
 
 const http = createClient<paths>({
   baseUrl: typeof location === 'undefined' ? '' : location.origin,
@@ -38,6 +38,16 @@ async function authorized<Body>(answer: Promise<{ data?: Body; error?: unknown; 
 
 export async function login(email: string, password: string): Promise<User> {
   return (await read(http.POST('/api/v1/auth/login', { body: { email, password } }))).user
+}
+
+/** Whether single sign-on is on, and where a browser begins. */
+export function ssoConfig(): Promise<SsoConfig> {
+  return read(http.GET('/api/v1/auth/sso/config'))
+}
+
+/** Exchanges the code with which the browser came back from the provider. */
+export async function ssoExchange(code: string, signal: AbortSignal): Promise<User> {
+  return (await read(http.POST('/api/v1/auth/sso/exchange', { body: { code }, signal }))).user
 }
 
 export async function logout(): Promise<void> {

@@ -144,6 +144,86 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/sso/config": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Whether single sign-on is on, what the provider is called, and where a browser begins
+         * @description Needs no credential.
+         */
+        get: operations["get_sso_config"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/sso/authorize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Send the browser to the provider
+         * @description When that cannot be, to the login page with the reason. Needs no credential.
+         */
+        get: operations["begin_sso"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/sso/callback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Take the provider's answer
+         * @description The browser is sent on to /sso-callback with a code for 60 s, or to the login page with the reason. Needs no credential.
+         */
+        get: operations["end_sso"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/sso/exchange": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Exchange the code of /sso-callback for a session, in the browser that began the sign-on
+         * @description Sets the session's cookie. Needs no credential.
+         */
+        post: operations["exchange_sso_code"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/events": {
         parameters: {
             query?: never;
@@ -153,7 +233,7 @@ export interface paths {
         };
         /**
          * List events
-         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         * @description `search` looks into names and descriptions, ignoring the case of a to z. Role: viewer or above.
          */
         get: operations["list_events"];
         put?: never;
@@ -188,9 +268,89 @@ export interface paths {
         post?: never;
         /**
          * Delete an event and its rules
-         * @description Its readings stay in the database. Role: admin or above.
+         * @description Its readings stay in the database, or with data=delete a job deletes them, which is answered. Role: admin or above.
          */
         delete: operations["delete_event"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/{public_id}/recording": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read whether an event is recorded, since when, and how much
+         * @description Answered from statistics: it costs the same for a fast channel of years and a slow one of days. Role: viewer or above.
+         */
+        get: operations["get_recording"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create or change up to 10,000 events, all of them or none
+         * @description An item is the event of its public_id, else of its name. `errors` names every item that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above.
+         */
+        post: operations["save_events"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/export/csv": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download events as CSV
+         * @description UTF-8 with a byte order mark, comma-separated, a header row, sorted by name. Text that begins like a formula has an apostrophe before it, which the import takes away again; tags are separated by commas in their cell. Role: viewer or above.
+         */
+        get: operations["export_events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/import/csv": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create or change events from a CSV file, all of them or none
+         * @description A row is the event of its public_id, else of its name. Columns are those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above.
+         */
+        post: operations["import_events"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -205,7 +365,7 @@ export interface paths {
         };
         /**
          * List experiments, the newest first
-         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         * @description `search` looks into names and notes, ignoring the case of a to z; `from` and `to` find those that ran at some time between. Role: viewer or above.
          */
         get: operations["list_experiments"];
         put?: never;
@@ -233,14 +393,14 @@ export interface paths {
          */
         get: operations["get_experiment"];
         /**
-         * Change an experiment's name, notes or tags
-         * @description What it covers is frozen at its start. Role: operator or above.
+         * Change an experiment's name, notes, tags or parameters
+         * @description What it covers is frozen at its start; parameters are replaced as a whole. Role: operator or above.
          */
         put: operations["change_experiment"];
         post?: never;
         /**
          * Delete an experiment that has stopped
-         * @description Its readings stay. Role: operator or above.
+         * @description Its readings stay, or with data=delete a job deletes them, which is answered; that is an admin's. Role: operator or above.
          */
         delete: operations["delete_experiment"];
         options?: never;
@@ -263,6 +423,78 @@ export interface paths {
         put: operations["stop_experiment"];
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/experiments/{public_id}/summary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Summarise what an experiment holds of each of its events, by pages
+         * @description A running one is summarised up to now; `search` looks into the names of events. It is answered from statistics, so it costs little however many readings there are. Role: viewer or above.
+         */
+        get: operations["summarize_experiment"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List annotations, the newest first
+         * @description `from` and `to` find those that touch this time, as a chart of it shows them; `search` looks into texts, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_annotations"];
+        put?: never;
+        /**
+         * Annotate a moment, or with `to` a stretch of time
+         * @description The author is whoever asks. Role: operator or above.
+         */
+        post: operations["create_annotation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read an annotation
+         * @description Role: viewer or above.
+         */
+        get: operations["get_annotation"];
+        /**
+         * Change an annotation: one's own, or an admin any
+         * @description Fields that are not given stay, and so does the author. Role: operator or above.
+         */
+        put: operations["change_annotation"];
+        post?: never;
+        /**
+         * Delete an annotation: one's own, or an admin any
+         * @description Role: operator or above.
+         */
+        delete: operations["delete_annotation"];
         options?: never;
         head?: never;
         patch?: never;
@@ -440,6 +672,90 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List your jobs, the newest first; an admin sees everybody's
+         * @description `search` looks into their subjects. Role: viewer or above.
+         */
+        get: operations["list_jobs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/jobs/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a job: how far it is, and what came of it
+         * @description Its changes also come over `/ws/datapoints/stream`. Role: viewer or above.
+         */
+        get: operations["get_job"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/jobs/{public_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel a job
+         * @description One that is worked on ends at its next step; what it did until then is done. Role: viewer or above.
+         */
+        post: operations["cancel_job"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/settings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read the settings
+         * @description Passwords are not among them, only whether there is one. Role: viewer or above.
+         */
+        get: operations["get_settings"];
+        /**
+         * Change settings
+         * @description Fields that are not given stay; they take effect at once, without a restart. Role: admin or above.
+         */
+        put: operations["change_settings"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/metrics": {
         parameters: {
             query?: never;
@@ -460,14 +776,769 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/plugins/available": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the plugins there are: those that sources have described, and those that uploaded packages bring
+         * @description Role: viewer or above.
+         */
+        get: operations["list_available_plugins"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List plugin instances
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_plugin_instances"];
+        put?: never;
+        /**
+         * Create a plugin instance on a source
+         * @description Its channels come when the source describes it, or are added by hand. Role: admin or above.
+         */
+        post: operations["create_plugin_instance"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a plugin instance
+         * @description Role: viewer or above.
+         */
+        get: operations["get_plugin_instance"];
+        /**
+         * Change a plugin instance
+         * @description Fields that are not given stay. Role: admin or above.
+         */
+        put: operations["change_plugin_instance"];
+        post?: never;
+        /**
+         * Delete a plugin instance and its channels
+         * @description Events and their readings stay; a source that still has it describes it again. Role: admin or above.
+         */
+        delete: operations["delete_plugin_instance"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{public_id}/channels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the channels of a plugin instance, in the order in which its source described them
+         * @description Role: viewer or above.
+         */
+        get: operations["list_channels"];
+        put?: never;
+        /**
+         * Add a channel that the source has not described yet, mapped to an event or not
+         * @description Role: admin or above.
+         */
+        post: operations["create_channel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{public_id}/channels/{channel_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a channel
+         * @description Role: viewer or above.
+         */
+        get: operations["get_channel"];
+        /**
+         * Map a channel to another event, or to none
+         * @description Its source is asked to begin anew, and nothing that it has sampled is lost. Role: admin or above.
+         */
+        put: operations["change_channel"];
+        post?: never;
+        /**
+         * Delete a channel that its source has not
+         * @description Its event stays, to be written by REST. Role: admin or above.
+         */
+        delete: operations["delete_channel"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/packages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List uploaded packages
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_plugin_packages"];
+        put?: never;
+        /**
+         * Upload a wheel
+         * @description It is judged and kept; nothing of it is imported, and no controller installs it by itself. Role: admin or above.
+         */
+        post: operations["upload_plugin_package"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/packages/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read what is known of a package
+         * @description Role: viewer or above.
+         */
+        get: operations["get_plugin_package"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a package
+         * @description Controllers that have installed it keep it. Role: admin or above.
+         */
+        delete: operations["delete_plugin_package"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/packages/{public_id}/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download the wheel itself
+         * @description Role: admin or above, or a source.
+         */
+        get: operations["get_plugin_package_content"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/logging": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the log, the newest first
+         * @description Role: viewer or above.
+         */
+        get: operations["list_log_entries"];
+        put?: never;
+        /**
+         * Write into the log
+         * @description An entry says who wrote it and when, and is never changed. Role: operator or above.
+         */
+        post: operations["create_log_entry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/logging/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read an entry
+         * @description Role: viewer or above.
+         */
+        get: operations["get_log_entry"];
+        /**
+         * Mark an entry as read or unread
+         * @description What it says never changes. Role: operator or above.
+         */
+        put: operations["change_log_entry"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/logging/read": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Mark entries as read: all, with `{}`, or those that a filter names
+         * @description Role: operator or above.
+         */
+        put: operations["mark_log_read"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List rules
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_rules"];
+        put?: never;
+        /**
+         * Create a rule
+         * @description It judges every reading that comes from now on; what it keeps but does not act on yet is in `not_in_effect`. Role: operator or above.
+         */
+        post: operations["create_rule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a rule and its state
+         * @description Role: viewer or above.
+         */
+        get: operations["get_rule"];
+        /**
+         * Change a rule
+         * @description Fields that are not given stay; with another condition, or switched off or on, it counts as not fired. Role: operator or above.
+         */
+        put: operations["change_rule"];
+        post?: never;
+        /**
+         * Delete a rule and its transitions
+         * @description Role: operator or above.
+         */
+        delete: operations["delete_rule"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules/{public_id}/transitions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List when a rule fired and cleared, the newest first
+         * @description Role: viewer or above.
+         */
+        get: operations["list_transitions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List webhooks
+         * @description `search` looks into names and addresses, ignoring the case of a to z. Role: admin or above.
+         */
+        get: operations["list_webhooks"];
+        put?: never;
+        /**
+         * Create a webhook
+         * @description Its secret is sealed and never answered. Role: admin or above.
+         */
+        post: operations["create_webhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a webhook
+         * @description Role: admin or above.
+         */
+        get: operations["get_webhook"];
+        /**
+         * Change a webhook
+         * @description Fields that are not given stay, the secret too. Role: admin or above.
+         */
+        put: operations["change_webhook"];
+        post?: never;
+        /**
+         * Delete a webhook and the records of its deliveries
+         * @description Role: admin or above.
+         */
+        delete: operations["delete_webhook"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{public_id}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List what a webhook was told or is to be told, the newest first
+         * @description Role: admin or above.
+         */
+        get: operations["list_deliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/deliveries/{delivery_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a delivery with its payload
+         * @description Role: admin or above.
+         */
+        get: operations["get_delivery"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/deliveries/{delivery_id}/redeliver": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Try a delivery again that was given up
+         * @description Role: admin or above.
+         */
+        post: operations["redeliver"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ota": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List updates, the newest first
+         * @description `search` looks into versions and change logs, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_updates"];
+        put?: never;
+        /**
+         * Record an update
+         * @description Its file is uploaded to `/api/v1/ota/upload`. Role: admin or above.
+         */
+        post: operations["create_update"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ota/upload": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Upload the file of an update, as it is
+         * @description It is stored with its SHA-256, and never applied by itself.
+         *
+         *     The update may be recorded already and have no file; else this records it. Role: admin or above.
+         */
+        post: operations["upload_update"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ota/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read an update
+         * @description Role: viewer or above.
+         */
+        get: operations["get_update"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete an update's record and its file
+         * @description One that is under way cannot be deleted. Role: admin or above.
+         */
+        delete: operations["delete_update"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboards": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the own dashboards and those for all, with their widgets
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         */
+        get: operations["list_dashboards"];
+        put?: never;
+        /**
+         * Create a dashboard
+         * @description It belongs to who makes it. Role: operator or above.
+         */
+        post: operations["create_dashboard"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboards/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a dashboard with its widgets
+         * @description Role: viewer or above.
+         */
+        get: operations["get_dashboard"];
+        /**
+         * Change a dashboard
+         * @description Fields that are not given stay, and so do its widgets. Role: operator or above.
+         */
+        put: operations["change_dashboard"];
+        post?: never;
+        /**
+         * Delete a dashboard and its widgets
+         * @description Role: operator or above.
+         */
+        delete: operations["delete_dashboard"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboards/{public_id}/copy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Copy a dashboard with its widgets
+         * @description The copy is the caller's own and not for all. Role: operator or above.
+         */
+        post: operations["copy_dashboard"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboards/{public_id}/layout": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Place all widgets of a dashboard at once: all of them, or none
+         * @description Role: operator or above.
+         */
+        put: operations["change_layout"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboards/{public_id}/widgets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Put a widget onto a dashboard
+         * @description The answer's ETag is the dashboard's. Role: operator or above.
+         */
+        post: operations["create_widget"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboards/{public_id}/widgets/{widget_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Change a widget
+         * @description Fields that are not given stay; If-Match and ETag are the dashboard's. Role: operator or above.
+         */
+        put: operations["change_widget"];
+        post?: never;
+        /**
+         * Take a widget from a dashboard
+         * @description Role: operator or above.
+         */
+        delete: operations["delete_widget"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** ActuatorToggleWidget */
+        ActuatorToggleWidget: {
+            /** @enum {unknown} */
+            widget_type: "actuator_toggle";
+            /** @default 1 */
+            on_value: number;
+            /** @default 0 */
+            off_value: number;
+            /** @default  */
+            on_label: string;
+            /** @default  */
+            off_label: string;
+            /**
+             * @description Ask before it is set.
+             * @default true
+             */
+            confirm: boolean;
+        };
+        /**
+         * AlarmAction
+         * @description Raises an alarm of the rule's severity when it fires, which returns to normal when it clears.
+         */
+        AlarmAction: {
+            /** @enum {unknown} */
+            type: "alarm";
+        };
+        /**
+         * AlarmListWidget
+         * @description Of its events, or of all.
+         */
+        AlarmListWidget: {
+            /** @enum {unknown} */
+            widget_type: "alarm_list";
+            /**
+             * @default low
+             * @enum {unknown}
+             */
+            severity_min: "critical" | "high" | "low" | "medium";
+            /** @default 10 */
+            rows: number;
+        };
         /** Alive */
         Alive: {
             /** @enum {unknown} */
             status: "ok";
+        };
+        /** Annotation */
+        Annotation: {
+            /** Format: uuid */
+            public_id: string;
+            /** Format: date-time */
+            from: string;
+            /** @description null: it is about one moment. */
+            to: string | null;
+            text: string;
+            tags: string[];
+            /** @description null: every channel; channels that were deleted are left out. */
+            event_public_ids: string[] | null;
+            experiment_public_id: string | null;
+            author: string;
+            /** Format: uuid */
+            author_public_id: string;
+            /** Format: date-time */
+            created_on: string;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /**
+         * AnnotationChange
+         * @description What is not given stays as it is.
+         */
+        AnnotationChange: {
+            /** Format: date-time */
+            from?: string;
+            to?: string | null;
+            /** @example Valve exchanged */
+            text?: string;
+            /**
+             * @description Words to find it by; one with a comma cannot be asked for in a query.
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
+            tags?: string[];
+            event_public_ids?: string[] | null;
+            experiment_public_id?: string | null;
+        };
+        /** AnnotationIn */
+        AnnotationIn: {
+            /** Format: date-time */
+            from: string;
+            /** @default null */
+            to: string | null;
+            /** @example Valve exchanged */
+            text: string;
+            /**
+             * @description Words to find it by; one with a comma cannot be asked for in a query.
+             * @default []
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
+            tags: string[];
+            /** @default null */
+            event_public_ids: string[] | null;
+            /** @default null */
+            experiment_public_id: string | null;
         };
         /** AuditEntry */
         AuditEntry: {
@@ -497,6 +1568,130 @@ export interface components {
             /** @description The same refusals within a second are one entry. */
             n: number;
         };
+        /** AvailablePlugin */
+        AvailablePlugin: {
+            /** @example simulated */
+            plugin_id: string;
+            /** @description JSON Schema, as it was described last. */
+            settings_schema: Record<string, never> | null;
+            instances: number;
+            /** @description Uploaded packages that bring it, as `name version`. */
+            packages: string[];
+        };
+        /** AvailablePlugins */
+        AvailablePlugins: {
+            data: components["schemas"]["AvailablePlugin"][];
+        };
+        /**
+         * BarWidget
+         * @description Several values of one unit beside each other.
+         */
+        BarWidget: {
+            /** @enum {unknown} */
+            widget_type: "bar";
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            min: number | null;
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            max: number | null;
+            /** @default null */
+            decimals: number | null;
+        };
+        /** Channel */
+        Channel: {
+            /** Format: uuid */
+            public_id: string;
+            channel_key: string;
+            name: string;
+            unit: string;
+            /** @enum {unknown} */
+            type: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+            min_value: number | null;
+            max_value: number | null;
+            decimals: number | null;
+            expected_interval_ms: number | null;
+            /** @description false: its source has (no longer) such a channel. */
+            described: boolean;
+            /** @description The event that takes its readings; null: none. */
+            event_public_id: string | null;
+            /** @description Name of the event. */
+            event: string | null;
+            /** Format: date-time */
+            created_on: string;
+            /** @description Counts its changes by people; also its ETag. */
+            version: number;
+        };
+        /**
+         * ChannelChange
+         * @description What is not given stays as it is. Name, unit and type are the source's to say, as soon as it describes the channel.
+         */
+        ChannelChange: {
+            /** @description The event that takes its readings; null: none. */
+            event_public_id?: string | null;
+            name?: string;
+            /** @example °C */
+            unit?: string;
+            /** @enum {unknown} */
+            type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+        };
+        /** ChannelIn */
+        ChannelIn: {
+            /**
+             * @description The channel's, in its plugin.
+             * @example reactor_temperature
+             */
+            channel_key: string;
+            name: string;
+            /** @example °C */
+            unit: string;
+            /**
+             * @default sensor
+             * @enum {unknown}
+             */
+            type: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+            /**
+             * @description The event that takes its readings; null: none.
+             * @default null
+             */
+            event_public_id: string | null;
+        };
+        /** Channels */
+        Channels: {
+            data: components["schemas"]["Channel"][];
+        };
+        /** Code */
+        Code: {
+            code: string;
+        };
+        /**
+         * CommandAction
+         * @description Sets an actuator.
+         */
+        CommandAction: {
+            /** @enum {unknown} */
+            type: "command";
+            /**
+             * Format: uuid
+             * @description The actuator, range or button; not the rule's own event.
+             */
+            event_public_id: string;
+            value: number;
+            /**
+             * @default fired
+             * @enum {unknown}
+             */
+            on: "cleared" | "fired";
+            /**
+             * @description What is not sent within this time is not applied any more.
+             * @default 10
+             */
+            ttl_seconds: number;
+        };
         /** Credentials */
         Credentials: {
             /** @example operator@example.org */
@@ -509,6 +1704,128 @@ export interface components {
             next: string | null;
             data: components["schemas"]["AuditEntry"][];
         };
+        /** CursorPage[Delivery] */
+        CursorPage_Delivery_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["Delivery"][];
+        };
+        /** CursorPage[LogEntry] */
+        CursorPage_LogEntry_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["LogEntry"][];
+        };
+        /** CursorPage[Transition] */
+        CursorPage_Transition_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["Transition"][];
+        };
+        /** Dashboard */
+        Dashboard: {
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            description: string;
+            tags: string[];
+            is_global: boolean;
+            range_seconds: number | null;
+            /** @description Name of who made it. */
+            owner: string;
+            widgets: components["schemas"]["Widget"][];
+            /** Format: date-time */
+            created_on: string;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes and those of its widgets; also its ETag. */
+            version: number;
+        };
+        /**
+         * DashboardChange
+         * @description What is not given stays as it is.
+         */
+        DashboardChange: {
+            /** @example Reactor 1 */
+            name?: string;
+            description?: string;
+            tags?: string[];
+            /** @description Everybody sees it. Its owner and administrators change it. */
+            is_global?: boolean;
+            range_seconds?: number | null;
+        };
+        /** DashboardIn */
+        DashboardIn: {
+            /** @example Reactor 1 */
+            name: string;
+            /** @default  */
+            description: string;
+            /** @default [] */
+            tags: string[];
+            /**
+             * @description Everybody sees it. Its owner and administrators change it.
+             * @default false
+             */
+            is_global: boolean;
+            /** @default null */
+            range_seconds: number | null;
+        };
+        /** Delivery */
+        Delivery: {
+            /**
+             * Format: uuid
+             * @description The receiver sees it, too: by it a repetition is known.
+             */
+            public_id: string;
+            /** @enum {unknown} */
+            event_type: "experiment.started" | "experiment.stopped" | "sensor.reading" | "sensor.threshold_exceeded" | "system.health_changed";
+            /**
+             * @description pending: it is or will be tried; failed: refused for good; dead_letter: tried too often without success.
+             * @enum {unknown}
+             */
+            status: "dead_letter" | "delivered" | "failed" | "pending";
+            attempts: number;
+            /** @description null unless pending. */
+            next_attempt_on: string | null;
+            /** @description HTTP status of the last attempt's answer. */
+            response_code: number | null;
+            /** @description How long the last attempt took. */
+            duration_ms: number | null;
+            last_error: string | null;
+            /** Format: date-time */
+            created_on: string;
+            delivered_on: string | null;
+        };
+        /** DeliveryWithPayload */
+        DeliveryWithPayload: {
+            /**
+             * Format: uuid
+             * @description The receiver sees it, too: by it a repetition is known.
+             */
+            public_id: string;
+            /** @enum {unknown} */
+            event_type: "experiment.started" | "experiment.stopped" | "sensor.reading" | "sensor.threshold_exceeded" | "system.health_changed";
+            /**
+             * @description pending: it is or will be tried; failed: refused for good; dead_letter: tried too often without success.
+             * @enum {unknown}
+             */
+            status: "dead_letter" | "delivered" | "failed" | "pending";
+            attempts: number;
+            /** @description null unless pending. */
+            next_attempt_on: string | null;
+            /** @description HTTP status of the last attempt's answer. */
+            response_code: number | null;
+            /** @description How long the last attempt took. */
+            duration_ms: number | null;
+            last_error: string | null;
+            /** Format: date-time */
+            created_on: string;
+            delivered_on: string | null;
+            /** Format: uuid */
+            webhook_public_id: string;
+            /** @description The body, as it is sent. */
+            payload: unknown;
+        };
         /** Event */
         Event: {
             /** Format: uuid */
@@ -517,10 +1834,22 @@ export interface components {
             /** @enum {unknown} */
             type: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
             unit: string;
+            description: string;
+            path: string;
+            tags: string[];
             min_value: number | null;
             max_value: number | null;
+            limit_lolo: number | null;
+            limit_lo: number | null;
+            limit_hi: number | null;
+            limit_hihi: number | null;
+            deadband: number | null;
             decimals: number | null;
+            colour: string | null;
             expected_interval_ms: number | null;
+            raw_retention_days: number | null;
+            statistics_retention_days: number | null;
+            critical: boolean;
             /** @description Name of the source that writes it. */
             source: string | null;
             /** @description The source's device it belongs to. */
@@ -540,14 +1869,40 @@ export interface components {
          * @description What is not given stays as it is.
          */
         EventChange: {
+            /** @example Boiler temperature */
             name?: string;
             /** @enum {unknown} */
             type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+            /** @example °C */
             unit?: string;
+            description?: string;
+            /**
+             * @description The group it belongs to, as plant/line/machine: up to 10 names of up to 100 characters; empty: none. Spaces around names and superfluous slashes are left out.
+             * @example plant/line 2/boiler
+             */
+            path?: string;
+            /**
+             * @description Words to find it by, without commas.
+             * @example [
+             *       "hot",
+             *       "audited"
+             *     ]
+             */
+            tags?: string[];
             min_value?: number | null;
             max_value?: number | null;
+            limit_lolo?: number | null;
+            limit_lo?: number | null;
+            limit_hi?: number | null;
+            limit_hihi?: number | null;
+            deadband?: number | null;
             decimals?: number | null;
+            colour?: string | null;
             expected_interval_ms?: number | null;
+            raw_retention_days?: number | null;
+            statistics_retention_days?: number | null;
+            /** @description What happens to it matters more: its alarms and commands are treated so. */
+            critical?: boolean;
         };
         /** EventIn */
         EventIn: {
@@ -557,14 +1912,101 @@ export interface components {
             type: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
             /** @example °C */
             unit: string;
+            /** @default  */
+            description: string;
+            /**
+             * @description The group it belongs to, as plant/line/machine: up to 10 names of up to 100 characters; empty: none. Spaces around names and superfluous slashes are left out.
+             * @default
+             * @example plant/line 2/boiler
+             */
+            path: string;
+            /**
+             * @description Words to find it by, without commas.
+             * @default []
+             * @example [
+             *       "hot",
+             *       "audited"
+             *     ]
+             */
+            tags: string[];
             /** @default null */
             min_value: number | null;
             /** @default null */
             max_value: number | null;
             /** @default null */
+            limit_lolo: number | null;
+            /** @default null */
+            limit_lo: number | null;
+            /** @default null */
+            limit_hi: number | null;
+            /** @default null */
+            limit_hihi: number | null;
+            /** @default null */
+            deadband: number | null;
+            /** @default null */
             decimals: number | null;
             /** @default null */
+            colour: string | null;
+            /** @default null */
             expected_interval_ms: number | null;
+            /** @default null */
+            raw_retention_days: number | null;
+            /** @default null */
+            statistics_retention_days: number | null;
+            /**
+             * @description What happens to it matters more: its alarms and commands are treated so.
+             * @default false
+             */
+            critical: boolean;
+        };
+        /**
+         * EventItem
+         * @description An event to create or to change. What is not given stays as it is, or gets its default.
+         */
+        EventItem: {
+            /** @example Boiler temperature */
+            name?: string;
+            /** @enum {unknown} */
+            type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+            /** @example °C */
+            unit?: string;
+            description?: string;
+            /**
+             * @description The group it belongs to, as plant/line/machine: up to 10 names of up to 100 characters; empty: none. Spaces around names and superfluous slashes are left out.
+             * @example plant/line 2/boiler
+             */
+            path?: string;
+            /**
+             * @description Words to find it by, without commas.
+             * @example [
+             *       "hot",
+             *       "audited"
+             *     ]
+             */
+            tags?: string[];
+            min_value?: number | null;
+            max_value?: number | null;
+            limit_lolo?: number | null;
+            limit_lo?: number | null;
+            limit_hi?: number | null;
+            limit_hihi?: number | null;
+            deadband?: number | null;
+            decimals?: number | null;
+            colour?: string | null;
+            expected_interval_ms?: number | null;
+            raw_retention_days?: number | null;
+            statistics_retention_days?: number | null;
+            /** @description What happens to it matters more: its alarms and commands are treated so. */
+            critical?: boolean;
+            /**
+             * @description The event it is; an unknown one is given to a new event. Without it the name says which event it is.
+             * @default null
+             */
+            public_id: string | null;
+        };
+        /** EventItems */
+        EventItems: {
+            events: components["schemas"]["EventItem"][];
         };
         /**
          * EventSeries
@@ -582,6 +2024,31 @@ export interface components {
             last: number[];
             n: number[];
         };
+        /**
+         * EventSummary
+         * @description What an experiment holds of one event.
+         */
+        EventSummary: {
+            /** Format: uuid */
+            event_public_id: string;
+            name: string;
+            unit: string;
+            n: number;
+            min: number | null;
+            max: number | null;
+            /** @description null without readings, or when their sum is beyond a float64 */
+            mean: number | null;
+            first: number | null;
+            first_on: string | null;
+            last: number | null;
+            last_on: string | null;
+            /** @description Gaps that touch the experiment, also those of all channels of the event's source. */
+            gaps: number;
+            /** @description Readings that are known to miss in the gaps of this event; null: nothing is known. */
+            missing: number | null;
+            /** @description false: stored runs cross its start or stop or overlap each other, so readings may count too much; it passes. */
+            exact: boolean;
+        };
         /** Experiment */
         Experiment: {
             /** Format: uuid */
@@ -589,6 +2056,7 @@ export interface components {
             name: string;
             notes: string;
             tags: string[];
+            parameters: Record<string, never>;
             /** Format: date-time */
             started_on: string;
             /** @description null while it runs */
@@ -606,17 +2074,54 @@ export interface components {
         ExperimentChange: {
             name?: string;
             notes?: string;
+            /**
+             * @description Words to find it by; one with a comma cannot be asked for in a query.
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
             tags?: string[];
+            /**
+             * @description What it was run with, as JSON of up to 64 KiB.
+             * @example {
+             *       "charge": "A 17",
+             *       "set_point": 80
+             *     }
+             */
+            parameters?: Record<string, never>;
         };
         /** ExperimentIn */
         ExperimentIn: {
             name: string;
             /** @default  */
             notes: string;
-            /** @default [] */
+            /**
+             * @description Words to find it by; one with a comma cannot be asked for in a query.
+             * @default []
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
             tags: string[];
+            /**
+             * @description What it was run with, as JSON of up to 64 KiB.
+             * @default {}
+             * @example {
+             *       "charge": "A 17",
+             *       "set_point": 80
+             *     }
+             */
+            parameters: Record<string, never>;
             /** @default null */
             event_public_ids: string[] | null;
+        };
+        /**
+         * ExperimentWidget
+         * @description The running experiment, with buttons to start and to stop one for those who may.
+         */
+        ExperimentWidget: {
+            /** @enum {unknown} */
+            widget_type: "experiment";
         };
         /**
          * FieldError
@@ -625,6 +2130,11 @@ export interface components {
         FieldError: {
             loc: (string | number)[];
             msg: string;
+        };
+        /** FromTo */
+        FromTo: {
+            from: unknown;
+            to: unknown;
         };
         /** Gap */
         Gap: {
@@ -644,6 +2154,23 @@ export interface components {
             data: components["schemas"]["Gap"][];
             /** @description There are more than these 1,000; ask for a shorter time. */
             truncated: boolean;
+        };
+        /** GaugeWidget */
+        GaugeWidget: {
+            /** @enum {unknown} */
+            widget_type: "gauge";
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            min: number | null;
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            max: number | null;
+            /** @default null */
+            decimals: number | null;
         };
         /**
          * Health
@@ -667,6 +2194,94 @@ export interface components {
             /** @default null */
             database: ("ok" | "unreachable") | null;
         };
+        /** HistogramWidget */
+        HistogramWidget: {
+            /** @enum {unknown} */
+            widget_type: "histogram";
+            /** @default null */
+            range_seconds: number | null;
+            /** @default 50 */
+            bins: number;
+        };
+        /**
+         * InstanceChange
+         * @description What is not given stays as it is.
+         */
+        InstanceChange: {
+            /** @example boiler house */
+            name?: string;
+            enabled?: boolean;
+            demo_mode?: boolean;
+            auto_create_events?: boolean;
+            /**
+             * @description Of the plugin's own; `settings_schema` describes them.
+             * @example {
+             *       "seed": 1
+             *     }
+             */
+            settings?: Record<string, never>;
+        };
+        /**
+         * InstanceIn
+         * @description Settings and switches are kept here; a controller takes them over with its configuration, which it does not fetch yet.
+         */
+        InstanceIn: {
+            /** Format: uuid */
+            source_public_id: string;
+            /** @example simulated */
+            plugin_id: string;
+            /** @example boiler house */
+            name: string;
+            /** @default true */
+            enabled: boolean;
+            /**
+             * @description The plugin simulates its device.
+             * @default false
+             */
+            demo_mode: boolean;
+            /**
+             * @description Make an event for each channel that has none.
+             * @default true
+             */
+            auto_create_events: boolean;
+            /**
+             * @description Of the plugin's own; `settings_schema` describes them.
+             * @default {}
+             * @example {
+             *       "seed": 1
+             *     }
+             */
+            settings: Record<string, never>;
+        };
+        /** Job */
+        Job: {
+            /** Format: uuid */
+            public_id: string;
+            /** @example delete_readings */
+            kind: string;
+            /**
+             * @description What it is about.
+             * @example readings of 12 events
+             */
+            subject: string;
+            /** @description Who asked for it. */
+            owner: string | null;
+            /** @enum {unknown} */
+            state: "cancelled" | "done" | "failed" | "queued" | "running";
+            progress: number;
+            progress_text: string;
+            /** @description Of one that is done; what it holds depends on the kind. */
+            result: Record<string, never> | null;
+            /** @description Why it failed. */
+            problem: components["schemas"]["ProblemDocument"] | null;
+            cancel_requested: boolean;
+            /** Format: date-time */
+            created_on: string;
+            started_on: string | null;
+            finished_on: string | null;
+            /** @description When it is forgotten; null until it is over. */
+            expires_on: string | null;
+        };
         /** Latest */
         Latest: {
             /** Format: uuid */
@@ -679,6 +2294,145 @@ export interface components {
         /** LatestOut */
         LatestOut: {
             data: components["schemas"]["Latest"][];
+        };
+        /** Layout */
+        Layout: {
+            /** @description Every widget of the dashboard, each once. */
+            widgets: components["schemas"]["Position"][];
+        };
+        /** LineChartWidget */
+        LineChartWidget: {
+            /** @enum {unknown} */
+            widget_type: "line_chart";
+            /** @default null */
+            range_seconds: number | null;
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            y_min: number | null;
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            y_max: number | null;
+            /** @default true */
+            legend: boolean;
+            /** @default true */
+            annotations: boolean;
+        };
+        /**
+         * LogAction
+         * @description Writes a log entry.
+         */
+        LogAction: {
+            /** @enum {unknown} */
+            type: "log";
+            /**
+             * @default fired
+             * @enum {unknown}
+             */
+            on: "cleared" | "fired";
+            /**
+             * @default warning
+             * @enum {unknown}
+             */
+            logging_type: "error" | "info" | "warning";
+            /** @default null */
+            content: string | null;
+        };
+        /** LogEntry */
+        LogEntry: {
+            /** Format: uuid */
+            public_id: string;
+            /** Format: date-time */
+            created_on: string;
+            /** @enum {unknown} */
+            logging_type: "error" | "info" | "warning";
+            /** @enum {unknown} */
+            status: "read" | "unread";
+            content: string;
+            /** @description Name of who or what wrote it. */
+            author: string | null;
+            author_kind: ("kiosk" | "nobody" | "source" | "system" | "token" | "user") | "rule";
+        };
+        /** LogEntryChange */
+        LogEntryChange: {
+            /** @enum {unknown} */
+            status: "read" | "unread";
+        };
+        /** LogEntryIn */
+        LogEntryIn: {
+            /** @example Filter of pump 2 exchanged. */
+            content: string;
+            /**
+             * @default info
+             * @enum {unknown}
+             */
+            logging_type: "error" | "info" | "warning";
+        };
+        /**
+         * LogFilter
+         * @description Which entries. What is not given does not matter.
+         */
+        LogFilter: {
+            /** @default null */
+            logging_type: ("error" | "info" | "warning") | null;
+            /**
+             * @description Beginnings of words, all of which an entry holds; the case of a to z is ignored.
+             * @default
+             */
+            search: string;
+            /** @default null */
+            from: string | null;
+            /**
+             * @description Those before this time; what came since you looked then stays unread.
+             * @default null
+             */
+            to: string | null;
+        };
+        /** LogWidget */
+        LogWidget: {
+            /** @enum {unknown} */
+            widget_type: "log";
+            /** @default null */
+            logging_type: ("error" | "info" | "warning") | null;
+            /** @default 10 */
+            rows: number;
+        };
+        /** MarkedRead */
+        MarkedRead: {
+            /** @description How many were unread before. */
+            n: number;
+            /** @description false: 50,000 were marked, the newest first; ask again for those that are left. */
+            complete: boolean;
+        };
+        /** Page[Annotation] */
+        Page_Annotation_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["Annotation"][];
+        };
+        /** Page[Dashboard] */
+        Page_Dashboard_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["Dashboard"][];
+        };
+        /** Page[EventSummary] */
+        Page_EventSummary_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["EventSummary"][];
         };
         /** Page[Event] */
         Page_Event_: {
@@ -698,6 +2452,42 @@ export interface components {
             total: number;
             data: components["schemas"]["Experiment"][];
         };
+        /** Page[Job] */
+        Page_Job_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["Job"][];
+        };
+        /** Page[PluginInstance] */
+        Page_PluginInstance_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["PluginInstance"][];
+        };
+        /** Page[PluginPackage] */
+        Page_PluginPackage_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["PluginPackage"][];
+        };
+        /** Page[Rule] */
+        Page_Rule_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["Rule"][];
+        };
         /** Page[Source] */
         Page_Source_: {
             page: number;
@@ -707,10 +2497,103 @@ export interface components {
             total: number;
             data: components["schemas"]["Source"][];
         };
+        /** Page[Update] */
+        Page_Update_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["Update"][];
+        };
+        /** Page[Webhook] */
+        Page_Webhook_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["Webhook"][];
+        };
         /** PasswordChange */
         PasswordChange: {
             current_password: string;
             new_password: string;
+        };
+        /** PictureBinding */
+        PictureBinding: {
+            /** @description Id of an element of the picture. */
+            element: string;
+            /** @description Which of the widget's events, from 0. */
+            event: number;
+            /**
+             * @default text
+             * @enum {unknown}
+             */
+            shows: "level" | "running" | "text" | "visible";
+        };
+        /** PluginInstance */
+        PluginInstance: {
+            /** Format: uuid */
+            public_id: string;
+            /** Format: uuid */
+            source_public_id: string;
+            source: string;
+            plugin_id: string;
+            name: string;
+            enabled: boolean;
+            demo_mode: boolean;
+            auto_create_events: boolean;
+            settings: Record<string, never>;
+            /** @description JSON Schema; null: its source has not described it yet. */
+            settings_schema: Record<string, never> | null;
+            /** @description How many its source has described. */
+            channels: number;
+            /** @description How many of them have an event. */
+            mapped: number;
+            described_on: string | null;
+            /** Format: date-time */
+            created_on: string;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /** PluginPackage */
+        PluginPackage: {
+            /** Format: uuid */
+            public_id: string;
+            /** @example webmacs-plugin-chiller */
+            name: string;
+            /** @example 1.2.0 */
+            package_version: string;
+            summary: string;
+            /** @example >=3.11 */
+            requires_python: string | null;
+            /**
+             * @description The plugins that it brings.
+             * @example [
+             *       "chiller"
+             *     ]
+             */
+            plugin_ids: string[];
+            file_name: string;
+            /** @description Bytes. */
+            size: number;
+            sha256: string;
+            uploaded_by: string | null;
+            /** Format: date-time */
+            created_on: string;
+        };
+        /** Position */
+        Position: {
+            /** Format: uuid */
+            public_id: string;
+            /** @description Of 12 columns; x + w is at most 12. */
+            x: number;
+            y: number;
+            w: number;
+            h: number;
         };
         /**
          * ProblemDocument
@@ -725,6 +2608,186 @@ export interface components {
             errors: components["schemas"]["FieldError"][] | null;
             /** @default null */
             request_id: string | null;
+        };
+        /** ProcessPictureWidget */
+        ProcessPictureWidget: {
+            /** @enum {unknown} */
+            widget_type: "process_picture";
+            /**
+             * @description Kept as it is; whoever draws it runs no script of it.
+             * @default
+             */
+            svg: string;
+            /** @default [] */
+            bindings: components["schemas"]["PictureBinding"][];
+        };
+        /** Recording */
+        Recording: {
+            /** @description Of the oldest reading that is stored; null: none is. */
+            first_on: string | null;
+            /** @description Of the newest reading. */
+            last_on: string | null;
+            /** @description Readings stored of the last 24 hours; overwritten ones count until they are merged. */
+            n: number;
+            /** @description What these take, without indexes. */
+            bytes: number;
+        };
+        /**
+         * Retention
+         * @description How long readings and their statistics are kept where an event does not say otherwise; null: for ever.
+         */
+        Retention: {
+            /** @default null */
+            raw_days: number | null;
+            /** @default null */
+            statistics_days: number | null;
+        };
+        /** Rule */
+        Rule: {
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            /** Format: uuid */
+            event_public_id: string;
+            /** @description Name of the event. */
+            event: string;
+            /** @enum {unknown} */
+            operator: "between" | "eq" | "gt" | "gte" | "lt" | "lte" | "not_between";
+            threshold: number;
+            threshold_high: number | null;
+            description: string;
+            /** @enum {unknown} */
+            severity: "critical" | "high" | "low" | "medium";
+            enabled: boolean;
+            dead_band: number;
+            for_ms: number;
+            clear_for_ms: number;
+            cooldown_seconds: number;
+            actions: (components["schemas"]["LogAction"] | components["schemas"]["WebhookAction"] | components["schemas"]["AlarmAction"] | components["schemas"]["CommandAction"])[];
+            /** @description Of what was asked for: stored only, nothing acts on it yet. */
+            not_in_effect: ("actions" | "clear_for_ms" | "cooldown_seconds" | "dead_band" | "for_ms")[];
+            /** @description Whether the newest reading that it judged lets it fire. */
+            fired: boolean;
+            /** @description Time of the reading by which it last fired or cleared. */
+            state_changed_on: string | null;
+            /** Format: date-time */
+            created_on: string;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /**
+         * RuleChange
+         * @description What is not given stays as it is.
+         */
+        RuleChange: {
+            /** @example Boiler too hot */
+            name?: string;
+            /** Format: uuid */
+            event_public_id?: string;
+            /** @enum {unknown} */
+            operator?: "between" | "eq" | "gt" | "gte" | "lt" | "lte" | "not_between";
+            /**
+             * @description In the event's unit; the lower one of between and not_between.
+             * @example 95
+             */
+            threshold?: number;
+            /** @description The upper one of between and not_between, which both include it; null else. */
+            threshold_high?: number | null;
+            /** @description What it is for, and what to do when it fires. */
+            description?: string;
+            /** @enum {unknown} */
+            severity?: "critical" | "high" | "low" | "medium";
+            enabled?: boolean;
+            /** @description How far back a value must come before the rule clears. Stored, but not in effect yet. */
+            dead_band?: number;
+            /** @description How long it must hold before the rule fires, in ms. Stored, but not in effect yet. */
+            for_ms?: number;
+            /** @description How long it must not hold before it clears, in ms. Stored, but not in effect yet. */
+            clear_for_ms?: number;
+            /** @description No action follows another of this rule within this time. Stored, but not in effect yet. */
+            cooldown_seconds?: number;
+            /** @description What follows, in this order. Stored, but not in effect yet. */
+            actions?: (components["schemas"]["LogAction"] | components["schemas"]["WebhookAction"] | components["schemas"]["AlarmAction"] | components["schemas"]["CommandAction"])[];
+        };
+        /** RuleIn */
+        RuleIn: {
+            /** @example Boiler too hot */
+            name: string;
+            /** Format: uuid */
+            event_public_id: string;
+            /** @enum {unknown} */
+            operator: "between" | "eq" | "gt" | "gte" | "lt" | "lte" | "not_between";
+            /**
+             * @description In the event's unit; the lower one of between and not_between.
+             * @example 95
+             */
+            threshold: number;
+            /**
+             * @description The upper one of between and not_between, which both include it; null else.
+             * @default null
+             */
+            threshold_high: number | null;
+            /**
+             * @description What it is for, and what to do when it fires.
+             * @default
+             */
+            description: string;
+            /**
+             * @default medium
+             * @enum {unknown}
+             */
+            severity: "critical" | "high" | "low" | "medium";
+            /** @default true */
+            enabled: boolean;
+            /**
+             * @description How far back a value must come before the rule clears. Stored, but not in effect yet.
+             * @default 0
+             */
+            dead_band: number;
+            /**
+             * @description How long it must hold before the rule fires, in ms. Stored, but not in effect yet.
+             * @default 0
+             */
+            for_ms: number;
+            /**
+             * @description How long it must not hold before it clears, in ms. Stored, but not in effect yet.
+             * @default 0
+             */
+            clear_for_ms: number;
+            /**
+             * @description No action follows another of this rule within this time. Stored, but not in effect yet.
+             * @default 60
+             */
+            cooldown_seconds: number;
+            /**
+             * @description What follows, in this order. Stored, but not in effect yet.
+             * @default []
+             */
+            actions: (components["schemas"]["LogAction"] | components["schemas"]["WebhookAction"] | components["schemas"]["AlarmAction"] | components["schemas"]["CommandAction"])[];
+        };
+        /** SavedEvent */
+        SavedEvent: {
+            /** @description Index of the item, from 0; of a file the line in which it begins, from 1. */
+            position: number;
+            /** @enum {unknown} */
+            action: "create" | "unchanged" | "update";
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            /** @description Of an update: the fields that change. */
+            changes: {
+                [key: string]: components["schemas"]["FromTo"];
+            };
+        };
+        /** SavedEvents */
+        SavedEvents: {
+            created: number;
+            updated: number;
+            unchanged: number;
+            /** @description In the order of the items. */
+            data: components["schemas"]["SavedEvent"][];
         };
         /** SeriesIn */
         SeriesIn: {
@@ -756,6 +2819,134 @@ export interface components {
             /** Format: date-time */
             expires_on: string;
             user: components["schemas"]["User"];
+        };
+        /** Settings */
+        Settings: {
+            /** Format: uuid */
+            public_id: string;
+            /** @default  */
+            plant_name: string;
+            /**
+             * @description A name of the IANA list.
+             * @default UTC
+             * @example Europe/Berlin
+             */
+            time_zone: string;
+            /** @default [] */
+            shifts: components["schemas"]["Shift"][];
+            /**
+             * @default {
+             *       "raw_days": null,
+             *       "statistics_days": null
+             *     }
+             */
+            retention: components["schemas"]["Retention"];
+            /**
+             * @description null: no mail is sent.
+             * @default null
+             */
+            smtp: components["schemas"]["Smtp"] | null;
+            smtp_password_set: boolean;
+            /**
+             * @description Jobs that are over are forgotten after so many days.
+             * @default 7
+             */
+            jobs_kept_days: number;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /**
+         * SettingsChange
+         * @description What is not given stays as it is; `shifts`, `retention` and `smtp` are given whole.
+         */
+        SettingsChange: {
+            plant_name?: string;
+            /**
+             * @description A name of the IANA list.
+             * @example Europe/Berlin
+             */
+            time_zone?: string;
+            shifts?: components["schemas"]["Shift"][];
+            retention?: components["schemas"]["Retention"];
+            smtp?: components["schemas"]["SmtpIn"] | null;
+            /** @description Jobs that are over are forgotten after so many days. */
+            jobs_kept_days?: number;
+        };
+        /**
+         * Shift
+         * @description One that ends at or before its start ends on the next day.
+         */
+        Shift: {
+            /** @example Early */
+            name: string;
+            /** @description Of the plant's zone, as `06:00`. */
+            start: string;
+            /** @description Of the plant's zone, as `06:00`. */
+            end: string;
+            /** @description On which it begins. */
+            days: ("fri" | "mon" | "sat" | "sun" | "thu" | "tue" | "wed")[];
+        };
+        /** SliderWidget */
+        SliderWidget: {
+            /** @enum {unknown} */
+            widget_type: "slider";
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            min: number | null;
+            /**
+             * @description An end of the scale; null: the event's own, or what the readings need.
+             * @default null
+             */
+            max: number | null;
+            /** @default null */
+            step: number | null;
+            /**
+             * @description Ask before it is set.
+             * @default true
+             */
+            confirm: boolean;
+        };
+        /**
+         * Smtp
+         * @description The mail server.
+         */
+        Smtp: {
+            /** @example mail.example.org */
+            host: string;
+            /** @default 587 */
+            port: number;
+            /**
+             * @description `tls` from the first byte, `starttls` before signing in.
+             * @default starttls
+             * @enum {unknown}
+             */
+            security: "none" | "starttls" | "tls";
+            /** @default null */
+            user: string | null;
+            /** @example webmacs@example.org */
+            sender: string;
+        };
+        /** SmtpIn */
+        SmtpIn: {
+            /** @example mail.example.org */
+            host: string;
+            /** @default 587 */
+            port: number;
+            /**
+             * @description `tls` from the first byte, `starttls` before signing in.
+             * @default starttls
+             * @enum {unknown}
+             */
+            security: "none" | "starttls" | "tls";
+            /** @default null */
+            user: string | null;
+            /** @example webmacs@example.org */
+            sender: string;
+            password?: string | null;
         };
         /** Source */
         Source: {
@@ -812,6 +3003,76 @@ export interface components {
             /** @example press-hall */
             name: string;
         };
+        /** SpectrumWidget */
+        SpectrumWidget: {
+            /** @enum {unknown} */
+            widget_type: "spectrum";
+            /**
+             * @description Readings of one transform.
+             * @default 1024
+             * @enum {unknown}
+             */
+            size: 256 | 512 | 1024 | 2048 | 4096 | 8192 | 16384;
+            /**
+             * @default hann
+             * @enum {unknown}
+             */
+            window: "blackman" | "hamming" | "hann" | "rectangle";
+            /** @default true */
+            decibels: boolean;
+        };
+        /** SsoConfig */
+        SsoConfig: {
+            enabled: boolean;
+            /** @description What the login page calls the provider. */
+            provider_name: string | null;
+            /** @description Where a browser begins; `?next=/path` says where to go afterwards. */
+            authorize_url: string | null;
+        };
+        /** StatCardWidget */
+        StatCardWidget: {
+            /** @enum {unknown} */
+            widget_type: "stat_card";
+            /** @default null */
+            decimals: number | null;
+            /** @default true */
+            sparkline: boolean;
+            /** @default null */
+            range_seconds: number | null;
+        };
+        /** StateName */
+        StateName: {
+            value: number;
+            label: string;
+        };
+        /** StateTimelineWidget */
+        StateTimelineWidget: {
+            /** @enum {unknown} */
+            widget_type: "state_timeline";
+            /** @default null */
+            range_seconds: number | null;
+            /**
+             * @description Words for values.
+             * @default []
+             */
+            states: components["schemas"]["StateName"][];
+        };
+        /** TableWidget */
+        TableWidget: {
+            /** @enum {unknown} */
+            widget_type: "table";
+            /** @default null */
+            decimals: number | null;
+            /** @default false */
+            sparkline: boolean;
+        };
+        /** TextWidget */
+        TextWidget: {
+            /** @enum {unknown} */
+            widget_type: "text";
+            /** @default  */
+            markdown: string;
+        };
         /** Ticket */
         Ticket: {
             ticket: string;
@@ -823,6 +3084,48 @@ export interface components {
             /** @example /ws/datapoints/stream */
             path: string;
         };
+        /** Transition */
+        Transition: {
+            /** @description true: it fired; false: it cleared. */
+            fired: boolean;
+            /**
+             * Format: date-time
+             * @description Time of the reading that caused it.
+             */
+            at: string;
+            value: number;
+        };
+        /** Update */
+        Update: {
+            /** Format: uuid */
+            public_id: string;
+            version: string;
+            changelog: string;
+            /** @enum {unknown} */
+            status: "applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying";
+            /** @description Why it failed. */
+            error: string | null;
+            /** @description null: it has no file yet. */
+            file_name: string | null;
+            /** @description In bytes. */
+            file_size: number | null;
+            file_sha256: string | null;
+            created_by: string | null;
+            /** Format: date-time */
+            created_on: string;
+            started_on: string | null;
+            completed_on: string | null;
+        };
+        /** UpdateIn */
+        UpdateIn: {
+            /**
+             * @description After semver.org.
+             * @example 1.4.0
+             */
+            version: string;
+            /** @default  */
+            changelog: string;
+        };
         /** User */
         User: {
             /** Format: uuid */
@@ -833,6 +3136,146 @@ export interface components {
             role: "admin" | "operator" | "source" | "viewer";
             /** Format: date-time */
             registered_on: string;
+        };
+        /** Webhook */
+        Webhook: {
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            description: string;
+            url: string;
+            events: ("experiment.started" | "experiment.stopped" | "sensor.reading" | "sensor.threshold_exceeded" | "system.health_changed")[];
+            /** @description null: every event. An event that is deleted goes from the list. */
+            event_public_ids: string[] | null;
+            has_secret: boolean;
+            enabled: boolean;
+            /** Format: date-time */
+            created_on: string;
+            /** Format: date-time */
+            changed_on: string;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /**
+         * WebhookAction
+         * @description Tells every webhook that wants this type.
+         */
+        WebhookAction: {
+            /** @enum {unknown} */
+            type: "webhook";
+            /**
+             * @default fired
+             * @enum {unknown}
+             */
+            on: "cleared" | "fired";
+            /**
+             * @default sensor.threshold_exceeded
+             * @enum {unknown}
+             */
+            webhook_event_type: "experiment.started" | "experiment.stopped" | "sensor.reading" | "sensor.threshold_exceeded" | "system.health_changed";
+        };
+        /**
+         * WebhookChange
+         * @description What is not given stays as it is, the secret too; null takes it away.
+         */
+        WebhookChange: {
+            /**
+             * @description http or https, without user, password or fragment. Addresses of private networks and of this machine are refused.
+             * @example https://example.org/hooks/webmacs
+             */
+            url?: string;
+            /** @description What it is told of; each once. */
+            events?: ("experiment.started" | "experiment.stopped" | "sensor.reading" | "sensor.threshold_exceeded" | "system.health_changed")[];
+            name?: string;
+            description?: string;
+            secret?: string | null;
+            event_public_ids?: string[] | null;
+            enabled?: boolean;
+        };
+        /** WebhookIn */
+        WebhookIn: {
+            /**
+             * @description http or https, without user, password or fragment. Addresses of private networks and of this machine are refused.
+             * @example https://example.org/hooks/webmacs
+             */
+            url: string;
+            /** @description What it is told of; each once. */
+            events: ("experiment.started" | "experiment.stopped" | "sensor.reading" | "sensor.threshold_exceeded" | "system.health_changed")[];
+            /** @default  */
+            name: string;
+            /** @default  */
+            description: string;
+            /** @default null */
+            secret: string | null;
+            /** @default null */
+            event_public_ids: string[] | null;
+            /** @default true */
+            enabled: boolean;
+        };
+        /** Widget */
+        Widget: {
+            /** Format: uuid */
+            public_id: string;
+            config: components["schemas"]["LineChartWidget"] | components["schemas"]["GaugeWidget"] | components["schemas"]["StatCardWidget"] | components["schemas"]["ActuatorToggleWidget"] | components["schemas"]["SliderWidget"] | components["schemas"]["BarWidget"] | components["schemas"]["TableWidget"] | components["schemas"]["StateTimelineWidget"] | components["schemas"]["HistogramWidget"] | components["schemas"]["XyChartWidget"] | components["schemas"]["SpectrumWidget"] | components["schemas"]["ProcessPictureWidget"] | components["schemas"]["AlarmListWidget"] | components["schemas"]["LogWidget"] | components["schemas"]["TextWidget"] | components["schemas"]["ExperimentWidget"];
+            title: string;
+            /** @description An event that is deleted goes from the list. */
+            event_public_ids: string[];
+            x: number;
+            y: number;
+            w: number;
+            h: number;
+        };
+        /**
+         * WidgetChange
+         * @description What is not given stays as it is; a configuration is replaced whole.
+         */
+        WidgetChange: {
+            config?: components["schemas"]["LineChartWidget"] | components["schemas"]["GaugeWidget"] | components["schemas"]["StatCardWidget"] | components["schemas"]["ActuatorToggleWidget"] | components["schemas"]["SliderWidget"] | components["schemas"]["BarWidget"] | components["schemas"]["TableWidget"] | components["schemas"]["StateTimelineWidget"] | components["schemas"]["HistogramWidget"] | components["schemas"]["XyChartWidget"] | components["schemas"]["SpectrumWidget"] | components["schemas"]["ProcessPictureWidget"] | components["schemas"]["AlarmListWidget"] | components["schemas"]["LogWidget"] | components["schemas"]["TextWidget"] | components["schemas"]["ExperimentWidget"];
+            title?: string;
+            /** @description The events that it shows, in this order; each once. */
+            event_public_ids?: string[];
+            /** @description Of 12 columns; x + w is at most 12. */
+            x?: number;
+            y?: number;
+            w?: number;
+            h?: number;
+        };
+        /** WidgetIn */
+        WidgetIn: {
+            config: components["schemas"]["LineChartWidget"] | components["schemas"]["GaugeWidget"] | components["schemas"]["StatCardWidget"] | components["schemas"]["ActuatorToggleWidget"] | components["schemas"]["SliderWidget"] | components["schemas"]["BarWidget"] | components["schemas"]["TableWidget"] | components["schemas"]["StateTimelineWidget"] | components["schemas"]["HistogramWidget"] | components["schemas"]["XyChartWidget"] | components["schemas"]["SpectrumWidget"] | components["schemas"]["ProcessPictureWidget"] | components["schemas"]["AlarmListWidget"] | components["schemas"]["LogWidget"] | components["schemas"]["TextWidget"] | components["schemas"]["ExperimentWidget"];
+            /** @default  */
+            title: string;
+            /**
+             * @description The events that it shows, in this order; each once.
+             * @default []
+             */
+            event_public_ids: string[];
+            /**
+             * @description Of 12 columns; x + w is at most 12.
+             * @default 0
+             */
+            x: number;
+            /** @default 0 */
+            y: number;
+            /** @default 4 */
+            w: number;
+            /** @default 3 */
+            h: number;
+        };
+        /**
+         * XyChartWidget
+         * @description The first event is x.
+         */
+        XyChartWidget: {
+            /** @enum {unknown} */
+            widget_type: "xy_chart";
+            /** @default null */
+            range_seconds: number | null;
+            /**
+             * @description Join points that follow each other.
+             * @default false
+             */
+            lines: boolean;
         };
     };
     responses: {
@@ -896,6 +3339,16 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
+        /** @description Key was used (`/problems/idempotency-key-reused`). Cannot be used (`/problems/unprocessable`). Wheel refused (`/problems/wheel-refused`). */
+        "idempotency-key-reused_or_unprocessable_or_wheel-refused": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
         /** @description Malformed (`/problems/malformed`). */
         malformed: {
             headers: {
@@ -908,6 +3361,27 @@ export interface components {
         };
         /** @description Not found (`/problems/not-found`). */
         "not-found": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Sign-in not finished (`/problems/sso-code`). */
+        "sso-code": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Single sign-on is off (`/problems/sso-off`). */
+        "sso-off": {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
                 [name: string]: unknown;
@@ -1023,6 +3497,10 @@ export interface components {
         "WWW-Authenticate": string;
         /** @description The version, to be sent as `If-Match` with a change. */
         ETag: string;
+        /** @description Since when it should not be used, as `@` and seconds since 1970. */
+        Deprecation: string;
+        /** @description When it may be gone. */
+        Sunset: string;
         /** @description `true`: all of it was judged, and nothing was changed. */
         "X-WebMACS-Dry-Run": "true";
         /** @description `true`: this is the answer of the first request with this key. */
@@ -1345,6 +3823,145 @@ export interface operations {
             503: components["responses"]["unavailable"];
         };
     };
+    get_sso_config: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "enabled": true,
+                     *       "provider_name": "provider name",
+                     *       "authorize_url": "authorize url"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["SsoConfig"];
+                };
+            };
+            422: components["responses"]["unprocessable"];
+        };
+    };
+    begin_sso: {
+        parameters: {
+            query?: {
+                /** @description A path of this host, where to go after the sign-on. */
+                next?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Sent on. */
+            302: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: components["responses"]["sso-off"];
+            422: components["responses"]["unprocessable"];
+        };
+    };
+    end_sso: {
+        parameters: {
+            query?: {
+                /** @description What the browser took along to the provider. */
+                state?: string;
+                /** @description What the provider answers; it is exchanged for an ID token. */
+                code?: string;
+                /** @description Why the provider refused, in place of a code. */
+                error?: string;
+                /** @description The provider, where it says so (RFC 9207). */
+                iss?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Sent on. */
+            302: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: components["responses"]["sso-off"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    exchange_sso_code: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "code": "code"
+                 *     }
+                 */
+                "application/json": components["schemas"]["Code"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "access_token": "access token",
+                     *       "token_type": "token type",
+                     *       "expires_on": "2026-11-23T13:00:00Z",
+                     *       "user": {
+                     *         "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *         "email": "email",
+                     *         "username": "username",
+                     *         "role": "admin",
+                     *         "registered_on": "2026-11-23T12:00:00Z"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["sso-code"];
+            403: components["responses"]["foreign-origin"];
+            404: components["responses"]["sso-off"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     list_events: {
         parameters: {
             query?: {
@@ -1355,9 +3972,17 @@ export interface operations {
                 /** @description Text that is somewhere in it; a to z in either case. */
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
-                sort?: "-changed_on" | "-created_on" | "-name" | "-type" | "changed_on" | "created_on" | "name" | "type";
+                sort?: "-changed_on" | "-created_on" | "-name" | "-path" | "-source" | "-type" | "changed_on" | "created_on" | "name" | "path" | "source" | "type";
                 /** @description Only events of this type. */
                 type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+                /** @description Name of the source that writes it. */
+                source?: string;
+                /** @description It has every one of these tags. */
+                tag?: string[];
+                /** @description It belongs to this group or to one below it. */
+                path?: string;
+                /** @description Only those that are critical, or only the others. */
+                critical?: boolean;
             };
             header?: never;
             path?: never;
@@ -1383,10 +4008,24 @@ export interface operations {
                      *           "name": "name",
                      *           "type": "actuator",
                      *           "unit": "unit",
+                     *           "description": "description",
+                     *           "path": "path",
+                     *           "tags": [
+                     *             "tag"
+                     *           ],
                      *           "min_value": 21.5,
                      *           "max_value": 21.5,
+                     *           "limit_lolo": 21.5,
+                     *           "limit_lo": 21.5,
+                     *           "limit_hi": 21.5,
+                     *           "limit_hihi": 21.5,
+                     *           "deadband": 21.5,
                      *           "decimals": 1,
+                     *           "colour": "colour",
                      *           "expected_interval_ms": 1,
+                     *           "raw_retention_days": 1,
+                     *           "statistics_retention_days": 1,
+                     *           "critical": true,
                      *           "source": "source",
                      *           "instance": "instance",
                      *           "channel_key": "channel key",
@@ -1427,10 +4066,25 @@ export interface operations {
                  *       "name": "Boiler temperature",
                  *       "type": "actuator",
                  *       "unit": "°C",
+                 *       "description": "",
+                 *       "path": "plant/line 2/boiler",
+                 *       "tags": [
+                 *         "hot",
+                 *         "audited"
+                 *       ],
                  *       "min_value": 21.5,
                  *       "max_value": 21.5,
+                 *       "limit_lolo": 21.5,
+                 *       "limit_lo": 21.5,
+                 *       "limit_hi": 21.5,
+                 *       "limit_hihi": 21.5,
+                 *       "deadband": 21.5,
                  *       "decimals": 1,
-                 *       "expected_interval_ms": 1
+                 *       "colour": "#1e88e5",
+                 *       "expected_interval_ms": 1,
+                 *       "raw_retention_days": 1,
+                 *       "statistics_retention_days": 1,
+                 *       "critical": false
                  *     }
                  */
                 "application/json": components["schemas"]["EventIn"];
@@ -1454,10 +4108,24 @@ export interface operations {
                      *       "name": "name",
                      *       "type": "actuator",
                      *       "unit": "unit",
+                     *       "description": "description",
+                     *       "path": "path",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
                      *       "min_value": 21.5,
                      *       "max_value": 21.5,
+                     *       "limit_lolo": 21.5,
+                     *       "limit_lo": 21.5,
+                     *       "limit_hi": 21.5,
+                     *       "limit_hihi": 21.5,
+                     *       "deadband": 21.5,
                      *       "decimals": 1,
+                     *       "colour": "colour",
                      *       "expected_interval_ms": 1,
+                     *       "raw_retention_days": 1,
+                     *       "statistics_retention_days": 1,
+                     *       "critical": true,
                      *       "source": "source",
                      *       "instance": "instance",
                      *       "channel_key": "channel key",
@@ -1510,10 +4178,24 @@ export interface operations {
                      *       "name": "name",
                      *       "type": "actuator",
                      *       "unit": "unit",
+                     *       "description": "description",
+                     *       "path": "path",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
                      *       "min_value": 21.5,
                      *       "max_value": 21.5,
+                     *       "limit_lolo": 21.5,
+                     *       "limit_lo": 21.5,
+                     *       "limit_hi": 21.5,
+                     *       "limit_hihi": 21.5,
+                     *       "deadband": 21.5,
                      *       "decimals": 1,
+                     *       "colour": "colour",
                      *       "expected_interval_ms": 1,
+                     *       "raw_retention_days": 1,
+                     *       "statistics_retention_days": 1,
+                     *       "critical": true,
                      *       "source": "source",
                      *       "instance": "instance",
                      *       "channel_key": "channel key",
@@ -1562,13 +4244,28 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "name": "name",
+                 *       "name": "Boiler temperature",
                  *       "type": "actuator",
-                 *       "unit": "unit",
+                 *       "unit": "°C",
+                 *       "description": "description",
+                 *       "path": "plant/line 2/boiler",
+                 *       "tags": [
+                 *         "hot",
+                 *         "audited"
+                 *       ],
                  *       "min_value": 21.5,
                  *       "max_value": 21.5,
+                 *       "limit_lolo": 21.5,
+                 *       "limit_lo": 21.5,
+                 *       "limit_hi": 21.5,
+                 *       "limit_hihi": 21.5,
+                 *       "deadband": 21.5,
                  *       "decimals": 1,
-                 *       "expected_interval_ms": 1
+                 *       "colour": "#1e88e5",
+                 *       "expected_interval_ms": 1,
+                 *       "raw_retention_days": 1,
+                 *       "statistics_retention_days": 1,
+                 *       "critical": true
                  *     }
                  */
                 "application/json": components["schemas"]["EventChange"];
@@ -1590,10 +4287,24 @@ export interface operations {
                      *       "name": "name",
                      *       "type": "actuator",
                      *       "unit": "unit",
+                     *       "description": "description",
+                     *       "path": "path",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
                      *       "min_value": 21.5,
                      *       "max_value": 21.5,
+                     *       "limit_lolo": 21.5,
+                     *       "limit_lo": 21.5,
+                     *       "limit_hi": 21.5,
+                     *       "limit_hihi": 21.5,
+                     *       "deadband": 21.5,
                      *       "decimals": 1,
+                     *       "colour": "colour",
                      *       "expected_interval_ms": 1,
+                     *       "raw_retention_days": 1,
+                     *       "statistics_retention_days": 1,
+                     *       "critical": true,
                      *       "source": "source",
                      *       "instance": "instance",
                      *       "channel_key": "channel key",
@@ -1622,6 +4333,8 @@ export interface operations {
     delete_event: {
         parameters: {
             query?: {
+                /** @description What becomes of its readings; delete: a job deletes them. */
+                data?: "delete" | "keep";
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
@@ -1637,6 +4350,49 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description The answer. */
+            202: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "kind": "delete_readings",
+                     *       "subject": "readings of 12 events",
+                     *       "owner": "owner",
+                     *       "state": "cancelled",
+                     *       "progress": 1,
+                     *       "progress_text": "progress text",
+                     *       "result": {},
+                     *       "problem": {
+                     *         "type": "type",
+                     *         "title": "title",
+                     *         "status": 1,
+                     *         "detail": "detail",
+                     *         "errors": [
+                     *           {
+                     *             "loc": [
+                     *               "loc"
+                     *             ],
+                     *             "msg": "msg"
+                     *           }
+                     *         ],
+                     *         "request_id": "request id"
+                     *       },
+                     *       "cancel_requested": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "finished_on": "2026-11-23T12:00:00Z",
+                     *       "expires_on": "2026-11-23T13:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
             /** @description Done; there is no body. */
             204: {
                 headers: {
@@ -1654,6 +4410,225 @@ export interface operations {
             503: components["responses"]["unavailable"];
         };
     };
+    get_recording: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of events, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "first_on": "2026-11-23T12:00:00Z",
+                     *       "last_on": "2026-11-23T12:00:00Z",
+                     *       "n": 1,
+                     *       "bytes": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Recording"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    save_events: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "events": [
+                 *         {
+                 *           "name": "Boiler temperature",
+                 *           "type": "actuator",
+                 *           "unit": "°C",
+                 *           "description": "description",
+                 *           "path": "plant/line 2/boiler",
+                 *           "tags": [
+                 *             "hot",
+                 *             "audited"
+                 *           ],
+                 *           "min_value": 21.5,
+                 *           "max_value": 21.5,
+                 *           "limit_lolo": 21.5,
+                 *           "limit_lo": 21.5,
+                 *           "limit_hi": 21.5,
+                 *           "limit_hihi": 21.5,
+                 *           "deadband": 21.5,
+                 *           "decimals": 1,
+                 *           "colour": "#1e88e5",
+                 *           "expected_interval_ms": 1,
+                 *           "raw_retention_days": 1,
+                 *           "statistics_retention_days": 1,
+                 *           "critical": true,
+                 *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["EventItems"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "created": 1,
+                     *       "updated": 1,
+                     *       "unchanged": 1,
+                     *       "data": [
+                     *         {
+                     *           "position": 1,
+                     *           "action": "create",
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "changes": {}
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["SavedEvents"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    export_events: {
+        parameters: {
+            query?: {
+                /** @description Only events of this type. */
+                type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
+                /** @description Name of the source that writes it. */
+                source?: string;
+                /** @description It has every one of these tags. */
+                tag?: string[];
+                /** @description It belongs to this group or to one below it. */
+                path?: string;
+                /** @description Only those that are critical, or only the others. */
+                critical?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/csv": unknown;
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    import_events: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "text/csv": unknown;
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "created": 1,
+                     *       "updated": 1,
+                     *       "unchanged": 1,
+                     *       "data": [
+                     *         {
+                     *           "position": 1,
+                     *           "action": "create",
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "changes": {}
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["SavedEvents"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     list_experiments: {
         parameters: {
             query?: {
@@ -1667,6 +4642,12 @@ export interface operations {
                 sort?: "-name" | "-started_on" | "-stopped_on" | "name" | "started_on" | "stopped_on";
                 /** @description Only those that run, or only those that have stopped. */
                 running?: boolean;
+                /** @description It has every one of these tags. */
+                tag?: string[];
+                /** @description Only what ran at this time or later. */
+                from?: string;
+                /** @description Only what began before this time. */
+                to?: string;
             };
             header?: never;
             path?: never;
@@ -1694,6 +4675,7 @@ export interface operations {
                      *           "tags": [
                      *             "tag"
                      *           ],
+                     *           "parameters": {},
                      *           "started_on": "2026-11-23T12:00:00Z",
                      *           "stopped_on": "2026-11-23T13:00:00Z",
                      *           "started_by": "started by",
@@ -1733,7 +4715,13 @@ export interface operations {
                  * @example {
                  *       "name": "name",
                  *       "notes": "",
-                 *       "tags": [],
+                 *       "tags": [
+                 *         "commissioning"
+                 *       ],
+                 *       "parameters": {
+                 *         "charge": "A 17",
+                 *         "set_point": 80
+                 *       },
                  *       "event_public_ids": [
                  *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
                  *       ]
@@ -1762,6 +4750,7 @@ export interface operations {
                      *       "tags": [
                      *         "tag"
                      *       ],
+                     *       "parameters": {},
                      *       "started_on": "2026-11-23T12:00:00Z",
                      *       "stopped_on": "2026-11-23T13:00:00Z",
                      *       "started_by": "started by",
@@ -1816,6 +4805,7 @@ export interface operations {
                      *       "tags": [
                      *         "tag"
                      *       ],
+                     *       "parameters": {},
                      *       "started_on": "2026-11-23T12:00:00Z",
                      *       "stopped_on": "2026-11-23T13:00:00Z",
                      *       "started_by": "started by",
@@ -1867,8 +4857,12 @@ export interface operations {
                  *       "name": "name",
                  *       "notes": "notes",
                  *       "tags": [
-                 *         "tag"
-                 *       ]
+                 *         "commissioning"
+                 *       ],
+                 *       "parameters": {
+                 *         "charge": "A 17",
+                 *         "set_point": 80
+                 *       }
                  *     }
                  */
                 "application/json": components["schemas"]["ExperimentChange"];
@@ -1892,6 +4886,7 @@ export interface operations {
                      *       "tags": [
                      *         "tag"
                      *       ],
+                     *       "parameters": {},
                      *       "started_on": "2026-11-23T12:00:00Z",
                      *       "stopped_on": "2026-11-23T13:00:00Z",
                      *       "started_by": "started by",
@@ -1919,6 +4914,8 @@ export interface operations {
     delete_experiment: {
         parameters: {
             query?: {
+                /** @description What becomes of its readings; delete: a job deletes them. */
+                data?: "delete" | "keep";
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
@@ -1934,6 +4931,49 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description The answer. */
+            202: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "kind": "delete_readings",
+                     *       "subject": "readings of 12 events",
+                     *       "owner": "owner",
+                     *       "state": "cancelled",
+                     *       "progress": 1,
+                     *       "progress_text": "progress text",
+                     *       "result": {},
+                     *       "problem": {
+                     *         "type": "type",
+                     *         "title": "title",
+                     *         "status": 1,
+                     *         "detail": "detail",
+                     *         "errors": [
+                     *           {
+                     *             "loc": [
+                     *               "loc"
+                     *             ],
+                     *             "msg": "msg"
+                     *           }
+                     *         ],
+                     *         "request_id": "request id"
+                     *       },
+                     *       "cancel_requested": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "finished_on": "2026-11-23T12:00:00Z",
+                     *       "expires_on": "2026-11-23T13:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
             /** @description Done; there is no body. */
             204: {
                 headers: {
@@ -1984,6 +5024,7 @@ export interface operations {
                      *       "tags": [
                      *         "tag"
                      *       ],
+                     *       "parameters": {},
                      *       "started_on": "2026-11-23T12:00:00Z",
                      *       "stopped_on": "2026-11-23T13:00:00Z",
                      *       "started_by": "started by",
@@ -1999,6 +5040,395 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
             404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    summarize_experiment: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-name" | "name";
+            };
+            header?: never;
+            path: {
+                /** @description Which one of experiments, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "unit": "unit",
+                     *           "n": 1,
+                     *           "min": 21.5,
+                     *           "max": 21.5,
+                     *           "mean": 21.5,
+                     *           "first": 21.5,
+                     *           "first_on": "2026-11-23T12:00:00Z",
+                     *           "last": 21.5,
+                     *           "last_on": "2026-11-23T12:00:00Z",
+                     *           "gaps": 1,
+                     *           "missing": 1,
+                     *           "exact": true
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_EventSummary_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_annotations: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-changed_on" | "-from" | "changed_on" | "from";
+                /** @description Only what ended at this time or later. */
+                from?: string;
+                /** @description Only what began at this time or before. */
+                to?: string;
+                /** @description It concerns one of these channels, or every channel. */
+                event_public_id?: string[];
+                /** @description Only those that belong to this experiment. */
+                experiment_public_id?: string;
+                /** @description It has every one of these tags. */
+                tag?: string[];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "from": "2026-11-23T12:00:00Z",
+                     *           "to": "2026-11-23T13:00:00Z",
+                     *           "text": "text",
+                     *           "tags": [
+                     *             "tag"
+                     *           ],
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "author": "author",
+                     *           "author_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_Annotation_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_annotation: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "from": "2026-11-23T12:00:00Z",
+                 *       "to": "2026-11-23T13:00:00Z",
+                 *       "text": "Valve exchanged",
+                 *       "tags": [
+                 *         "commissioning"
+                 *       ],
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *     }
+                 */
+                "application/json": components["schemas"]["AnnotationIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "from": "2026-11-23T12:00:00Z",
+                     *       "to": "2026-11-23T13:00:00Z",
+                     *       "text": "text",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "author": "author",
+                     *       "author_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_annotation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of annotations, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "from": "2026-11-23T12:00:00Z",
+                     *       "to": "2026-11-23T13:00:00Z",
+                     *       "text": "text",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "author": "author",
+                     *       "author_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_annotation: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of annotations, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "from": "2026-11-23T12:00:00Z",
+                 *       "to": "2026-11-23T13:00:00Z",
+                 *       "text": "Valve exchanged",
+                 *       "tags": [
+                 *         "commissioning"
+                 *       ],
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *     }
+                 */
+                "application/json": components["schemas"]["AnnotationChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "from": "2026-11-23T12:00:00Z",
+                     *       "to": "2026-11-23T13:00:00Z",
+                     *       "text": "text",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "author": "author",
+                     *       "author_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_annotation: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of annotations, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
             503: components["responses"]["unavailable"];
         };
@@ -2593,6 +6023,338 @@ export interface operations {
             422: components["responses"]["unprocessable"];
         };
     };
+    list_jobs: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-created_on" | "-finished_on" | "created_on" | "finished_on";
+                state?: "cancelled" | "done" | "failed" | "queued" | "running";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "kind": "delete_readings",
+                     *           "subject": "readings of 12 events",
+                     *           "owner": "owner",
+                     *           "state": "cancelled",
+                     *           "progress": 1,
+                     *           "progress_text": "progress text",
+                     *           "result": {},
+                     *           "problem": {
+                     *             "type": "type",
+                     *             "title": "title",
+                     *             "status": 1,
+                     *             "detail": "detail",
+                     *             "errors": [
+                     *               {
+                     *                 "loc": [
+                     *                   "loc"
+                     *                 ],
+                     *                 "msg": "msg"
+                     *               }
+                     *             ],
+                     *             "request_id": "request id"
+                     *           },
+                     *           "cancel_requested": true,
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "started_on": "2026-11-23T12:00:00Z",
+                     *           "finished_on": "2026-11-23T12:00:00Z",
+                     *           "expires_on": "2026-11-23T13:00:00Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_Job_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of jobs, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "kind": "delete_readings",
+                     *       "subject": "readings of 12 events",
+                     *       "owner": "owner",
+                     *       "state": "cancelled",
+                     *       "progress": 1,
+                     *       "progress_text": "progress text",
+                     *       "result": {},
+                     *       "problem": {
+                     *         "type": "type",
+                     *         "title": "title",
+                     *         "status": 1,
+                     *         "detail": "detail",
+                     *         "errors": [
+                     *           {
+                     *             "loc": [
+                     *               "loc"
+                     *             ],
+                     *             "msg": "msg"
+                     *           }
+                     *         ],
+                     *         "request_id": "request id"
+                     *       },
+                     *       "cancel_requested": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "finished_on": "2026-11-23T12:00:00Z",
+                     *       "expires_on": "2026-11-23T13:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    cancel_job: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path: {
+                /** @description Which one of jobs, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "kind": "delete_readings",
+                     *       "subject": "readings of 12 events",
+                     *       "owner": "owner",
+                     *       "state": "cancelled",
+                     *       "progress": 1,
+                     *       "progress_text": "progress text",
+                     *       "result": {},
+                     *       "problem": {
+                     *         "type": "type",
+                     *         "title": "title",
+                     *         "status": 1,
+                     *         "detail": "detail",
+                     *         "errors": [
+                     *           {
+                     *             "loc": [
+                     *               "loc"
+                     *             ],
+                     *             "msg": "msg"
+                     *           }
+                     *         ],
+                     *         "request_id": "request id"
+                     *       },
+                     *       "cancel_requested": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "finished_on": "2026-11-23T12:00:00Z",
+                     *       "expires_on": "2026-11-23T13:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_settings: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "plant_name": "",
+                     *       "time_zone": "Europe/Berlin",
+                     *       "shifts": [],
+                     *       "retention": {
+                     *         "raw_days": 1,
+                     *         "statistics_days": 1
+                     *       },
+                     *       "smtp": {
+                     *         "host": "mail.example.org",
+                     *         "port": 587,
+                     *         "security": "none",
+                     *         "user": "user",
+                     *         "sender": "webmacs@example.org"
+                     *       },
+                     *       "smtp_password_set": true,
+                     *       "jobs_kept_days": 7,
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Settings"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_settings: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /** @example {} */
+                "application/json": components["schemas"]["SettingsChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "plant_name": "",
+                     *       "time_zone": "Europe/Berlin",
+                     *       "shifts": [],
+                     *       "retention": {
+                     *         "raw_days": 1,
+                     *         "statistics_days": 1
+                     *       },
+                     *       "smtp": {
+                     *         "host": "mail.example.org",
+                     *         "port": 587,
+                     *         "security": "none",
+                     *         "user": "user",
+                     *         "sender": "webmacs@example.org"
+                     *       },
+                     *       "smtp_password_set": true,
+                     *       "jobs_kept_days": 7,
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Settings"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     get_metrics: {
         parameters: {
             query?: never;
@@ -2614,6 +6376,3077 @@ export interface operations {
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_available_plugins: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "plugin_id": "simulated",
+                     *           "settings_schema": {},
+                     *           "instances": 1,
+                     *           "packages": [
+                     *             "package"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["AvailablePlugins"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_plugin_instances: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-changed_on" | "-name" | "-plugin_id" | "-source" | "changed_on" | "name" | "plugin_id" | "source";
+                /** @description Only of this plugin. */
+                plugin_id?: string;
+                /** @description Only of this source. */
+                source_public_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "source": "source",
+                     *           "plugin_id": "plugin id",
+                     *           "name": "name",
+                     *           "enabled": true,
+                     *           "demo_mode": true,
+                     *           "auto_create_events": true,
+                     *           "settings": {},
+                     *           "settings_schema": {},
+                     *           "channels": 1,
+                     *           "mapped": 1,
+                     *           "described_on": "2026-11-23T12:00:00Z",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_PluginInstance_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_plugin_instance: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "plugin_id": "simulated",
+                 *       "name": "boiler house",
+                 *       "enabled": true,
+                 *       "demo_mode": false,
+                 *       "auto_create_events": true,
+                 *       "settings": {
+                 *         "seed": 1
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["InstanceIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source": "source",
+                     *       "plugin_id": "plugin id",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "demo_mode": true,
+                     *       "auto_create_events": true,
+                     *       "settings": {},
+                     *       "settings_schema": {},
+                     *       "channels": 1,
+                     *       "mapped": 1,
+                     *       "described_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginInstance"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_plugin_instance: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source": "source",
+                     *       "plugin_id": "plugin id",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "demo_mode": true,
+                     *       "auto_create_events": true,
+                     *       "settings": {},
+                     *       "settings_schema": {},
+                     *       "channels": 1,
+                     *       "mapped": 1,
+                     *       "described_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginInstance"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_plugin_instance: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "boiler house",
+                 *       "enabled": true,
+                 *       "demo_mode": true,
+                 *       "auto_create_events": true,
+                 *       "settings": {
+                 *         "seed": 1
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["InstanceChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "source": "source",
+                     *       "plugin_id": "plugin id",
+                     *       "name": "name",
+                     *       "enabled": true,
+                     *       "demo_mode": true,
+                     *       "auto_create_events": true,
+                     *       "settings": {},
+                     *       "settings_schema": {},
+                     *       "channels": 1,
+                     *       "mapped": 1,
+                     *       "described_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginInstance"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_plugin_instance: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_channels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "channel_key": "channel key",
+                     *           "name": "name",
+                     *           "unit": "unit",
+                     *           "type": "actuator",
+                     *           "min_value": 21.5,
+                     *           "max_value": 21.5,
+                     *           "decimals": 1,
+                     *           "expected_interval_ms": 1,
+                     *           "described": true,
+                     *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "event": "event",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Channels"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_channel: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "channel_key": "reactor_temperature",
+                 *       "name": "name",
+                 *       "unit": "°C",
+                 *       "type": "actuator",
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *     }
+                 */
+                "application/json": components["schemas"]["ChannelIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "channel_key": "channel key",
+                     *       "name": "name",
+                     *       "unit": "unit",
+                     *       "type": "actuator",
+                     *       "min_value": 21.5,
+                     *       "max_value": 21.5,
+                     *       "decimals": 1,
+                     *       "expected_interval_ms": 1,
+                     *       "described": true,
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Channel"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_channel: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+                /** @description Which one of channels, by its public id. */
+                channel_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "channel_key": "channel key",
+                     *       "name": "name",
+                     *       "unit": "unit",
+                     *       "type": "actuator",
+                     *       "min_value": 21.5,
+                     *       "max_value": 21.5,
+                     *       "decimals": 1,
+                     *       "expected_interval_ms": 1,
+                     *       "described": true,
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Channel"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_channel: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+                /** @description Which one of channels, by its public id. */
+                channel_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "name": "name",
+                 *       "unit": "°C",
+                 *       "type": "actuator"
+                 *     }
+                 */
+                "application/json": components["schemas"]["ChannelChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "channel_key": "channel key",
+                     *       "name": "name",
+                     *       "unit": "unit",
+                     *       "type": "actuator",
+                     *       "min_value": 21.5,
+                     *       "max_value": 21.5,
+                     *       "decimals": 1,
+                     *       "expected_interval_ms": 1,
+                     *       "described": true,
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Channel"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_channel: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of plugins, by its public id. */
+                public_id: string;
+                /** @description Which one of channels, by its public id. */
+                channel_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_plugin_packages: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-created_on" | "-name" | "-size" | "created_on" | "name" | "size";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "webmacs-plugin-chiller",
+                     *           "package_version": "1.2.0",
+                     *           "summary": "summary",
+                     *           "requires_python": ">=3.11",
+                     *           "plugin_ids": [
+                     *             "chiller"
+                     *           ],
+                     *           "file_name": "file name",
+                     *           "size": 1,
+                     *           "sha256": "sha256",
+                     *           "uploaded_by": "uploaded by",
+                     *           "created_on": "2026-11-23T12:00:00Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_PluginPackage_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    upload_plugin_package: {
+        parameters: {
+            query: {
+                /** @description As the build tool called it. */
+                file_name: string;
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/zip": unknown;
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "webmacs-plugin-chiller",
+                     *       "package_version": "1.2.0",
+                     *       "summary": "summary",
+                     *       "requires_python": ">=3.11",
+                     *       "plugin_ids": [
+                     *         "chiller"
+                     *       ],
+                     *       "file_name": "file name",
+                     *       "size": 1,
+                     *       "sha256": "sha256",
+                     *       "uploaded_by": "uploaded by",
+                     *       "created_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginPackage"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable_or_wheel-refused"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_plugin_package: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of packages, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "webmacs-plugin-chiller",
+                     *       "package_version": "1.2.0",
+                     *       "summary": "summary",
+                     *       "requires_python": ">=3.11",
+                     *       "plugin_ids": [
+                     *         "chiller"
+                     *       ],
+                     *       "file_name": "file name",
+                     *       "size": 1,
+                     *       "sha256": "sha256",
+                     *       "uploaded_by": "uploaded by",
+                     *       "created_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PluginPackage"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_plugin_package: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of packages, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_plugin_package_content: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of packages, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/zip": unknown;
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_log_entries: {
+        parameters: {
+            query?: {
+                /** @description How many at most. */
+                limit?: number;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
+                logging_type?: "error" | "info" | "warning";
+                status?: "read" | "unread";
+                /** @description Beginnings of words, all of which an entry holds; the case of a to z is ignored. */
+                search?: string;
+                from?: string;
+                to?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "logging_type": "error",
+                     *           "status": "read",
+                     *           "content": "content",
+                     *           "author": "author",
+                     *           "author_kind": "kiosk"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CursorPage_LogEntry_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_log_entry: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "content": "Filter of pump 2 exchanged.",
+                 *       "logging_type": "error"
+                 *     }
+                 */
+                "application/json": components["schemas"]["LogEntryIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "logging_type": "error",
+                     *       "status": "read",
+                     *       "content": "content",
+                     *       "author": "author",
+                     *       "author_kind": "kiosk"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LogEntry"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_log_entry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of logging, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "logging_type": "error",
+                     *       "status": "read",
+                     *       "content": "content",
+                     *       "author": "author",
+                     *       "author_kind": "kiosk"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LogEntry"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_log_entry: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of logging, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "status": "read"
+                 *     }
+                 */
+                "application/json": components["schemas"]["LogEntryChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "logging_type": "error",
+                     *       "status": "read",
+                     *       "content": "content",
+                     *       "author": "author",
+                     *       "author_kind": "kiosk"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LogEntry"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    mark_log_read: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "logging_type": "error",
+                 *       "search": "",
+                 *       "from": "2026-11-23T12:00:00Z",
+                 *       "to": "2026-11-23T13:00:00Z"
+                 *     }
+                 */
+                "application/json": components["schemas"]["LogFilter"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "n": 1,
+                     *       "complete": true
+                     *     }
+                     */
+                    "application/json": components["schemas"]["MarkedRead"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_rules: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-changed_on" | "-created_on" | "-event" | "-name" | "-state_changed_on" | "changed_on" | "created_on" | "event" | "name" | "state_changed_on";
+                event_public_id?: string;
+                enabled?: boolean;
+                fired?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "event": "event",
+                     *           "operator": "between",
+                     *           "threshold": 21.5,
+                     *           "threshold_high": 21.5,
+                     *           "description": "description",
+                     *           "severity": "critical",
+                     *           "enabled": true,
+                     *           "dead_band": 21.5,
+                     *           "for_ms": 1,
+                     *           "clear_for_ms": 1,
+                     *           "cooldown_seconds": 1,
+                     *           "actions": [
+                     *             {
+                     *               "type": "log",
+                     *               "on": "cleared",
+                     *               "logging_type": "error",
+                     *               "content": "content"
+                     *             }
+                     *           ],
+                     *           "not_in_effect": [
+                     *             "actions"
+                     *           ],
+                     *           "fired": true,
+                     *           "state_changed_on": "2026-11-23T12:00:00Z",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_Rule_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_rule: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "Boiler too hot",
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "operator": "between",
+                 *       "threshold": 95,
+                 *       "threshold_high": 21.5,
+                 *       "description": "",
+                 *       "severity": "critical",
+                 *       "enabled": true,
+                 *       "dead_band": 0,
+                 *       "for_ms": 0,
+                 *       "clear_for_ms": 0,
+                 *       "cooldown_seconds": 60,
+                 *       "actions": []
+                 *     }
+                 */
+                "application/json": components["schemas"]["RuleIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "operator": "between",
+                     *       "threshold": 21.5,
+                     *       "threshold_high": 21.5,
+                     *       "description": "description",
+                     *       "severity": "critical",
+                     *       "enabled": true,
+                     *       "dead_band": 21.5,
+                     *       "for_ms": 1,
+                     *       "clear_for_ms": 1,
+                     *       "cooldown_seconds": 1,
+                     *       "actions": [
+                     *         {
+                     *           "type": "log",
+                     *           "on": "cleared",
+                     *           "logging_type": "error",
+                     *           "content": "content"
+                     *         }
+                     *       ],
+                     *       "not_in_effect": [
+                     *         "actions"
+                     *       ],
+                     *       "fired": true,
+                     *       "state_changed_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Rule"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_rule: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of rules, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "operator": "between",
+                     *       "threshold": 21.5,
+                     *       "threshold_high": 21.5,
+                     *       "description": "description",
+                     *       "severity": "critical",
+                     *       "enabled": true,
+                     *       "dead_band": 21.5,
+                     *       "for_ms": 1,
+                     *       "clear_for_ms": 1,
+                     *       "cooldown_seconds": 1,
+                     *       "actions": [
+                     *         {
+                     *           "type": "log",
+                     *           "on": "cleared",
+                     *           "logging_type": "error",
+                     *           "content": "content"
+                     *         }
+                     *       ],
+                     *       "not_in_effect": [
+                     *         "actions"
+                     *       ],
+                     *       "fired": true,
+                     *       "state_changed_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Rule"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_rule: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of rules, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "Boiler too hot",
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "operator": "between",
+                 *       "threshold": 95,
+                 *       "threshold_high": 21.5,
+                 *       "description": "description",
+                 *       "severity": "critical",
+                 *       "enabled": true,
+                 *       "dead_band": 21.5,
+                 *       "for_ms": 1,
+                 *       "clear_for_ms": 1,
+                 *       "cooldown_seconds": 1,
+                 *       "actions": [
+                 *         {
+                 *           "type": "log",
+                 *           "on": "cleared",
+                 *           "logging_type": "error",
+                 *           "content": "content"
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["RuleChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event": "event",
+                     *       "operator": "between",
+                     *       "threshold": 21.5,
+                     *       "threshold_high": 21.5,
+                     *       "description": "description",
+                     *       "severity": "critical",
+                     *       "enabled": true,
+                     *       "dead_band": 21.5,
+                     *       "for_ms": 1,
+                     *       "clear_for_ms": 1,
+                     *       "cooldown_seconds": 1,
+                     *       "actions": [
+                     *         {
+                     *           "type": "log",
+                     *           "on": "cleared",
+                     *           "logging_type": "error",
+                     *           "content": "content"
+                     *         }
+                     *       ],
+                     *       "not_in_effect": [
+                     *         "actions"
+                     *       ],
+                     *       "fired": true,
+                     *       "state_changed_on": "2026-11-23T12:00:00Z",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Rule"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_rule: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of rules, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_transitions: {
+        parameters: {
+            query?: {
+                /** @description How many at most. */
+                limit?: number;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Which one of rules, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "fired": true,
+                     *           "at": "2026-11-23T12:00:00Z",
+                     *           "value": 21.5
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CursorPage_Transition_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_webhooks: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-changed_on" | "-created_on" | "-name" | "-url" | "changed_on" | "created_on" | "name" | "url";
+                enabled?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "description": "description",
+                     *           "url": "url",
+                     *           "events": [
+                     *             "experiment.started"
+                     *           ],
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "has_secret": true,
+                     *           "enabled": true,
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_Webhook_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_webhook: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "url": "https://example.org/hooks/webmacs",
+                 *       "events": [
+                 *         "experiment.started"
+                 *       ],
+                 *       "name": "",
+                 *       "description": "",
+                 *       "secret": "secret",
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "enabled": true
+                 *     }
+                 */
+                "application/json": components["schemas"]["WebhookIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "url": "url",
+                     *       "events": [
+                     *         "experiment.started"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "has_secret": true,
+                     *       "enabled": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_webhook: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of webhooks, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "url": "url",
+                     *       "events": [
+                     *         "experiment.started"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "has_secret": true,
+                     *       "enabled": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_webhook: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of webhooks, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "url": "https://example.org/hooks/webmacs",
+                 *       "events": [
+                 *         "experiment.started"
+                 *       ],
+                 *       "name": "name",
+                 *       "description": "description",
+                 *       "secret": "secret",
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "enabled": true
+                 *     }
+                 */
+                "application/json": components["schemas"]["WebhookChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "url": "url",
+                     *       "events": [
+                     *         "experiment.started"
+                     *       ],
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "has_secret": true,
+                     *       "enabled": true,
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Webhook"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_webhook: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of webhooks, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_deliveries: {
+        parameters: {
+            query?: {
+                /** @description How many at most. */
+                limit?: number;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
+                status?: "dead_letter" | "delivered" | "failed" | "pending";
+            };
+            header?: never;
+            path: {
+                /** @description Which one of webhooks, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "event_type": "experiment.started",
+                     *           "status": "dead_letter",
+                     *           "attempts": 1,
+                     *           "next_attempt_on": "2026-11-23T12:00:00Z",
+                     *           "response_code": 1,
+                     *           "duration_ms": 1,
+                     *           "last_error": "last error",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "delivered_on": "2026-11-23T12:00:00Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CursorPage_Delivery_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_delivery: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of deliveries, by its public id. */
+                delivery_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event_type": "experiment.started",
+                     *       "status": "dead_letter",
+                     *       "attempts": 1,
+                     *       "next_attempt_on": "2026-11-23T12:00:00Z",
+                     *       "response_code": 1,
+                     *       "duration_ms": 1,
+                     *       "last_error": "last error",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "delivered_on": "2026-11-23T12:00:00Z",
+                     *       "webhook_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "payload": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["DeliveryWithPayload"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    redeliver: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path: {
+                /** @description Which one of deliveries, by its public id. */
+                delivery_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event_type": "experiment.started",
+                     *       "status": "dead_letter",
+                     *       "attempts": 1,
+                     *       "next_attempt_on": "2026-11-23T12:00:00Z",
+                     *       "response_code": 1,
+                     *       "duration_ms": 1,
+                     *       "last_error": "last error",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "delivered_on": "2026-11-23T12:00:00Z",
+                     *       "webhook_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "payload": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["DeliveryWithPayload"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_updates: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-completed_on" | "-created_on" | "completed_on" | "created_on";
+                status?: "applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "version": "version",
+                     *           "changelog": "changelog",
+                     *           "status": "applying",
+                     *           "error": "error",
+                     *           "file_name": "file name",
+                     *           "file_size": 1,
+                     *           "file_sha256": "file sha256",
+                     *           "created_by": "created by",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "started_on": "2026-11-23T12:00:00Z",
+                     *           "completed_on": "2026-11-23T12:00:00Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_Update_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_update: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "version": "1.4.0",
+                 *       "changelog": ""
+                 *     }
+                 */
+                "application/json": components["schemas"]["UpdateIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "version": "version",
+                     *       "changelog": "changelog",
+                     *       "status": "applying",
+                     *       "error": "error",
+                     *       "file_name": "file name",
+                     *       "file_size": 1,
+                     *       "file_sha256": "file sha256",
+                     *       "created_by": "created by",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "completed_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Update"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    upload_update: {
+        parameters: {
+            query: {
+                /** @description After semver.org. */
+                version: string;
+                file_name: string;
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": unknown;
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "version": "version",
+                     *       "changelog": "changelog",
+                     *       "status": "applying",
+                     *       "error": "error",
+                     *       "file_name": "file name",
+                     *       "file_size": 1,
+                     *       "file_sha256": "file sha256",
+                     *       "created_by": "created by",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "completed_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Update"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_update: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of ota, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "version": "version",
+                     *       "changelog": "changelog",
+                     *       "status": "applying",
+                     *       "error": "error",
+                     *       "file_name": "file name",
+                     *       "file_size": 1,
+                     *       "file_sha256": "file sha256",
+                     *       "created_by": "created by",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "started_on": "2026-11-23T12:00:00Z",
+                     *       "completed_on": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Update"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_update: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of ota, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_dashboards: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-changed_on" | "-created_on" | "-name" | "changed_on" | "created_on" | "name";
+                is_global?: boolean;
+                tag?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "description": "description",
+                     *           "tags": [
+                     *             "tag"
+                     *           ],
+                     *           "is_global": true,
+                     *           "range_seconds": 1,
+                     *           "owner": "owner",
+                     *           "widgets": [
+                     *             {
+                     *               "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *               "config": {
+                     *                 "widget_type": "line_chart",
+                     *                 "range_seconds": 1,
+                     *                 "y_min": 21.5,
+                     *                 "y_max": 21.5,
+                     *                 "legend": true,
+                     *                 "annotations": true
+                     *               },
+                     *               "title": "title",
+                     *               "event_public_ids": [
+                     *                 "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *               ],
+                     *               "x": 1,
+                     *               "y": 1,
+                     *               "w": 1,
+                     *               "h": 1
+                     *             }
+                     *           ],
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_Dashboard_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_dashboard: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "Reactor 1",
+                 *       "description": "",
+                 *       "tags": [],
+                 *       "is_global": false,
+                 *       "range_seconds": 1
+                 *     }
+                 */
+                "application/json": components["schemas"]["DashboardIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dashboard"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_dashboard: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /** @description Which one of dashboards, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dashboard"];
+                };
+            };
+            /** @description It is still what `If-None-Match` says; there is no body. */
+            304: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_dashboard: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of dashboards, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "Reactor 1",
+                 *       "description": "description",
+                 *       "tags": [
+                 *         "tag"
+                 *       ],
+                 *       "is_global": true,
+                 *       "range_seconds": 1
+                 *     }
+                 */
+                "application/json": components["schemas"]["DashboardChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dashboard"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_dashboard: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of dashboards, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    copy_dashboard: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path: {
+                /** @description Which one of dashboards, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dashboard"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_layout: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of dashboards, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "widgets": [
+                 *         {
+                 *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *           "x": 1,
+                 *           "y": 1,
+                 *           "w": 1,
+                 *           "h": 1
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["Layout"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "description": "description",
+                     *       "tags": [
+                     *         "tag"
+                     *       ],
+                     *       "is_global": true,
+                     *       "range_seconds": 1,
+                     *       "owner": "owner",
+                     *       "widgets": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "config": {
+                     *             "widget_type": "line_chart",
+                     *             "range_seconds": 1,
+                     *             "y_min": 21.5,
+                     *             "y_max": 21.5,
+                     *             "legend": true,
+                     *             "annotations": true
+                     *           },
+                     *           "title": "title",
+                     *           "event_public_ids": [
+                     *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *           ],
+                     *           "x": 1,
+                     *           "y": 1,
+                     *           "w": 1,
+                     *           "h": 1
+                     *         }
+                     *       ],
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dashboard"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_widget: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path: {
+                /** @description Which one of dashboards, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "config": {
+                 *         "widget_type": "line_chart",
+                 *         "range_seconds": 1,
+                 *         "y_min": 21.5,
+                 *         "y_max": 21.5,
+                 *         "legend": true,
+                 *         "annotations": true
+                 *       },
+                 *       "title": "",
+                 *       "event_public_ids": [],
+                 *       "x": 0,
+                 *       "y": 0,
+                 *       "w": 4,
+                 *       "h": 3
+                 *     }
+                 */
+                "application/json": components["schemas"]["WidgetIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "config": {
+                     *         "widget_type": "line_chart",
+                     *         "range_seconds": 1,
+                     *         "y_min": 21.5,
+                     *         "y_max": 21.5,
+                     *         "legend": true,
+                     *         "annotations": true
+                     *       },
+                     *       "title": "title",
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "x": 1,
+                     *       "y": 1,
+                     *       "w": 1,
+                     *       "h": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Widget"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_widget: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of dashboards, by its public id. */
+                public_id: string;
+                /** @description Which one of widgets, by its public id. */
+                widget_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "config": {
+                 *         "widget_type": "line_chart",
+                 *         "range_seconds": 1,
+                 *         "y_min": 21.5,
+                 *         "y_max": 21.5,
+                 *         "legend": true,
+                 *         "annotations": true
+                 *       },
+                 *       "title": "title",
+                 *       "event_public_ids": [
+                 *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *       ],
+                 *       "x": 1,
+                 *       "y": 1,
+                 *       "w": 1,
+                 *       "h": 1
+                 *     }
+                 */
+                "application/json": components["schemas"]["WidgetChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "config": {
+                     *         "widget_type": "line_chart",
+                     *         "range_seconds": 1,
+                     *         "y_min": 21.5,
+                     *         "y_max": 21.5,
+                     *         "legend": true,
+                     *         "annotations": true
+                     *       },
+                     *       "title": "title",
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "x": 1,
+                     *       "y": 1,
+                     *       "w": 1,
+                     *       "h": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Widget"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_widget: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of dashboards, by its public id. */
+                public_id: string;
+                /** @description Which one of widgets, by its public id. */
+                widget_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             503: components["responses"]["unavailable"];
         };

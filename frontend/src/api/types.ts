@@ -4,6 +4,7 @@ import type { paths } from './schema'
 type Answer<Operation> = Operation extends { responses: { 200: { content: { 'application/json': infer Body } } } } ? Body : never
 
 export type User = Answer<paths['/api/v1/auth/me']['get']>
+export type SsoConfig = Answer<paths['/api/v1/auth/sso/config']['get']>
 export type Channel = Answer<paths['/api/v1/events']['get']>['data'][number]
 export type Source = Answer<paths['/api/v1/sources']['get']>['data'][number]
 export type Series = Answer<paths['/api/v1/datapoints/series']['post']>['series'][number]

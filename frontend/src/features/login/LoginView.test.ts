@@ -48,7 +48,7 @@ describe('the login', () => {
     await open()
     await view.get('form').trigger('submit')
     expect(view.get('[role=alert]').text()).toBe('Enter your email and your password.')
-    expect(asked.every(({ path }) => path === '/health')).toBe(true)
+    expect(asked.filter(({ method }) => method !== 'GET')).toEqual([])
   })
 
   it('goes back to where one was, with the header that writes need', async () => {
@@ -82,6 +82,31 @@ describe('the login', () => {
     expect(view.get('[role=status]').text()).toContain('does not answer')
     await signIn()
     expect(view.get('[role=alert]').text()).toContain('The backend does not answer.')
+  })
+
+  it('offers the provider of single sign-on, and keeps where one wanted to go', async () => {
+    fakeBackend(({ path }) =>
+      path.endsWith('/sso/config')
+        ? { body: { enabled: true, provider_name: 'Plant ID', authorize_url: 'https://plant.example/api/v1/auth/sso/authorize' } }
+        : { body: { status: 'ok' } },
+    )
+    await open('/login?next=/%3Frange%3D1h')
+    const link = view.get('a.login__sso')
+    expect(link.text()).toBe('Sign in with Plant ID')
+    expect(link.attributes('href')).toBe('https://plant.example/api/v1/auth/sso/authorize?next=%2F%3Frange%3D1h')
+  })
+
+  it.each([
+    ['/login', false],
+    ['/login?sso=disabled', 'Your account is disabled.'],
+    ['/login?sso=toString', 'Single sign-on did not work.'],
+    ['/login?sso=%3Cb%3E', 'Single sign-on did not work.'],
+  ])('says why single sign-on was refused (%s)', async (address, words) => {
+    fakeBackend(() => ({ body: { enabled: false, provider_name: null, authorize_url: null } }))
+    await open(address)
+    expect(view.find('a.login__sso').exists()).toBe(false)
+    if (words) expect(view.get('[role=alert]').text()).toContain(words)
+    else expect(view.find('[role=alert]').exists()).toBe(false)
   })
 
   it('shows the password and warns of Caps Lock', async () => {

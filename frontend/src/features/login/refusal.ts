@@ -13,3 +13,24 @@ export function refusal(problem: ApiProblem): string {
       return problem.detail
   }
 }
+
+/** Why single sign-on sent one back here: `/login?sso=<reason>`. */
+const SSO_REFUSALS: Readonly<Record<string, string>> = {
+  admin: 'Administrators do not come in by email alone. Sign in with your password.',
+  again: 'Your account was just being made. Try once more.',
+  denied: 'The sign-on was not approved. Begin again, or use your password.',
+  disabled: 'Your account is disabled. Ask an administrator.',
+  email: 'The provider has not verified your email, so WebMACS cannot tell who you are. Ask whoever runs the provider.',
+  expired: 'This sign-on took longer than 10 min, was used already, or began in another window. Begin again.',
+  groups: 'None of your groups may use WebMACS. Ask an administrator.',
+  provider: 'The sign-on provider does not answer as it should. Try again, or use your password.',
+  taken: 'Your email belongs to an account of another person at the provider. Ask an administrator.',
+  unknown: 'You have no account here. Ask an administrator to make one.',
+  untrusted: 'The answer of the sign-on provider could not be trusted. Begin again; if it stays so, tell an administrator.',
+}
+
+/** The sentence for a reason in the address; null when there is none. */
+export function ssoRefusal(reason: unknown): string | null {
+  if (typeof reason !== 'string') return null
+  return Object.hasOwn(SSO_REFUSALS, reason) ? SSO_REFUSALS[reason]! : 'Single sign-on did not work. Begin again.'
+}

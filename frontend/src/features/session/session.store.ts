@@ -27,9 +27,18 @@ export const useSession = defineStore('session', () => {
   }
 
   /** Signs in; the problem when it was refused, null when it worked. */
-  async function signIn(email: string, password: string): Promise<ApiProblem | null> {
+  function signIn(email: string, password: string): Promise<ApiProblem | null> {
+    return begin(api.login(email, password))
+  }
+
+  /** The same with the code that single sign-on has brought back. */
+  function signInBySso(code: string, signal: AbortSignal): Promise<ApiProblem | null> {
+    return begin(api.ssoExchange(code, signal))
+  }
+
+  async function begin(login: Promise<User>): Promise<ApiProblem | null> {
     try {
-      user.value = await api.login(email, password)
+      user.value = await login
       reason.value = null
       return null
     } catch (cause) {
@@ -53,5 +62,5 @@ export const useSession = defineStore('session', () => {
     reason.value = `Your session ended at ${formatHourMinute(Date.now())}.`
   }
 
-  return { user, reason, restore, signIn, signOut, ended }
+  return { user, reason, restore, signIn, signInBySso, signOut, ended }
 })

@@ -1,0 +1,123 @@
+"""Plugin instances and channels: what a source describes is listed, people map it, and readings follow the mapping."""
+
+import time
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from parts import stored
+from parts.backend import Backend, make_source, make_user, sign_in
+from parts.source import Source, data
+
+PLUGINS = "/api/v1/plugins"
+
+
+@pytest.fixture(scope="module")
+async def admin(backend: Backend) -> Any:
+    password = await make_user(backend.database, backend.data_dir, "plugins@example.org", "admin")
+    token = await sign_in(backend, "plugins@example.org", password)
+    async with httpx.AsyncClient(base_url=backend.url, headers={"Authorization": f"Bearer {token}"}) as client:
+        yield client
+
+
+async def source_id(admin: httpx.AsyncClient, name: str) -> str:
+    (found,) = (await admin.get("/api/v1/sources", params={"search": name})).json()["data"]
+    return str(found["public_id"])
+
+
+async def channels_of(admin: httpx.AsyncClient, source: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """A source's one instance, and its channels by key."""
+    found = (await admin.get(PLUGINS, params={"source_public_id": await source_id(admin, source)})).json()["data"]
+    (instance,) = found
+    channels = (await admin.get(f"{PLUGINS}/{instance['public_id']}/channels")).json()["data"]
+    return instance, {channel["channel_key"]: channel for channel in channels}
+
+
+async def test_what_a_source_describes_is_listed_with_its_events(backend: Backend, admin: httpx.AsyncClient) -> None:
+    credential = await make_source(backend.database, "describing")
+    async with Source(backend.sockets, credential) as source:
+        await source.hello(["d1", "d2"])
+    instance, channels = await channels_of(admin, "describing")
+    assert (instance["name"], instance["plugin_id"], instance["channels"], instance["mapped"]) == ("bench", "test", 2, 2)
+    assert channels.keys() == {"d1", "d2"}
+    assert (channels["d1"]["event"], channels["d1"]["unit"], channels["d1"]["described"]) == ("d1", "°C", True)
+    async with Source(backend.sockets, credential) as source:  # it comes back with one channel less
+        await source.hello(["d2"])
+    instance, channels = await channels_of(admin, "describing")
+    assert (instance["channels"], channels["d1"]["described"], channels["d2"]["described"]) == (1, False, True)
+
+
+async def test_readings_follow_the_mapping_and_none_is_lost(backend: Backend, admin: httpx.AsyncClient, conn: asyncpg.Connection) -> None:
+    credential = await make_source(backend.database, "mapped")
+    other = (await admin.post("/api/v1/events", json={"name": "Boiler", "type": "sensor", "unit": "°C"})).json()
+    t = time.time_ns() // 1_000
+    async with Source(backend.sockets, credential) as source:
+        await source.hello(["m1"])
+        await source.send(data(1, {0: ([t], [1.0])}))
+        await source.acknowledged(1)
+        instance, channels = await channels_of(admin, "mapped")
+        address = f"{PLUGINS}/{instance['public_id']}/channels/{channels['m1']['public_id']}"
+        mapped = await admin.put(address, json={"event_public_id": other["public_id"]}, headers={"If-Match": '"1"'})
+        assert (mapped.status_code, mapped.json()["event"], mapped.headers["etag"]) == (200, "Boiler", '"2"')
+        await source.closed()
+        stream = source.stream
+    async with Source(backend.sockets, credential, stream) as source:
+        welcome = await source.hello(["m1"], next_seq=2)
+        assert (welcome.committed_seq, [public for _, public in welcome.accepted]) == (1, [other["public_id"]])
+        await source.send(data(2, {0: ([t + 1_000], [2.0])}))
+        await source.acknowledged(2)
+    assert await stored.readings(conn, "mapped", "m1") == [(t + 1_000, 2.0)]
+    old = await stored.rows(conn, "SELECT writer_id, channel_key FROM events WHERE name = 'm1'")
+    assert old == [(1, None)]
+    readings = await stored.rows(
+        conn, "SELECT sum(n) FROM datapoints d JOIN events e ON e.id = d.event_id WHERE e.name IN ('m1', 'Boiler')"
+    )
+    assert readings == [(2,)]
+
+
+async def test_an_event_takes_the_readings_of_one_channel(backend: Backend, admin: httpx.AsyncClient) -> None:
+    credential = await make_source(backend.database, "single")
+    async with Source(backend.sockets, credential) as source:
+        await source.hello(["s1", "s2"])
+    instance, channels = await channels_of(admin, "single")
+    address = f"{PLUGINS}/{instance['public_id']}/channels"
+    taken = await admin.put(f"{address}/{channels['s2']['public_id']}", json={"event_public_id": channels["s1"]["event_public_id"]})
+    assert taken.status_code == 409
+    assert (await admin.put(f"{address}/{channels['s1']['public_id']}", json={"event_public_id": None})).json()["event"] is None
+    swapped = await admin.put(f"{address}/{channels['s2']['public_id']}", json={"event_public_id": channels["s1"]["event_public_id"]})
+    assert swapped.json()["event"] == "s1"
+    missing = await admin.put(f"{address}/{channels['s1']['public_id']}", json={"event_public_id": instance["public_id"]})
+    assert missing.json()["errors"][0]["loc"] == ["body", "event_public_id"]
+
+
+async def test_instances_and_channels_are_made_changed_and_deleted(backend: Backend, admin: httpx.AsyncClient) -> None:
+    await make_source(backend.database, "by hand")
+    new = {"source_public_id": await source_id(admin, "by hand"), "plugin_id": "chiller", "name": "roof", "settings": {"port": 502}}
+    made = await admin.post(PLUGINS, json=new)
+    assert made.status_code == 201, made.text
+    assert (await admin.post(PLUGINS, json=new)).status_code == 409
+    address = made.headers["location"]
+    changed = await admin.put(address, json={"demo_mode": True}, headers={"If-Match": '"1"'})
+    assert (changed.json()["demo_mode"], changed.json()["settings"], changed.json()["version"]) == (True, {"port": 502}, 2)
+    assert (await admin.put(address, json={"settings": {"x": "y" * 70_000}})).status_code == 422
+    channel = await admin.post(f"{address}/channels", json={"channel_key": "flow", "name": "Flow", "unit": "l/s"})
+    assert (channel.status_code, channel.json()["described"]) == (201, False)
+    assert (await admin.post(f"{address}/channels", json={"channel_key": "flow", "name": "Flow", "unit": "l/s"})).status_code == 409
+    renamed = await admin.put(channel.headers["location"], json={"name": "Flow of water"})
+    assert renamed.json()["name"] == "Flow of water"
+    assert (await admin.get(channel.headers["location"])).json() == renamed.json()
+    assert (await admin.delete(channel.headers["location"])).status_code == 204
+    assert (await admin.delete(address)).status_code == 204
+    assert (await admin.get(f"{address}/channels")).status_code == 404
+
+
+async def test_a_channel_that_its_source_has_is_not_deleted_nor_renamed_here(backend: Backend, admin: httpx.AsyncClient) -> None:
+    credential = await make_source(backend.database, "keeping")
+    async with Source(backend.sockets, credential) as source:
+        await source.hello(["k1"])
+    instance, channels = await channels_of(admin, "keeping")
+    address = f"{PLUGINS}/{instance['public_id']}/channels/{channels['k1']['public_id']}"
+    assert (await admin.delete(address)).status_code == 409
+    assert (await admin.put(address, json={"unit": "K"})).json()["errors"][0]["loc"] == ["body", "unit"]
+    assert (await admin.put(address, json={"unit": "°C"})).status_code == 200

@@ -1,0 +1,371 @@
+"""Dashboards: pages that people put together from widgets, their own or for all. A change of a widget is a change of its dashboard."""
+
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from webmacs import clock
+from webmacs.api.widgets import Config
+from webmacs.http.guard import Identity
+from webmacs.http.page import Page, PageQuery, fetch_page
+from webmacs.http.problem import Conflict, Forbidden, NotFound, Unprocessable
+from webmacs.http.route import Call, etag, route
+from webmacs.http.shape import Shape, Timestamp
+from webmacs.storage.ids import uuid7
+from webmacs.storage.pool import Connection, Pool
+
+COLUMNS: Final = 12
+WIDGETS_MAX: Final = 100
+
+Name = Annotated[str, Meta(min_length=1, max_length=200, examples=["Reactor 1"])]
+Description = Annotated[str, Meta(max_length=10_000)]
+Tags = Annotated[list[Annotated[str, Meta(min_length=1, max_length=50)]], Meta(max_length=50)]
+Global = Annotated[bool, Meta(description="Everybody sees it. Its owner and administrators change it.")]
+Range = Annotated[int, Meta(ge=1, le=10 * 366 * 86_400, description="How far back its charts show, in s; null: the viewer chooses.")] | None
+Title = Annotated[str, Meta(max_length=200)]
+Shown = Annotated[list[UUID], Meta(max_length=100, description="The events that it shows, in this order; each once.")]
+Column = Annotated[int, Meta(ge=0, le=COLUMNS - 1, description=f"Of {COLUMNS} columns; x + w is at most {COLUMNS}.")]
+Row = Annotated[int, Meta(ge=0, le=1_000)]
+Size = Annotated[int, Meta(ge=1, le=12)]
+
+
+class DashboardIn(Shape, frozen=True):
+    name: Name
+    description: Description = ""
+    tags: Tags = []  # noqa: RUF012 - msgspec copies an empty list for each
+    is_global: Global = False
+    range_seconds: Range = None
+
+
+class DashboardChange(Shape, frozen=True):
+    """What is not given stays as it is."""
+
+    name: Name | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+    is_global: Global | UnsetType = UNSET
+    range_seconds: Range | UnsetType = UNSET
+
+
+class WidgetIn(Shape, frozen=True):
+    config: Config
+    title: Title = ""
+    event_public_ids: Shown = []  # noqa: RUF012 - msgspec copies an empty list for each
+    x: Column = 0
+    y: Row = 0
+    w: Size = 4
+    h: Size = 3
+
+
+class WidgetChange(Shape, frozen=True):
+    """What is not given stays as it is; a configuration is replaced whole."""
+
+    config: Config | UnsetType = UNSET
+    title: Title | UnsetType = UNSET
+    event_public_ids: Shown | UnsetType = UNSET
+    x: Column | UnsetType = UNSET
+    y: Row | UnsetType = UNSET
+    w: Size | UnsetType = UNSET
+    h: Size | UnsetType = UNSET
+
+
+class Position(Shape, frozen=True):
+    public_id: UUID
+    x: Column
+    y: Row
+    w: Size
+    h: Size
+
+
+class Layout(Shape, frozen=True):
+    widgets: Annotated[list[Position], Meta(max_length=WIDGETS_MAX, description="Every widget of the dashboard, each once.")]
+
+
+class Widget(msgspec.Struct, frozen=True):
+    public_id: UUID
+    config: Config
+    title: str
+    event_public_ids: Annotated[list[UUID], Meta(description="An event that is deleted goes from the list.")]
+    x: int
+    y: int
+    w: int
+    h: int
+
+
+class Dashboard(msgspec.Struct, frozen=True):
+    public_id: UUID
+    name: str
+    description: str
+    tags: list[str]
+    is_global: bool
+    range_seconds: int | None
+    owner: Annotated[str, Meta(description="Name of who made it.")]
+    widgets: list[Widget]
+    created_on: Timestamp
+    changed_on: Timestamp
+    version: Annotated[int, Meta(description="Counts its changes and those of its widgets; also its ETag.")]
+
+
+class DashboardsQuery(PageQuery, frozen=True):
+    sort: Literal["name", "-name", "created_on", "-created_on", "changed_on", "-changed_on"] = "name"
+    is_global: bool | None = None
+    tag: Annotated[str, Meta(max_length=50)] | None = None
+
+
+SELECT: Final = """
+    SELECT d.id, d.public_id, d.name, d.description, d.tags, d.is_global, d.range_seconds, d.owner_name AS owner, d.created_on,
+           d.changed_on, d.version
+      FROM dashboards d
+"""
+SEEN_BY: Final = "(d.is_global OR d.owner_id = $1 OR $2)"
+"""With the caller's id, and whether he is an administrator: to anybody else, somebody's own dashboard does not exist."""
+WIDGETS: Final = """
+    ARRAY(SELECT row(w.public_id, w.config, w.title,
+                     ARRAY(SELECT e.public_id FROM dashboard_widget_events m JOIN events e ON e.id = m.event_id
+                            WHERE m.widget_id = w.id ORDER BY m.position),
+                     w.x, w.y, w.w, w.h)
+            FROM dashboard_widgets w WHERE w.dashboard_id = {dashboard}.id ORDER BY w.id) AS widgets
+"""
+
+
+@route("GET", "/api/v1/dashboards")
+async def list_dashboards(call: Call[None, DashboardsQuery]) -> Page[Dashboard]:
+    """List the own dashboards and those for all, with their widgets. `search` looks into names, ignoring the case of a to z."""
+    query = call.query
+    matching = f"""{SELECT} WHERE {SEEN_BY} AND strpos(lower(d.name), lower($3)) > 0 AND ($4::bool IS NULL OR d.is_global = $4)
+                      AND ($5::text IS NULL OR $5 = ANY(d.tags))"""
+    arguments = [*_viewer(call.identity), query.search, query.is_global, query.tag]
+    total, rows = await fetch_page(call.pool, matching, arguments, query, query.sort, WIDGETS.format(dashboard="paged"))
+    return Page(query.page, query.page_size, total, [_dashboard(row) for row in rows])
+
+
+@route("POST", "/api/v1/dashboards", status=201, changes="dashboard")
+async def create_dashboard(call: Call[DashboardIn]) -> Dashboard:
+    """Create a dashboard. It belongs to who makes it."""
+    public_id = uuid7()
+    await _insert(call, public_id, call.body)
+    return await _tell(call, None, public_id)
+
+
+@route("GET", "/api/v1/dashboards/{public_id}")
+async def get_dashboard(call: Call) -> Dashboard:
+    """Read a dashboard with its widgets."""
+    row = await _find(call.pool, call.identity, call.public_id)
+    return _dashboard(row)
+
+
+@route("PUT", "/api/v1/dashboards/{public_id}", changes="dashboard")
+async def change_dashboard(call: Call[DashboardChange]) -> Dashboard:
+    """Change a dashboard. Fields that are not given stay, and so do its widgets."""
+    _, before = await _open(call)
+    names = DashboardChange.__struct_fields__
+    wanted = [getattr(before, name) if (value := getattr(call.body, name)) is UNSET else value for name in names]
+    await call.conn.execute(
+        """UPDATE dashboards SET name = $2, description = $3, tags = $4, is_global = $5, range_seconds = $6 WHERE public_id = $1""",
+        call.public_id, *wanted,
+    )  # fmt: skip
+    return await _tell(call, before, before.public_id)
+
+
+@route("DELETE", "/api/v1/dashboards/{public_id}", changes="dashboard")
+async def delete_dashboard(call: Call) -> None:
+    """Delete a dashboard and its widgets."""
+    dashboard_id, before = await _open(call)
+    await call.conn.execute("DELETE FROM dashboards WHERE id = $1", dashboard_id)
+    call.changed(before, None)
+
+
+@route("POST", "/api/v1/dashboards/{public_id}/copy", status=201, changes="dashboard")
+async def copy_dashboard(call: Call) -> Dashboard:
+    """Copy a dashboard with its widgets. The copy is the caller's own and not for all."""
+    original = _dashboard(await _find(call.conn, call.identity, call.public_id))
+    name = f"{original.name[:193]} (copy)"
+    public_id = uuid7()
+    asked = DashboardIn(name=name, description=original.description, tags=original.tags, range_seconds=original.range_seconds)
+    dashboard_id = await _insert(call, public_id, asked)
+    for widget in original.widgets:
+        await _add(call.conn, dashboard_id, widget)
+    copy = await _tell(call, None, public_id)
+    call.headers["Location"] = f"/api/v1/dashboards/{public_id}"
+    return copy
+
+
+@route("PUT", "/api/v1/dashboards/{public_id}/layout", changes="dashboard")
+async def change_layout(call: Call[Layout]) -> Dashboard:
+    """Place all widgets of a dashboard at once: all of them, or none."""
+    dashboard_id, before = await _open(call)
+    known, places = {widget.public_id for widget in before.widgets}, call.body.widgets
+    for index, place in enumerate(places):
+        _check_place(place.x, place.w, "widgets", index)
+        if place.public_id not in known:
+            raise Unprocessable.at("body", "widgets", index, "public_id", msg="There is no such widget here, or it stands there twice.")
+        known.remove(place.public_id)
+    if known:
+        raise Unprocessable.at("body", "widgets", msg=f"{len(known)} widgets are missing, as {min(known)}; read the dashboard again.")
+    await call.conn.execute(
+        """UPDATE dashboard_widgets w SET x = p.x, y = p.y, w = p.w, h = p.h
+             FROM unnest($2::uuid[], $3::int2[], $4::int2[], $5::int2[], $6::int2[]) p(public_id, x, y, w, h)
+            WHERE w.public_id = p.public_id AND w.dashboard_id = $1""",
+        dashboard_id, *([getattr(place, name) for place in places] for name in Position.__struct_fields__),
+    )  # fmt: skip
+    return await _tell(call, before, before.public_id)
+
+
+@route("POST", "/api/v1/dashboards/{public_id}/widgets", status=201, problems=(409,), changes="dashboard")
+async def create_widget(call: Call[WidgetIn]) -> Widget:
+    """Put a widget onto a dashboard. The answer's ETag is the dashboard's."""
+    dashboard_id, before = await _open(call)
+    if len(before.widgets) >= WIDGETS_MAX:
+        raise Conflict(f"A dashboard holds {WIDGETS_MAX} widgets; make another one.")
+    public_id = await _add(call.conn, dashboard_id, call.body)
+    return await _tell_widget(call, before, public_id)
+
+
+@route("PUT", "/api/v1/dashboards/{public_id}/widgets/{widget_id}", changes="dashboard")
+async def change_widget(call: Call[WidgetChange]) -> Widget:
+    """Change a widget. Fields that are not given stay; If-Match and ETag are the dashboard's."""
+    _, before = await _open(call)
+    widget = _widget_of(before, call.path["widget_id"])
+    asked = {name: value for name in WidgetIn.__struct_fields__ if (value := getattr(call.body, name)) is not UNSET}
+    wanted = WidgetIn(**{name: asked.get(name, getattr(widget, name)) for name in WidgetIn.__struct_fields__})
+    events = await _judge(call.conn, wanted)
+    widget_id = await call.conn.fetchval(
+        "UPDATE dashboard_widgets SET config = $2, title = $3, x = $4, y = $5, w = $6, h = $7 WHERE public_id = $1 RETURNING id",
+        widget.public_id, msgspec.to_builtins(wanted.config), wanted.title, wanted.x, wanted.y, wanted.w, wanted.h,
+    )  # fmt: skip
+    if "event_public_ids" in asked:
+        await call.conn.execute("DELETE FROM dashboard_widget_events WHERE widget_id = $1", widget_id)
+        await _show(call.conn, widget_id, events)
+    return await _tell_widget(call, before, widget.public_id)
+
+
+@route("DELETE", "/api/v1/dashboards/{public_id}/widgets/{widget_id}", changes="dashboard")
+async def delete_widget(call: Call) -> None:
+    """Take a widget from a dashboard."""
+    _, before = await _open(call)
+    widget = _widget_of(before, call.path["widget_id"])
+    await call.conn.execute("DELETE FROM dashboard_widgets WHERE public_id = $1", widget.public_id)
+    call.headers["ETag"] = etag((await _tell(call, before, before.public_id)).version)
+
+
+def _viewer(identity: Identity) -> tuple[int, bool]:
+    """The arguments of SEEN_BY."""
+    return identity.id, identity.role == "admin"
+
+
+async def _find(database: Pool | Connection, identity: Identity, public_id: UUID, *, lock: bool = False) -> asyncpg.Record:
+    """Raises NotFound, for another's own dashboard too. With `lock` nobody else changes it until the transaction ends."""
+    columns = SELECT.replace("d.id,", f"d.id, d.owner_id, {WIDGETS.format(dashboard='d')},")
+    locked = " FOR UPDATE OF d" if lock else ""
+    row = await database.fetchrow(f"{columns} WHERE {SEEN_BY} AND d.public_id = $3{locked}", *_viewer(identity), public_id)
+    if row is None:
+        raise NotFound("dashboard")
+    return row
+
+
+async def _open(call: Call[Any, Any]) -> tuple[int, Dashboard]:
+    """(id, the dashboard as it is), locked, for a change by one who may. Raises NotFound, Forbidden or a 412."""
+    row = await _find(call.conn, call.identity, call.public_id, lock=True)
+    if row["owner_id"] != call.identity.id and call.identity.role != "admin":
+        raise Forbidden(f"This dashboard is {row['owner']}'s; make a copy and change that.")
+    call.match(row["version"])
+    return row["id"], _dashboard(row)
+
+
+async def _insert(call: Call[Any, Any], public_id: UUID, new: DashboardIn) -> int:
+    dashboard_id: int = await call.conn.fetchval(
+        """INSERT INTO dashboards (public_id, name, description, tags, is_global, range_seconds, owner_id, owner_name,
+                                   created_on, changed_on)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) RETURNING id""",
+        public_id, new.name, new.description, new.tags, new.is_global, new.range_seconds, call.identity.id, call.identity.name,
+        clock.to_datetime(clock.now_us()),
+    )  # fmt: skip
+    return dashboard_id
+
+
+async def _add(conn: Connection, dashboard_id: int, new: WidgetIn | Widget) -> UUID:
+    """Raises Unprocessable."""
+    public_id = uuid7()
+    events = await _judge(conn, new)
+    widget_id = await conn.fetchval(
+        """INSERT INTO dashboard_widgets (public_id, dashboard_id, config, title, x, y, w, h)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id""",
+        public_id, dashboard_id, msgspec.to_builtins(new.config), new.title, new.x, new.y, new.w, new.h,
+    )  # fmt: skip
+    await _show(conn, widget_id, events)
+    return public_id
+
+
+async def _judge(conn: Connection, widget: WidgetIn | Widget) -> list[int]:
+    """The ids of its events. Raises Unprocessable."""
+    _check_place(widget.x, widget.w)
+    if len(widget.event_public_ids) > widget.config.events_max:
+        raise Unprocessable.at("body", "event_public_ids", msg=f"Such a widget shows {widget.config.events_max} events at most.")
+    if not widget.event_public_ids:
+        return []
+    rows = await conn.fetch("SELECT id, public_id FROM events WHERE public_id = ANY($1::uuid[]) FOR KEY SHARE", widget.event_public_ids)
+    known = {row["public_id"]: row["id"] for row in rows}
+    for index, public_id in enumerate(widget.event_public_ids):
+        if public_id not in known:
+            raise Unprocessable.at("body", "event_public_ids", index, msg=f"There is no event {public_id}, or it stands there twice.")
+    if len(known) < len(widget.event_public_ids):
+        raise Unprocessable.at("body", "event_public_ids", msg="An event stands there twice; name each once.")
+    return [known[public_id] for public_id in widget.event_public_ids]
+
+
+async def _show(conn: Connection, widget_id: int, events: list[int]) -> None:
+    if events:
+        await conn.execute(
+            """INSERT INTO dashboard_widget_events (widget_id, position, event_id)
+               SELECT $1, e.position, e.id FROM unnest($2::int4[]) WITH ORDINALITY e(id, position)""",
+            widget_id, events,
+        )  # fmt: skip
+
+
+async def _tell(call: Call[Any, Any], before: Dashboard | None, public_id: UUID) -> Dashboard:
+    """The dashboard as it is now, told as changed; one that was there before has a new version."""
+    if before is not None:
+        await call.conn.execute(
+            "UPDATE dashboards SET changed_on = $2, version = version + 1 WHERE public_id = $1",
+            public_id, clock.to_datetime(clock.now_us()),
+        )  # fmt: skip
+    after = _dashboard(await _find(call.conn, call.identity, public_id))
+    call.changed(before, after)
+    return after
+
+
+async def _tell_widget(call: Call[Any, Any], before: Dashboard, public_id: UUID) -> Widget:
+    after = await _tell(call, before, before.public_id)
+    call.headers["ETag"] = etag(after.version)
+    return _widget_of(after, public_id)
+
+
+def _check_place(x: int, w: int, *where: str | int) -> None:
+    if x + w > COLUMNS:
+        raise Unprocessable.at("body", *where, "x", msg=f"x + w is {x + w}; a dashboard has {COLUMNS} columns.")
+
+
+def _widget_of(dashboard: Dashboard, public_id: UUID) -> Widget:
+    """Raises NotFound."""
+    for widget in dashboard.widgets:
+        if widget.public_id == public_id:
+            return widget
+    raise NotFound("widget")
+
+
+def _dashboard(row: asyncpg.Record) -> Dashboard:
+    values: dict[str, Any] = {name: row[name] for name in Dashboard.__struct_fields__}
+    return Dashboard(**values | {"widgets": [_widget(*widget) for widget in row["widgets"]]})
+
+
+def _widget(public_id: UUID, config: Any, *others: Any) -> Widget:
+    return Widget(public_id, msgspec.convert(config, Config), *others)
+
+
+routes = [
+    list_dashboards, create_dashboard, get_dashboard, change_dashboard, delete_dashboard, copy_dashboard,
+    change_layout, create_widget, change_widget, delete_widget,
+]  # fmt: skip

@@ -1,0 +1,197 @@
+"""Many events at once: judged together, stored together or not at all. A file of events (sheet.py) ends here too."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from msgspec import Meta
+
+from webmacs.api.events.event import (
+    FIELDS,
+    SELECT,
+    Event,
+    EventChange,
+    EventIn,
+    Fields,
+    event_of,
+    faults,
+    fields_of,
+    insert,
+    tidy,
+    update,
+)
+from webmacs.http.problem import Conflict, FieldError, Unprocessable
+from webmacs.http.route import Call, route
+from webmacs.http.shape import Shape
+from webmacs.storage.ids import uuid7
+from webmacs.storage.pool import Connection
+
+EVENTS_MAX: Final = 10_000
+BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+DEFAULTS: Final[Fields] = {
+    field.name: [] if field.name == "tags" else field.default for field in msgspec.structs.fields(EventIn) if not field.required
+}
+REQUIRED: Final = tuple(name for name in FIELDS if name not in DEFAULTS)
+
+
+class EventItem(EventChange, frozen=True):
+    """An event to create or to change. What is not given stays as it is, or gets its default."""
+
+    public_id: Annotated[
+        UUID | None,
+        Meta(description="The event it is; an unknown one is given to a new event. Without it the name says which event it is."),
+    ] = None
+
+
+class EventItems(Shape, frozen=True):
+    events: Annotated[list[EventItem], Meta(min_length=1, max_length=EVENTS_MAX)]
+
+
+class FromTo(msgspec.Struct, frozen=True, rename={"before": "from", "after": "to"}):
+    before: Any
+    after: Any
+
+
+class SavedEvent(msgspec.Struct, frozen=True):
+    position: Annotated[int, Meta(description="Index of the item, from 0; of a file the line in which it begins, from 1.")]
+    action: Literal["create", "update", "unchanged"]
+    public_id: UUID
+    name: str
+    changes: Annotated[dict[str, FromTo], Meta(description="Of an update: the fields that change.")]
+
+
+class SavedEvents(msgspec.Struct, frozen=True):
+    created: int
+    updated: int
+    unchanged: int
+    data: Annotated[list[SavedEvent], Meta(description="In the order of the items.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One wanted event, and where it was asked for."""
+
+    position: int
+    loc: tuple[str | int, ...]
+    public_id: UUID | None
+    given: Fields
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is to become of one item."""
+
+    item: Item
+    before: Event | None
+    public_id: UUID
+    wanted: Fields
+    changes: dict[str, FromTo]
+
+
+@route("POST", "/api/v1/events/bulk", problems=(409,), changes="event", body_bytes_max=BODY_BYTES_MAX)
+async def save_events(call: Call[EventItems]) -> SavedEvents:
+    """Create or change up to 10,000 events, all of them or none. An item is the event of its public_id, else of its name. `errors` names
+    every item that cannot be used; with dry_run=true the answer says what would be done."""
+    items = [Item(n, ("body", "events", n), one.public_id, fields_of(one)) for n, one in enumerate(call.body.events)]
+    return await save(call, items)
+
+
+async def save(call: Call[Any, Any], items: Sequence[Item]) -> SavedEvents:
+    """In the call's transaction, with an audit row for each event that changes. Raises Unprocessable with every fault, Conflict when others
+    take a name meanwhile."""
+    known = await _known(call.conn, items)
+    plans = await asyncio.to_thread(_judge, items, known)  # thousands take a second, in which readings go on coming in
+    new = [{"public_id": plan.public_id, **plan.wanted} for plan in plans if plan.before is None]
+    changed = [{"public_id": plan.public_id, **plan.wanted} for plan in plans if plan.changes]
+    try:
+        await _release_names(call.conn, plans)
+        if changed:
+            await update(call.conn, changed)
+        if new:
+            await insert(call.conn, new)
+    except asyncpg.UniqueViolationError:
+        raise Conflict("Somebody else takes one of these names or public ids at this moment; try again.") from None
+    rows = await call.conn.fetch(SELECT + " WHERE e.public_id = ANY($1)", [row["public_id"] for row in (*new, *changed)])
+    await asyncio.to_thread(_tell, call, plans, rows)
+    return SavedEvents(len(new), len(changed), len(plans) - len(rows), [_saved(plan) for plan in plans])
+
+
+async def _known(conn: Connection, items: Sequence[Item]) -> list[Event]:
+    """The events that the items mean, and those whose names they want; nobody else changes these until the transaction ends."""
+    rows = await conn.fetch(
+        SELECT + " WHERE e.public_id = ANY($1) OR e.name = ANY($2) ORDER BY e.id FOR NO KEY UPDATE OF e",
+        [item.public_id for item in items if item.public_id is not None],
+        [item.given["name"] for item in items if "name" in item.given],
+    )
+    return [event_of(row) for row in rows]
+
+
+def _judge(items: Sequence[Item], known: Sequence[Event]) -> list[_Plan]:
+    """Raises Unprocessable with every fault of every item."""
+    by_id, by_name = {event.public_id: event for event in known}, {event.name: event for event in known}
+    plans: list[_Plan] = []
+    errors: list[FieldError] = []
+    for item in items:
+        before = by_name.get(item.given.get("name", "")) if item.public_id is None else by_id.get(item.public_id)
+        missing = [name for name in REQUIRED if before is None and name not in item.given]
+        errors += [FieldError([*item.loc, name], "A new event needs it.") for name in missing]
+        if not missing:
+            wanted = tidy((DEFAULTS if before is None else fields_of(before)) | item.given)
+            errors += [FieldError([*item.loc, field], msg) for field, msg in faults(wanted)]
+            public_id = item.public_id or (uuid7() if before is None else before.public_id)
+            plans.append(_Plan(item, before, public_id, wanted, {} if before is None else _changes(before, wanted)))
+    errors += _clashes(plans, by_name)
+    if errors:
+        raise Unprocessable(errors)
+    return plans
+
+
+def _clashes(plans: Sequence[_Plan], by_name: Mapping[str, Event]) -> list[FieldError]:
+    """Two items that are one event, or want one name; and names that other events have."""
+    errors = []
+    ids: dict[UUID, int] = {}
+    names: dict[str, int] = {}
+    for plan in plans:
+        position, name = plan.item.position, plan.wanted["name"]
+        if ids.setdefault(plan.public_id, position) != position:
+            errors.append(FieldError([*plan.item.loc, "public_id"], f"It is the same event as at {ids[plan.public_id]}."))
+        elif names.setdefault(name, position) != position:
+            errors.append(FieldError([*plan.item.loc, "name"], f"The event at {names[name]} has this name, too."))
+    for plan in plans:
+        holder = by_name.get(plan.wanted["name"])
+        if holder is not None and holder.public_id not in ids:
+            errors.append(
+                FieldError([*plan.item.loc, "name"], f"The event {holder.public_id} has this name; leave public_id out to change that one.")
+            )
+    return errors
+
+
+async def _release_names(conn: Connection, plans: Sequence[_Plan]) -> None:
+    """Names may go round among the items, which the database would refuse in the middle."""
+    leaving = {plan.before.name: plan.public_id for plan in plans if plan.before is not None and plan.before.name != plan.wanted["name"]}
+    if any(plan.wanted["name"] in leaving for plan in plans):
+        await conn.execute("UPDATE events SET name = public_id::text WHERE public_id = ANY($1)", list(leaving.values()))
+
+
+def _changes(before: Event, wanted: Fields) -> dict[str, FromTo]:
+    return {name: FromTo(old, value) for name, value in wanted.items() if value != (old := getattr(before, name))}
+
+
+def _tell(call: Call[Any, Any], plans: Sequence[_Plan], rows: Sequence[asyncpg.Record]) -> None:
+    """`rows`: the events that were made or changed, as they are now."""
+    after = {row["public_id"]: event_of(row) for row in rows}
+    for plan in plans:
+        if plan.public_id in after:
+            call.changed(plan.before, after[plan.public_id], "events")
+
+
+def _saved(plan: _Plan) -> SavedEvent:
+    action: Literal["create", "update", "unchanged"] = "create" if plan.before is None else "update" if plan.changes else "unchanged"
+    return SavedEvent(plan.item.position, action, plan.public_id, plan.wanted["name"], plan.changes)
+
+
+routes = [save_events]

@@ -1,0 +1,1 @@
+"""Plugins: the devices of the sources, their channels, and the packages that bring them."""

@@ -1,0 +1,374 @@
+"""Single sign-on: the way to an OpenID Connect provider and back. What is believed of its answers is in webmacs/oidc.py.
+
+The browser keeps the secrets of its sign-on sealed in a cookie, so that a state, an answer or a code of another browser leads nowhere. The
+session's cookie is SameSite=Strict and would not be sent at the end of a chain of redirects that began at the provider: the way back
+therefore ends at a page of ours with a code for 60 s, which the page exchanges for the session.
+"""
+
+import base64
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from msgspec import Meta
+from starlette.responses import RedirectResponse, Response
+
+from webmacs import clock, keys, logs
+from webmacs.api import auth
+from webmacs.api.auth import Session, User
+from webmacs.http import audit
+from webmacs.http.access import Role
+from webmacs.http.audit import Actor, Entry
+from webmacs.http.problem import Problem, Unprocessable
+from webmacs.http.route import Call, route
+from webmacs.http.shape import Shape
+from webmacs.oidc import Attempt, Person, Provider, Refused
+from webmacs.settings import ROLES, Settings
+from webmacs.storage.ids import uuid7
+from webmacs.storage.pool import Connection
+
+log = logs.get(__name__)
+
+CALLBACK: Final = "/api/v1/auth/sso/callback"
+COOKIE: Final = "webmacs_sso"
+COOKIE_PATH: Final = "/api/v1/auth/sso"
+SEALED_FOR: Final = b"sso/attempt"
+ATTEMPT_S: Final = 600
+CODE_S: Final = 60
+NEXT_CHARACTERS_MAX: Final = 1_000
+"""The sealed cookie stays below the 4,096 bytes that browsers keep."""
+LOCAL_PATH: Final = re.compile(r"/(?:[!-.0-\[\]-~][!-~]*)?")
+"""A path of this host in ASCII: `//host` and `/\\host` would lead to another."""
+USERNAME_CHARACTERS: Final = range(2, 51)
+NAMESAKES_MAX: Final = 1_000
+
+
+class SsoConfig(msgspec.Struct, frozen=True):
+    enabled: bool
+    provider_name: Annotated[str | None, Meta(description="What the login page calls the provider.")]
+    authorize_url: Annotated[str | None, Meta(description="Where a browser begins; `?next=/path` says where to go afterwards.")]
+
+
+class AuthorizeQuery(Shape, frozen=True):
+    next: Annotated[str, Meta(max_length=NEXT_CHARACTERS_MAX, description="A path of this host, where to go after the sign-on.")] = "/"
+
+
+class CallbackQuery(msgspec.Struct, frozen=True):
+    """What providers add besides is left aside."""
+
+    state: Annotated[str, Meta(description="What the browser took along to the provider.")] = ""
+    code: Annotated[str, Meta(description="What the provider answers; it is exchanged for an ID token.")] = ""
+    error: Annotated[str, Meta(description="Why the provider refused, in place of a code.", examples=["access_denied"])] = ""
+    iss: Annotated[str | None, Meta(description="The provider, where it says so (RFC 9207).")] = None
+
+
+class Code(Shape, frozen=True):
+    code: Annotated[str, Meta(max_length=200)]
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """What the browser's cookie holds, sealed."""
+
+    state: str
+    nonce: str
+    verifier: str
+    next: str
+    expires_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """A user as a sign-on finds it."""
+
+    id: int
+    public_id: UUID
+    email: str
+    username: str
+    role: Role
+    enabled: bool
+    registered_on: datetime
+
+    @property
+    def shown(self) -> User:
+        return User(self.public_id, self.email, self.username, self.role, self.registered_on)
+
+
+COLUMNS: Final = "u.id, u.public_id, u.email, u.username, u.role, u.enabled, u.registered_on"
+
+
+def make_provider(settings: Settings) -> Provider | None:
+    """None when single sign-on is off."""
+    if settings.sso_issuer is None or settings.sso_client_id is None or settings.public_url is None:
+        return None
+    return Provider(
+        issuer=settings.sso_issuer,
+        client_id=settings.sso_client_id,
+        secret_file=settings.sso_client_secret_file,
+        scopes=settings.sso_scopes,
+        redirect_uri=settings.public_url + CALLBACK,
+        groups_claim=settings.sso_groups_claim if settings.sso_role_mapping else None,
+    )
+
+
+@route("GET", "/api/v1/auth/sso/config")
+async def get_sso_config(call: Call) -> SsoConfig:
+    """Whether single sign-on is on, what the provider is called, and where a browser begins."""
+    if call.parts.provider is None:
+        return SsoConfig(False, None, None)
+    return SsoConfig(True, call.settings.sso_provider_name, f"{call.settings.public_url}/api/v1/auth/sso/authorize")
+
+
+@route("GET", "/api/v1/auth/sso/authorize", status=302, problems=("sso-off",))
+async def begin_sso(call: Call[None, AuthorizeQuery]) -> Response:
+    """Send the browser to the provider. When that cannot be, to the login page with the reason."""
+    provider = _provider(call)
+    if not LOCAL_PATH.fullmatch(call.query.next):
+        raise Unprocessable.at("query", "next", msg="It must be a path of this host, as /dashboards, in ASCII.")
+    attempt = Attempt(*(secrets.token_urlsafe(32) for _ in range(3)))
+    kept = _Kept(
+        attempt.state, attempt.nonce, attempt.verifier, call.query.next, clock.now_us() + ATTEMPT_S * 1_000_000
+    )  # fmt: skip
+    try:
+        url = await provider.authorize_url(attempt)
+    except Refused as refused:
+        return _to_login(call, refused, call.query.next)
+    sealed = keys.seal(call.parts.sealing_key, msgspec.json.encode(kept), SEALED_FOR)
+    return _redirect(url, _cookie(call, base64.urlsafe_b64encode(sealed).decode(), ATTEMPT_S))
+
+
+@route("GET", CALLBACK, status=302, problems=("sso-off", 503))
+async def end_sso(call: Call[None, CallbackQuery]) -> Response:
+    """Take the provider's answer. The browser is sent on to /sso-callback with a code for 60 s, or to the login page with the reason."""
+    provider = _provider(call)
+    begun = _read_cookie(call)
+    try:
+        kept = _same_browser(begun, call.query.state)
+        await _use_up(call, kept)
+        if call.query.error:
+            raise Refused("denied" if call.query.error == "access_denied" else "provider", "it refused the sign-on")
+        if call.query.iss not in (None, provider.issuer):
+            raise Refused("untrusted", "its answer names another issuer")
+        person = await provider.identify(call.query.code, Attempt(kept.state, kept.nonce, kept.verifier))
+        code = await _admit(call, provider.issuer, person, kept)
+    except Refused as refused:
+        return _to_login(call, refused, begun.next if begun else "/")
+    return _redirect("/sso-callback?" + urlencode({"code": code, "next": kept.next}))
+
+
+@route("POST", "/api/v1/auth/sso/exchange", problems=("sso-code", "sso-off", 503))
+async def exchange_sso_code(call: Call[Code]) -> Session:
+    """Exchange the code of /sso-callback for a session, in the browser that began the sign-on. Sets the session's cookie."""
+    _provider(call)
+    kept = _read_cookie(call)
+    if kept is None:
+        raise _no_session()
+    async with call.pool.acquire() as conn, conn.transaction():
+        row = await conn.fetchrow(
+            f"""
+            WITH used AS (UPDATE sso_logins SET code_hash = NULL
+                           WHERE code_hash = $1 AND state_hash = $2 AND code_expires_on > $3 RETURNING user_id)
+            SELECT {COLUMNS}, u.sessions_valid_from FROM used JOIN users u ON u.id = used.user_id WHERE u.enabled
+            """,  # noqa: S608
+            _sha256(call.body.code), _sha256(kept.state), clock.to_datetime(clock.now_us()),
+        )  # fmt: skip
+        if row is None:
+            raise _no_session()
+        user = _account(row).shown
+        actor = Actor("user", user.public_id, user.username, call.actor.address)
+        await audit.write(conn, actor, call.request_id, [Entry("login", "session", user.public_id, user.username, detail="sso")])
+    log.info("login", user=str(user.public_id), address=call.actor.address, by="sso")
+    return auth._begin_session(call, user, row["sessions_valid_from"])
+
+
+def _same_browser(kept: _Kept | None, state: str) -> _Kept:
+    """The attempt that this browser keeps, when the answer's state is its own. Raises Refused."""
+    if kept is None or not secrets.compare_digest(kept.state.encode(), state.encode()):
+        raise Refused("expired", "its state is not of this browser")
+    return kept
+
+
+async def _use_up(call: Call[None, CallbackQuery], kept: _Kept) -> None:
+    """A state is used once. Raises Refused."""
+    now = clock.to_datetime(clock.now_us())
+    async with call.pool.acquire() as conn, conn.transaction():
+        await conn.execute("DELETE FROM sso_logins WHERE state_expires_on < $1", now)
+        first = await conn.fetchval(
+            "INSERT INTO sso_logins (state_hash, state_expires_on) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true",
+            _sha256(kept.state), clock.to_datetime(kept.expires_us),
+        )  # fmt: skip
+    if not first:
+        raise Refused("expired", "its state was used already")
+
+
+async def _admit(call: Call[None, CallbackQuery], issuer: str, person: Person, kept: _Kept) -> str:
+    """Finds or makes the user and the code for its browser. Raises Refused."""
+    code = secrets.token_urlsafe(32)
+    now = clock.to_datetime(clock.now_us())
+    try:
+        async with call.pool.acquire() as conn, conn.transaction():
+            account, entries = await _find_or_make(conn, call.settings, issuer, person, now)
+            await conn.execute(
+                "UPDATE sso_logins SET code_hash = $2, code_expires_on = $3, user_id = $4 WHERE state_hash = $1",
+                _sha256(kept.state), _sha256(code), now + timedelta(seconds=CODE_S), account.id,
+            )  # fmt: skip
+            actor = Actor("user", account.public_id, account.username, call.actor.address)
+            if entries:
+                await audit.write(conn, actor, call.request_id, entries)
+    except asyncpg.UniqueViolationError:
+        raise Refused("again", "an account of this name, e-mail or identity was made at the same moment") from None
+    return code
+
+
+async def _find_or_make(conn: Connection, settings: Settings, issuer: str, person: Person, now: datetime) -> tuple[_Account, list[Entry]]:
+    """The person's user, with the role that the groups give, and what was changed for it. Raises Refused."""
+    role = _role_of(settings, person)
+    entries: list[Entry] = []
+    row = await conn.fetchrow(
+        f"""WITH known AS (UPDATE sso_identities SET last_login_on = $3 WHERE issuer = $1 AND subject = $2 RETURNING user_id)
+            SELECT {COLUMNS} FROM known JOIN users u ON u.id = known.user_id FOR NO KEY UPDATE OF u""",  # noqa: S608
+        issuer, person.subject, now,
+    )  # fmt: skip
+    if row is not None:
+        account = _account(row)
+    else:
+        account = await _link(conn, settings, issuer, person, role, now, entries)
+    if not account.enabled:
+        raise Refused("disabled", f"the account {account.email} is disabled")
+    if settings.sso_role_mapping and role != account.role:
+        if role is None:
+            raise Refused("groups", f"{account.email} is in no group that may sign in")
+        await conn.execute("UPDATE users SET role = $2 WHERE id = $1", account.id, role)
+        entries.append(
+            Entry("update", "user", account.public_id, account.username, {"role": account.role}, {"role": role}, "sso: role of the groups")
+        )
+    return account, entries
+
+
+async def _link(
+    conn: Connection, settings: Settings, issuer: str, person: Person, role: Role | None, now: datetime, entries: list[Entry]
+) -> _Account:
+    """The user of the verified e-mail, else a new one, bound to this identity from now on. Raises Refused."""
+    if person.email is None:
+        raise Refused("email", "it vouches for no e-mail of a person who is not known here")
+    row = await conn.fetchrow(
+        f"""SELECT {COLUMNS}, EXISTS (SELECT FROM sso_identities i WHERE i.user_id = u.id AND i.issuer = $2) AS linked
+              FROM users u WHERE lower(u.email) = lower($1) FOR NO KEY UPDATE OF u""",  # noqa: S608
+        person.email, issuer,
+    )  # fmt: skip
+    if row is None:
+        account = await _create(conn, settings, person, role, now)
+        entries.append(Entry("create", "user", account.public_id, account.username, None, msgspec.to_builtins(account.shown), "sso"))
+    else:
+        account = _account(row)
+        if not account.enabled:
+            raise Refused("disabled", f"the account {account.email} is disabled")
+        if account.role == "admin":
+            raise Refused("admin", f"the account {account.email} is an administrator's, which no e-mail opens")
+        if row["linked"]:
+            raise Refused("taken", f"the account {account.email} belongs to another person of the same provider")
+        entries.append(Entry("update", "user", account.public_id, account.username, detail=f"sso: linked to {issuer} by e-mail"))
+    await conn.execute(
+        "INSERT INTO sso_identities (issuer, subject, user_id, created_on, last_login_on) VALUES ($1, $2, $3, $4, $4)",
+        issuer, person.subject, account.id, now,
+    )  # fmt: skip
+    return account
+
+
+async def _create(conn: Connection, settings: Settings, person: Person, role: Role | None, now: datetime) -> _Account:
+    """A user without a password. Raises Refused."""
+    if not settings.sso_allow_creation:
+        raise Refused("unknown", f"there is no account for {person.email}, and sso_allow_creation is off")
+    if role is None:
+        raise Refused("groups", f"{person.email} is in no group that may sign in")
+    row = await conn.fetchrow(
+        f"""
+        INSERT INTO users AS u (public_id, email, username, role, registered_on)
+        SELECT $1, $2, name, $4, $5
+          FROM (SELECT n, CASE n WHEN 1 THEN $3 ELSE left($3, 45) || '-' || n END AS name FROM generate_series(1, $6::int) n)
+         WHERE NOT EXISTS (SELECT FROM users WHERE username = name)
+         ORDER BY n LIMIT 1
+        RETURNING {COLUMNS}
+        """,  # noqa: S608
+        uuid7(), person.email, _username(person), role, now, NAMESAKES_MAX,
+    )  # fmt: skip
+    if row is None:
+        raise Refused("again", f"there are {NAMESAKES_MAX:,} users of this name")
+    return _account(row)
+
+
+def _role_of(settings: Settings, person: Person) -> Role | None:
+    """The highest role of the person's groups, else the default; None: may not come in, or not without being known."""
+    mapped: list[Role] = []
+    for part in settings.sso_role_mapping:
+        group, _, role = part.rpartition("=")
+        if group in person.groups:
+            mapped.append(role)  # type: ignore[arg-type]
+    if mapped:
+        return max(mapped, key=ROLES.index)
+    return None if settings.sso_default_role == "none" else settings.sso_default_role
+
+
+def _username(person: Person) -> str:
+    """What can be shown in a list, from the provider's names or the e-mail."""
+    for name in (*person.names, (person.email or "").partition("@")[0]):
+        printable = " ".join("".join(char if char.isprintable() else " " for char in name).split())[: USERNAME_CHARACTERS.stop - 1]
+        if len(printable) in USERNAME_CHARACTERS:
+            return printable
+    return "user"
+
+
+def _account(row: asyncpg.Record) -> _Account:
+    values: dict[str, Any] = {name: row[name] for name in _Account.__dataclass_fields__}
+    return _Account(**values)
+
+
+def _provider(call: Call[Any, Any]) -> Provider:
+    if call.parts.provider is None:
+        raise Problem(
+            404, "sso-off", "Single sign-on is off", "No sign-on provider is configured; the setting sso_issuer names one (docs/sso.md)."
+        )
+    return call.parts.provider
+
+
+def _read_cookie(call: Call[Any, Any]) -> _Kept | None:
+    """None when there is none that is ours and of the last 10 min."""
+    try:
+        sealed = base64.urlsafe_b64decode(call.request.cookies.get(COOKIE, ""))
+        kept = msgspec.json.decode(keys.unseal(call.parts.sealing_key, sealed, SEALED_FOR), type=_Kept)
+    except (ValueError, keys.KeyFileError, msgspec.DecodeError):
+        return None
+    return kept if clock.now_us() < kept.expires_us else None
+
+
+def _to_login(call: Call[Any, Any], refused: Refused, wanted: str) -> Response:
+    log.info("login_refused", by="sso", reason=refused.reason, detail=refused.detail, address=call.actor.address)
+    call.parts.refusals.note(call.actor, call.request_id, "login_refused", "session", f"sso: {refused.reason}: {refused.detail}")
+    query = {"sso": refused.reason} | ({} if wanted == "/" else {"next": wanted})
+    return _redirect("/login?" + urlencode(query), _cookie(call, "", 0))
+
+
+def _redirect(url: str, cookie: str | None = None) -> Response:
+    return RedirectResponse(url, 302, None if cookie is None else {"Set-Cookie": cookie})
+
+
+def _cookie(call: Call[Any, Any], value: str, max_age_s: int) -> str:
+    secure = "; Secure" if call.settings.secure_cookies else ""
+    return f"{COOKIE}={value}; Max-Age={max_age_s}; Path={COOKIE_PATH}; HttpOnly; SameSite=Lax{secure}"
+
+
+def _no_session() -> Problem:
+    return Problem(401, "sso-code", "Not signed in", "This code was used, has ended, or is of another browser; begin the sign-on again.")
+
+
+def _sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+routes = [get_sso_config, begin_sso, end_sso, exchange_sso_code]
