@@ -84,7 +84,7 @@ class Datapoint(msgspec.Struct, frozen=True):
 
 
 class DatapointsQuery(CursorQuery, frozen=True, kw_only=True, rename={"start": "from", "end": "to"}):
-    event_public_ids: Annotated[list[UUID], Meta(min_length=1, max_length=EVENTS_MAX)]
+    event_public_ids: Annotated[list[UUID], Meta(min_length=1, max_length=EVENTS_MAX, description="Whose readings.")]
     start: Annotated[Timestamp | None, Meta(description="Readings at or after it.")] = None
     end: Annotated[Timestamp | None, Meta(description="Readings before it.")] = None
     experiment_public_id: Annotated[UUID | None, Meta(description="Readings of its time; its events are to be named.")] = None
@@ -95,7 +95,7 @@ class DatapointsQuery(CursorQuery, frozen=True, kw_only=True, rename={"start": "
 
 
 class EraseQuery(Shape, frozen=True, rename={"start": "from", "end": "to"}):
-    event_public_id: UUID
+    event_public_id: Annotated[UUID, Meta(description="Whose readings.")]
     start: Annotated[Timestamp, Meta(description="Readings at or after it.")]
     end: Annotated[Timestamp, Meta(description="Readings before it.")]
 
