@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -26,7 +26,7 @@ def ingest(figures: Figures, channels: int, readings: int) -> dict[str, float]:
     rates = {}
     for name, program, start, readings_in_all, body in (
         ("victoriametrics", "victoria-metrics", _victoriametrics, 12_000_000, _import_lines),
-        ("influxdb", "influxd", _influxdb, 2_000_000, _line_protocol),
+        ("influxdb", "influxd", _influxdb, 2_000_000, line_protocol),
     ):
         if shutil.which(program) is None:
             figures.say(f"{name} is not installed (apt install {program if program != 'influxd' else 'influxdb'}): left out")
@@ -34,8 +34,17 @@ def ingest(figures: Figures, channels: int, readings: int) -> dict[str, float]:
         frames = max(4, readings_in_all // (channels * readings))
         bodies = [body(channels, readings, frame) for frame in range(frames)]
         with start() as (port, path):
-            rates[name] = frames * channels * readings / _post(port, path, bodies)
+            rates[name] = frames * channels * readings / post(port, path, bodies)
     return rates
+
+
+def lines(figures: Figures, bodies: list[bytes], connections: int) -> float | None:
+    """Seconds that InfluxDB takes for bodies of line protocol with times in ms; None when it is not installed."""
+    if shutil.which("influxd") is None:
+        figures.say("influxdb is not installed (apt install influxdb): left out")
+        return None
+    with _influxdb() as (port, path):
+        return post(port, path, bodies, connections=connections)
 
 
 def disk(figures: Figures, begin_ms: int, channels: Sequence[Sequence[float]]) -> dict[str, int]:
@@ -57,7 +66,7 @@ def disk(figures: Figures, begin_ms: int, channels: Sequence[Sequence[float]]) -
             line = f'{{"metric":{{"__name__":"c{channel}"}},"values":[{",".join(map(str, stretch))}],"timestamps":[{times}]}}'
             bodies.append(line.encode())
     with _running(command) as port:
-        _post(port, "/api/v1/import", bodies)
+        post(port, "/api/v1/import", bodies)
         size, before = _settled_bytes(port, places[0]), 0
         while size != before:
             before, size = size, _settled_bytes(port, places[0])
@@ -74,40 +83,40 @@ def _settled_bytes(port: int, folder: Path) -> int:
     return sum(file.stat().st_size for part in ("data", "indexdb") for file in (folder / part).rglob("*") if file.is_file())
 
 
-def _values(channels: int, readings: int, frame: int) -> list[list[float]]:
+def values_of(channels: int, readings: int, frame: int) -> list[list[float]]:
     chance = random.Random(frame)
     pool = [round(chance.gauss(20.0, 5.0), 2) for _ in range(4_096)]
     return [[pool[(channel * 37 + i) % 4_096] for i in range(readings)] for channel in range(channels)]
 
 
-def _times_ms(readings: int, frame: int) -> list[int]:
+def times_ms(readings: int, frame: int) -> list[int]:
     start = int(time.time() * 1000) - 3_600_000 + frame * readings * STEP_MS
     return [start + i * STEP_MS for i in range(readings)]
 
 
 def _import_lines(channels: int, readings: int, frame: int) -> bytes:
     """VictoriaMetrics' /api/v1/import: a line of arrays for each channel."""
-    times = ",".join(map(str, _times_ms(readings, frame)))
+    times = ",".join(map(str, times_ms(readings, frame)))
     lines = [
         f'{{"metric":{{"__name__":"c{channel}"}},"values":[{",".join(map(str, values))}],"timestamps":[{times}]}}'
-        for channel, values in enumerate(_values(channels, readings, frame))
+        for channel, values in enumerate(values_of(channels, readings, frame))
     ]
     return "\n".join(lines).encode()
 
 
-def _line_protocol(channels: int, readings: int, frame: int) -> bytes:
-    """InfluxDB's /write: a line for each reading."""
-    times = _times_ms(readings, frame)
+def line_protocol(channels: int, readings: int, frame: int) -> bytes:
+    """InfluxDB's /write, and our own: a line for each reading, times in ms."""
+    times = times_ms(readings, frame)
     lines = [
         f"c{channel} v={value} {t}"
-        for channel, values in enumerate(_values(channels, readings, frame))
+        for channel, values in enumerate(values_of(channels, readings, frame))
         for value, t in zip(values, times, strict=True)
     ]
     return "\n".join(lines).encode()
 
 
-def _post(port: int, path: str, bodies: list[bytes]) -> float:
-    """Seconds until every body is answered, over CONNECTIONS connections."""
+def post(port: int, path: str, bodies: list[bytes], headers: Mapping[str, str] | None = None, connections: int = CONNECTIONS) -> float:
+    """Seconds until every body is answered, over so many connections."""
     waiting: SimpleQueue[bytes] = SimpleQueue()
     for body in bodies:
         waiting.put(body)
@@ -120,21 +129,21 @@ def _post(port: int, path: str, bodies: list[bytes]) -> float:
                 body = waiting.get_nowait()
             except Empty:
                 break
-            connection.request("POST", path, body)
+            connection.request("POST", path, body, headers or {})
             answer = connection.getresponse()
             text = answer.read()
             if answer.status >= 300:
                 failures.append(f"{answer.status} {text[:200]!r}")
         connection.close()
 
-    threads = [threading.Thread(target=work) for _ in range(CONNECTIONS)]
+    threads = [threading.Thread(target=work) for _ in range(connections)]
     begun = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if failures:
-        raise SystemExit(f"the peer on port {port} refused a write: {failures[0]}")
+        raise SystemExit(f"the server on port {port} refused a write: {failures[0]}")
     return time.monotonic() - begun
 
 

@@ -34,6 +34,7 @@ from webmacs.api import (
     users,
     versions,
     webhooks,
+    write,
 )
 from webmacs.api import settings as plant_settings
 from webmacs.api.events import bulk, event, sheet
@@ -66,6 +67,7 @@ ROUTES: Final = [
     *experiments.routes,
     *annotations.routes,
     *datapoints.routes,
+    *write.routes,
     *sources.routes,
     *gaps.routes,
     *health.routes,

@@ -16,6 +16,14 @@ FRAME_BYTES_MAX: Final[int]
 """4 MiB: the longest frame, and the longest text frame."""
 FRAME_READINGS_MAX: Final[int]
 """262,144 readings in one frame."""
+BATCH_BYTES_MAX: Final[int]
+"""16 MiB: the longest body of readings."""
+BATCH_READINGS_MAX: Final[int]
+"""10,000 readings in one batch of JSON; so many refusals are listed with their reasons."""
+LINE_READINGS_MAX: Final[int]
+"""262,144 fields in one body of line protocol."""
+SERIES_CHARS_MAX: Final[int]
+"""400 characters: the longest name of a series."""
 CHANNELS_MAX: Final[int]
 """100,000 columns in one frame."""
 PAST_US_MAX: Final[int]
@@ -44,6 +52,9 @@ Code: TypeAlias = Literal[
     "malformed", "version", "unknown_channel", "not_granted", "not_finite", "lengths_differ",
     "not_increasing", "out_of_bounds", "too_large", "seq_gap",
 ]  # fmt: skip
+Form: TypeAlias = Literal["reading", "batch", "lines", "ns", "n", "us", "u", "ms", "s", "m", "h"]
+"""What a body of readings is: one {"event_public_id", "value", "timestamp"?}; {"datapoints": [...]}; one a line; or line protocol with
+times in this unit."""
 Operator: TypeAlias = Literal["gt", "lt", "gte", "lte", "eq", "between", "not_between"]
 
 class CoreError(Exception): ...
@@ -68,6 +79,33 @@ class Unowned:
     """A text frame names events that this process does not write yet: take them over (`own`) and offer the frame again."""
 
     events: list[int]
+
+@final
+class Batch:
+    """A body of readings, read. It belongs to nobody yet and may be offered again."""
+
+    offered: int
+    """How many readings it holds, good or not."""
+    first: tuple[bytes, int | None, float] | None
+    """(public id, t_us, value) of the first good one that names its event by its public id."""
+
+@final
+class Taken:
+    """A batch was judged, each reading by itself."""
+
+    readings: int
+    """taken"""
+    refused: list[tuple[int, Code, str]]
+    """(position, code, detail) of at most BATCH_READINGS_MAX of those refused; the position is an index or a line, from 0"""
+    refused_count: int
+
+@final
+class Unnamed:
+    """A batch names events that the core does not know, or not yet: made a moment ago, or series that nobody has named (`name_series`)."""
+
+    series: list[str]
+    events: list[bytes]
+    """public ids"""
 
 def peek(frame: bytes) -> tuple[int, int | None] | Refused:
     """(kind, seq) of a binary message without looking further; seq is None for kinds that carry none."""
@@ -115,6 +153,20 @@ class Core:
     def accept_text(self, connection: int, index: int, frame: bytes, now_us: int) -> Accepted | Refused | Unowned:
         """{"datapoints": [{"event_public_id", "value", "timestamp"?}]}: the same way in. `index` is the message's number on
         the connection. Without a timestamp: now_us, plus 1 µs for each repeat of an event."""
+
+    def name_series(self, writer: int, series: list[tuple[str, int]]) -> None:
+        """(series, event id): what those who write as this writer mean by it."""
+
+    def forget_series(self) -> None:
+        """Events were made, renamed or deleted: what series mean is asked again."""
+
+    def read_batch(self, form: Form, body: bytes) -> Batch | Refused:
+        """Reads a body without a connection; whole bodies are refused only when they are no such text at all, or too much."""
+
+    def accept_batch(self, connection: int, index: int, batch: Batch, writer: int, now_us: int, named: bool) -> Taken | Unowned | Unnamed:
+        """Good readings are taken, the others refused, and nothing of them is recorded. `index` is the batch's number on the connection.
+        Without a timestamp: now_us, plus 1 µs for each repeat of an event. `writer`: whose series these are. `named`: what is not known
+        now is refused."""
 
     @property
     def internal_faults(self) -> int:
@@ -167,7 +219,7 @@ class Segment:
     first_seq: int | None
     last_seq: int | None
     last_index: int | None
-    """of the last text frame taken"""
+    """of the last text frame or batch taken"""
     receipts: list[tuple[int, int, int, int, int]]
     """(minute_us of arrival, first seq, last seq, frames, readings) of numbered frames"""
     latest: bytes
@@ -221,6 +273,13 @@ class Window:
 
 def decode_run(created_us: int, encoding: int, payload: bytes) -> tuple[bytes, bytes]:
     """(int64 µs times, float64 values), little-endian, of one run's payload. Raises CorruptPayload."""
+
+def list_readings(
+    runs: bytes, from_us: int, to_us: int, after: tuple[int, int] | None, backwards: bool, limit: int
+) -> list[tuple[int, int, float, int | None]]:
+    """(event id, t_us, value, experiment id) of at most `limit` readings in [from_us, to_us), in the order of (t_us, event id) or
+    `backwards`, that come after the place `after`. `runs`: a binary COPY of (event_id, created_on, id, n, experiment_id, encoding,
+    payload) of all runs of some events that touch the window. Raises CorruptPayload with the run's place."""
 
 # many small runs become few long ones
 

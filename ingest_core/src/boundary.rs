@@ -9,15 +9,17 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-use crate::catalogue::{Catalogue, Experiment, PublicId};
+use crate::batch::{self, Channel, Form};
+use crate::catalogue::{Catalogue, Experiment, Names, PublicId};
 use crate::compact;
 use crate::drain;
 use crate::error::{Fault, Refusal};
 use crate::frame;
-use crate::intake::{GapRow, Intake, QualityRow, Receipt, TextVerdict, Writer};
+use crate::intake::{BatchVerdict, GapRow, Intake, QualityRow, Receipt, Standpoint, TextVerdict, Writer};
 use crate::latest::{self, Brought, Last, Latest};
+use crate::listing;
 use crate::pack;
-use crate::panic::lock;
+use crate::panic::{self, lock};
 use crate::rule::Test;
 use crate::series;
 
@@ -73,6 +75,56 @@ pub enum Verdict {
     Unowned(Unowned),
 }
 
+#[pyclass(frozen, module = "webmacs.ingest_core")]
+pub struct Batch {
+    batch: batch::Batch,
+}
+
+#[pymethods]
+impl Batch {
+    #[getter]
+    fn offered(&self) -> usize {
+        self.batch.readings.len() + self.batch.refused.count
+    }
+
+    #[getter]
+    fn first<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, PyBytes>, Option<i64>, f64)> {
+        let &batch::Reading { channel, t_us, value, .. } = self.batch.readings.first()?;
+        match &self.batch.channels[channel as usize] {
+            Channel::PublicId(public_id) => Some((PyBytes::new(py, public_id), t_us, value)),
+            Channel::Series(_) => None,
+        }
+    }
+}
+
+type RefusedReading = (u32, &'static str, String);
+
+#[pyclass(frozen, get_all, module = "webmacs.ingest_core")]
+pub struct Taken {
+    readings: u64,
+    refused: Vec<RefusedReading>,
+    refused_count: usize,
+}
+
+#[pyclass(frozen, get_all, module = "webmacs.ingest_core")]
+pub struct Unnamed {
+    series: Vec<String>,
+    events: Vec<Py<PyBytes>>,
+}
+
+#[derive(IntoPyObject)]
+pub enum Read {
+    Batch(Batch),
+    Refused(Refused),
+}
+
+#[derive(IntoPyObject)]
+pub enum Received {
+    Taken(Taken),
+    Unowned(Unowned),
+    Unnamed(Unnamed),
+}
+
 #[derive(IntoPyObject)]
 pub enum Peeked {
     Head((i64, Option<i64>)),
@@ -103,6 +155,7 @@ pub struct Core {
     draining: Mutex<()>,
     latest: Arc<Mutex<Latest>>,
     catalogue: Arc<RwLock<Arc<Catalogue>>>,
+    names: RwLock<Names>,
 }
 
 impl Core {
@@ -123,7 +176,13 @@ fn read(catalogue: &RwLock<Arc<Catalogue>>) -> Arc<Catalogue> {
 impl Core {
     #[new]
     fn new() -> Core {
-        Core { intake: Mutex::default(), draining: Mutex::default(), latest: Arc::default(), catalogue: Arc::default() }
+        Core {
+            intake: Mutex::default(),
+            draining: Mutex::default(),
+            latest: Arc::default(),
+            catalogue: Arc::default(),
+            names: RwLock::default(),
+        }
     }
 
     fn set_events(&self, py: Python<'_>, events: Vec<(i32, PyBackedBytes)>) -> PyResult<()> {
@@ -199,6 +258,62 @@ impl Core {
             TextVerdict::Accepted(readings) => Verdict::Accepted(Accepted { readings }),
             TextVerdict::Refused(refusal) => Verdict::Refused(refusal.into()),
             TextVerdict::Unowned(events) => Verdict::Unowned(Unowned { events }),
+        })
+    }
+
+    fn name_series(&self, py: Python<'_>, writer: i32, series: Vec<(String, i32)>) {
+        py.detach(|| self.names.write().unwrap_or_else(PoisonError::into_inner).add(writer, series));
+    }
+
+    fn forget_series(&self, py: Python<'_>) {
+        py.detach(|| self.names.write().unwrap_or_else(PoisonError::into_inner).clear());
+    }
+
+    fn read_batch(&self, py: Python<'_>, form: &str, body: &[u8]) -> PyResult<Read> {
+        let form = Form::named(form).ok_or_else(|| Fault::Misuse(format!("there is no form {form:?} of a batch")))?;
+        let read = py.detach(|| match panic::guarded(|| batch::read(form, body)) {
+            Ok(read) => read,
+            Err(said) => Err(lock(&self.intake).refuse_fault(&said)),
+        });
+        Ok(match read {
+            Ok(batch) => Read::Batch(Batch { batch }),
+            Err(refusal) => Read::Refused(refusal.into()),
+        })
+    }
+
+    fn accept_batch(
+        &self,
+        py: Python<'_>,
+        connection: i64,
+        index: i64,
+        batch: &Bound<'_, Batch>,
+        writer: i32,
+        now_us: i64,
+        named: bool,
+    ) -> PyResult<Received> {
+        let batch = &batch.get().batch;
+        let verdict = py.detach(|| {
+            let catalogue = read(&self.catalogue);
+            let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+            let standpoint = Standpoint { now_us, catalogue: &catalogue, names: names.of_writer(writer), named };
+            lock(&self.intake).accept_batch(connection, index, batch, standpoint)
+        })?;
+        Ok(match verdict {
+            BatchVerdict::Taken(readings, refused) => {
+                let listed = refused.listed.into_iter().map(|(position, refusal)| (position, refusal.code.name(), refusal.detail));
+                Received::Taken(Taken { readings, refused: listed.collect(), refused_count: refused.count })
+            }
+            BatchVerdict::Unowned(events) => Received::Unowned(Unowned { events }),
+            BatchVerdict::Unnamed(channels) => {
+                let (mut series, mut events) = (Vec::new(), Vec::new());
+                for channel in channels {
+                    match channel {
+                        Channel::Series(name) => series.push(name),
+                        Channel::PublicId(public_id) => events.push(PyBytes::new(py, &public_id).unbind()),
+                    }
+                }
+                Received::Unnamed(Unnamed { series, events })
+            }
         })
     }
 
@@ -429,6 +544,22 @@ impl Compaction {
         let compact::Merged { rows, runs, readings } = py.detach(|| self.plan.merge(runs, &experiments))?;
         Ok(Merged { rows: PyBytes::new(py, &rows).unbind(), runs, readings })
     }
+}
+
+type ListedReading = (i32, i64, f64, Option<i32>);
+
+#[pyfunction]
+pub fn list_readings(
+    py: Python<'_>,
+    runs: &[u8],
+    from_us: i64,
+    to_us: i64,
+    after: Option<(i64, i32)>,
+    backwards: bool,
+    limit: usize,
+) -> PyResult<Vec<ListedReading>> {
+    let listed = py.detach(|| listing::page(runs, (from_us, to_us), after, backwards, limit))?;
+    Ok(listed.into_iter().map(|one| (one.event, one.t_us, one.value, one.experiment)).collect())
 }
 
 #[pyfunction]

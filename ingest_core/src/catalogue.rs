@@ -64,3 +64,23 @@ impl Experiment {
         inside.then(|| Span { experiment: self.id, from_us: self.started_us, to_us: self.to_us() })
     }
 }
+
+/// Which event a series of line protocol is: what was looked up once. By writer, because two sources may call theirs the same.
+#[derive(Debug, Default)]
+pub struct Names {
+    by_writer: HashMap<i32, HashMap<String, i32>>,
+}
+
+impl Names {
+    pub fn add(&mut self, writer: i32, names: impl IntoIterator<Item = (String, i32)>) {
+        self.by_writer.entry(writer).or_default().extend(names);
+    }
+
+    pub fn of_writer(&self, writer: i32) -> Option<&HashMap<String, i32>> {
+        self.by_writer.get(&writer)
+    }
+
+    pub fn clear(&mut self) {
+        self.by_writer.clear();
+    }
+}

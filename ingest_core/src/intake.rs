@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::batch::{self, Batch, Channel, Refusals};
 use crate::buffer::Buffer;
 use crate::catalogue::Catalogue;
 use crate::drain::{Column, Frontier, Settlement, Taken};
@@ -200,6 +201,24 @@ pub enum TextVerdict {
     Unowned(Vec<i32>),
 }
 
+#[derive(Debug)]
+pub enum BatchVerdict {
+    /// how many readings were taken, and what was refused
+    Taken(u64, Refusals),
+    Unowned(Vec<i32>),
+    /// what is not known here, or not yet
+    Unnamed(Vec<Channel>),
+}
+
+/// How a batch is judged: when it came, what exists, which event a series is, and whether all that can be named has been.
+#[derive(Clone, Copy, Debug)]
+pub struct Standpoint<'a> {
+    pub now_us: i64,
+    pub catalogue: &'a Catalogue,
+    pub names: Option<&'a HashMap<String, i32>>,
+    pub named: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Intake {
     events: Vec<Event>,
@@ -348,7 +367,8 @@ impl Intake {
                     return Ok(TextVerdict::Unowned(unowned));
                 }
                 for &(event, t_us, value) in &readings {
-                    take_reading(connection, &mut self.events, self.index[&event], t_us, value);
+                    let slot = connection.slot(self.index[&event]);
+                    take_reading(connection, &mut self.events, slot, t_us, value);
                 }
                 connection.records.frames += 1;
                 connection.records.readings += readings.len() as u64;
@@ -362,6 +382,49 @@ impl Intake {
         };
         self.buffered_bytes += connection.held - before;
         Ok(verdict)
+    }
+
+    /// Counts a panic that was met without the lock, while a batch was read, and makes a refusal of it.
+    pub fn refuse_fault(&mut self, said: &str) -> Refusal {
+        refuse_fault(&mut self.internal_faults, said)
+    }
+
+    /// Every reading by itself: good ones are taken, the others are refused. What is refused here was answered and leaves no record.
+    pub fn accept_batch(&mut self, id: i64, index: i64, batch: &Batch, standpoint: Standpoint<'_>) -> Result<BatchVerdict, Fault> {
+        let connection = find(&mut self.connections, id)?;
+        let channels = resolve(batch, standpoint, connection.grants.as_ref());
+        let mut unnamed = Vec::new();
+        let mut unowned = Vec::new();
+        for (channel, found) in batch.channels.iter().zip(&channels) {
+            match found {
+                Err(refusal) if refusal.code == Code::UnknownChannel => unnamed.push(channel.clone()),
+                Ok(event) if self.index.get(event).is_none_or(|&event| self.events[event].owner.is_none()) => unowned.push(*event),
+                _ => (),
+            }
+        }
+        if !standpoint.named && !unnamed.is_empty() {
+            return Ok(BatchVerdict::Unnamed(unnamed));
+        }
+        if !unowned.is_empty() {
+            unowned.sort_unstable();
+            unowned.dedup();
+            return Ok(BatchVerdict::Unowned(unowned));
+        }
+        let judged = guarded(&mut self.internal_faults, || judge_batch(batch, &channels, standpoint.now_us));
+        let (readings, refused) = judged.unwrap_or_else(|refusal| (Vec::new(), Refusals::of_all(batch, &refusal)));
+        let before = connection.held;
+        let slots: Vec<Option<u32>> =
+            channels.iter().map(|event| event.as_ref().ok().map(|event| connection.slot(self.index[event]))).collect();
+        for &(channel, t_us, value) in &readings {
+            if let Some(slot) = slots[channel as usize] {
+                take_reading(connection, &mut self.events, slot, t_us, value);
+            }
+        }
+        connection.records.frames += 1;
+        connection.records.readings += readings.len() as u64;
+        connection.records.last_index = Some(index);
+        self.buffered_bytes += connection.held - before;
+        Ok(BatchVerdict::Taken(readings.len() as u64, refused))
     }
 
     /// Moves everything out. What comes back knows nothing of the intake any more; `settle` brings the frontiers home.
@@ -422,10 +485,12 @@ fn find(connections: &mut HashMap<i64, Connection>, id: i64) -> Result<&mut Conn
 
 /// Runs `judge`, which changes nothing that lasts. Its panic is a fault of ours; it costs that one message.
 fn guarded<T>(internal_faults: &mut u64, judge: impl FnOnce() -> T) -> Result<T, Refusal> {
-    panic::guarded(judge).map_err(|said| {
-        *internal_faults += 1;
-        Refusal::new(Code::Malformed, format!("internal fault {internal_faults} while the frame was read, please report it: {said}"))
-    })
+    panic::guarded(judge).map_err(|said| refuse_fault(internal_faults, &said))
+}
+
+fn refuse_fault(internal_faults: &mut u64, said: &str) -> Refusal {
+    *internal_faults += 1;
+    Refusal::new(Code::Malformed, format!("internal fault {internal_faults} while the frame was read, please report it: {said}"))
 }
 
 /// Decodes and checks a frame. `number` is its own, so that a channel's second column is seen.
@@ -455,11 +520,10 @@ fn judge<'a>(connection: &mut Connection, bytes: &'a [u8], now_us: i64, number: 
 /// (event, t_us, value) of every item of a text frame, which all may be written.
 fn judge_text(bytes: &[u8], now_us: i64, catalogue: &Catalogue, grants: Option<&HashSet<i32>>) -> Result<Vec<Shown>, Refusal> {
     validate::check_size(bytes)?;
-    let items = text::decode(bytes)?;
+    let items: Vec<text::Item> = text::decode(bytes, validate::FRAME_READINGS_MAX)?;
     panic::point("checking");
     let n = items.len();
     let judge = || {
-        validate::check_count(n)?;
         let mut repeats: HashMap<i32, i64> = HashMap::new();
         let mut readings = Vec::with_capacity(n);
         for (position, item) in items.into_iter().enumerate() {
@@ -484,6 +548,58 @@ fn judge_text(bytes: &[u8], now_us: i64, catalogue: &Catalogue, grants: Option<&
         Ok(readings)
     };
     judge().map_err(|refusal: Refusal| refusal.holding(n))
+}
+
+/// The event of each channel, or why its readings are refused.
+fn resolve(batch: &Batch, standpoint: Standpoint<'_>, grants: Option<&HashSet<i32>>) -> Vec<Result<i32, Refusal>> {
+    let find = |channel: &Channel| {
+        let event = match channel {
+            Channel::PublicId(public_id) => standpoint.catalogue.by_public_id.get(public_id),
+            Channel::Series(name) => standpoint.names.and_then(|names| names.get(name)),
+        };
+        match event {
+            None => Err(Refusal::new(
+                Code::UnknownChannel,
+                match channel {
+                    Channel::PublicId(_) => "there is no such event".to_owned(),
+                    Channel::Series(name) => format!("there is no event {name}"),
+                },
+            )),
+            Some(event) if grants.is_some_and(|grants| !grants.contains(event)) => {
+                Err(Refusal::new(Code::NotGranted, "you may not write this event"))
+            }
+            Some(&event) => Ok(event),
+        }
+    };
+    batch.channels.iter().map(find).collect()
+}
+
+/// (channel, t_us, value) of the readings that are good, and the others with those that could not be read, in order.
+fn judge_batch(batch: &Batch, channels: &[Result<i32, Refusal>], now_us: i64) -> (Vec<(u32, i64, f64)>, Refusals) {
+    panic::point("checking");
+    let mut refused = batch.refused.clone();
+    let mut repeats: HashMap<i32, i64> = HashMap::new();
+    let mut readings = Vec::with_capacity(batch.readings.len());
+    for &batch::Reading { channel, position, t_us, value } in &batch.readings {
+        let event = match &channels[channel as usize] {
+            Ok(event) => *event,
+            Err(refusal) => {
+                refused.push(position, || refusal.clone());
+                continue;
+            }
+        };
+        let t_us = t_us.unwrap_or_else(|| {
+            let repeat = repeats.entry(event).or_insert(-1);
+            *repeat += 1;
+            now_us + *repeat
+        });
+        match validate::check_reading(t_us, value, now_us, position as usize) {
+            Ok(()) => readings.push((channel, t_us, value)),
+            Err(refusal) => refused.push(position, || refusal),
+        }
+    }
+    refused.listed.sort_by_key(|(position, _)| *position);
+    (readings, refused)
 }
 
 fn shown(connection: &Connection, events: &[Event], previews: frame::Previews<'_>) -> Vec<Shown> {
@@ -540,8 +656,8 @@ fn take_column(connection: &mut Connection, events: &mut [Event], column: &frame
     }
 }
 
-fn take_reading(connection: &mut Connection, events: &mut [Event], event: usize, t_us: i64, value: f64) {
-    let slot = connection.slot(event);
+fn take_reading(connection: &mut Connection, events: &mut [Event], slot: u32, t_us: i64, value: f64) {
+    let event = connection.slots[slot as usize].event;
     let buffer = connection.touch(slot);
     let held = buffer.bytes();
     buffer.push(t_us, value);

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use crate::catalogue::PublicId;
 use crate::error::{Code, Refusal};
 use crate::json::{read_public_id, read_time};
+use crate::validate;
 
 /// One reading as it came; without a time it was taken now.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,13 +22,16 @@ pub struct Item {
     pub t_us: Option<i64>,
 }
 
-pub fn decode(bytes: &[u8]) -> Result<Vec<Item>, Refusal> {
+/// The items of a message, at most so many: as `Item`, or as whatever else reads one.
+pub fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8], allowed: usize) -> Result<Vec<T>, Refusal> {
     let position = Cell::new(None);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let read = Items { position: &position }.read(&mut reader).and_then(|items| reader.end().map(|()| items));
+    let items = Items { position: &position, allowed, kind: PhantomData };
+    let read = reader.deserialize_any(items).and_then(|items| reader.end().map(|()| items));
     read.map_err(|wrong| {
         let refusal = Refusal::new(Code::Malformed, wrong.to_string());
         match position.get() {
+            Some(k) if k == allowed => validate::check_count(k + 1, allowed).err().unwrap_or(refusal),
             Some(k) => refusal.at(k),
             None => refusal,
         }
@@ -34,18 +39,14 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Item>, Refusal> {
 }
 
 /// Reads the message; `position` is the item that is being read.
-struct Items<'c> {
+struct Items<'c, T> {
     position: &'c Cell<Option<usize>>,
+    allowed: usize,
+    kind: PhantomData<T>,
 }
 
-impl Items<'_> {
-    fn read<'de, R: serde_json::de::Read<'de>>(self, reader: &mut serde_json::Deserializer<R>) -> serde_json::Result<Vec<Item>> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Items<'_> {
-    type Value = Vec<Item>;
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<'_, T> {
+    type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with the array `datapoints`")
@@ -55,11 +56,13 @@ impl<'de> Visitor<'de> for Items<'_> {
         Err(text_instead(&self))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Item>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<T>, A::Error> {
         let mut items = None;
         while let Some(Text(name)) = map.next_key()? {
             match &*name {
-                "datapoints" if items.is_none() => items = Some(map.next_value_seed(List { position: self.position })?),
+                "datapoints" if items.is_none() => {
+                    items = Some(map.next_value_seed(List { position: self.position, allowed: self.allowed, kind: PhantomData })?)
+                }
                 "datapoints" => return Err(Error::duplicate_field("datapoints")),
                 other => return Err(Error::unknown_field(start(other), &["datapoints"])),
             }
@@ -68,20 +71,22 @@ impl<'de> Visitor<'de> for Items<'_> {
     }
 }
 
-struct List<'c> {
+struct List<'c, T> {
     position: &'c Cell<Option<usize>>,
+    allowed: usize,
+    kind: PhantomData<T>,
 }
 
-impl<'de> DeserializeSeed<'de> for List<'_> {
-    type Value = Vec<Item>;
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for List<'_, T> {
+    type Value = Vec<T>;
 
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Vec<Item>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Vec<T>, D::Error> {
         reader.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for List<'_> {
-    type Value = Vec<Item>;
+impl<'de, T: Deserialize<'de>> Visitor<'de> for List<'_, T> {
+    type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of readings")
@@ -91,10 +96,13 @@ impl<'de> Visitor<'de> for List<'_> {
         Err(text_instead(&self))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Item>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
         let mut items = Vec::new();
         self.position.set(Some(0));
         while let Some(item) = list.next_element()? {
+            if items.len() == self.allowed {
+                return Err(A::Error::custom("there are too many items"));
+            }
             items.push(item);
             self.position.set(Some(items.len()));
         }

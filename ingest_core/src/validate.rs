@@ -33,9 +33,9 @@ pub fn check_size(bytes: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-pub fn check_count(readings: usize) -> Result<(), Refusal> {
-    if readings > FRAME_READINGS_MAX {
-        let detail = format!("the frame has {readings} readings, {FRAME_READINGS_MAX} are allowed: send less in one");
+pub fn check_count(readings: usize, allowed: usize) -> Result<(), Refusal> {
+    if readings > allowed {
+        let detail = format!("there are {readings} readings or more, {allowed} are allowed: send less in one");
         return Err(Refusal::new(Code::TooLarge, detail));
     }
     Ok(())
@@ -58,7 +58,7 @@ pub fn check_data(data: &Data<'_>, now_us: i64, mut standing: impl FnMut(i64) ->
             let detail = format!("the frame has {} columns, {CHANNELS_MAX} are allowed", data.width);
             return Err(Refusal::new(Code::TooLarge, detail));
         }
-        check_count(data.readings)?;
+        check_count(data.readings, FRAME_READINGS_MAX)?;
         for column in data.columns {
             check_channel(column.channel, standing(column.channel))?;
             check_column(&column, now_us).map_err(|refusal| refusal.of_channel(column.channel))?;
@@ -178,7 +178,7 @@ pub fn check_reading(t_us: i64, value: f64, now_us: i64, position: usize) -> Res
 pub fn check_previews(previews: Previews<'_>, now_us: i64, mut standing: impl FnMut(i64) -> Standing) -> Result<(), Refusal> {
     let readings = previews.len();
     let mut check = || {
-        check_count(readings)?;
+        check_count(readings, FRAME_READINGS_MAX)?;
         for (position, Preview { channel, t_us, value }) in previews.enumerate() {
             check_channel(channel, standing(channel)).map_err(|refusal| refusal.at(position))?;
             check_reading(t_us, value, now_us, position).map_err(|refusal| refusal.of_channel(channel))?;

@@ -4,6 +4,7 @@ mod parts;
 
 use ingest_core::catalogue::Catalogue;
 use ingest_core::frame::{decode, offset, Frame, Times};
+use ingest_core::text::Item;
 use parts::{data_frame, drain, intake, rows, stored, Column, Spelling, NOW_US};
 use proptest::prelude::*;
 
@@ -107,8 +108,8 @@ proptest! {
 
     #[test]
     fn arbitrary_text_is_refused_or_read(text in "[\\[\\]{}\",:a-z0-9.eE+ -]{0,80}") {
-        let read = ingest_core::text::decode(text.as_bytes());
-        prop_assert_eq!(&read, &ingest_core::text::decode(text.as_bytes()));
+        let read = ingest_core::text::decode::<Item>(text.as_bytes(), 100);
+        prop_assert_eq!(&read, &ingest_core::text::decode::<Item>(text.as_bytes(), 100));
     }
 
     #[test]

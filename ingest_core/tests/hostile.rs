@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
 
+use ingest_core::batch::{self, Channel, Form};
+use ingest_core::intake::{BatchVerdict, Standpoint};
+use ingest_core::line::Unit;
 use parts::hostile::{catalogue, core, hold_to, offer};
 use parts::NOW_US;
 
@@ -335,6 +338,84 @@ fn no_damaged_message_does_harm() {
 fn every_message_of_the_corpus_keeps_the_promises() {
     let verdicts: Vec<_> = corpus().iter().map(|message| check(message).0).collect();
     assert!(verdicts.contains(&"accepted") && verdicts.contains(&"malformed"));
+}
+
+/// Bodies of every form, most of them good, and one of each kind of fault.
+fn bodies() -> Vec<Vec<u8>> {
+    let item =
+        |k: u8, time: &str| format!("{{\"event_public_id\": \"00000000-0000-0000-0000-0000000000{k:02x}\", \"value\": -1.5e3{time}}}");
+    let timed = ", \"timestamp\": \"2027-01-15T08:00:00.5+01:00\"";
+    let items = [item(1, ""), item(1, timed), item(2, ""), item(9, "")];
+    let lines = "m,a=b,c=d\\ e f=1,g=-2.5e3,h=7i,i=8u,j=t 1800000000000000000\nm,c=d\\ e,a=b f=2 1800000000000001000\n# x\n\n\
+                 m f=\"a \\\" b\",g=9007199254740993i,h=3\r\nm\\,x,t=\\= f=F 5";
+    let texts = [items[0].clone(), format!("{{\"datapoints\": [{}]}}", items.join(",")), items.join("\n"), lines.into()];
+    texts.map(String::into_bytes).to_vec()
+}
+
+const FORMS: [Form; 5] =
+    [Form::One, Form::Json, Form::Lines, Form::LineProtocol(Unit::Nanoseconds), Form::LineProtocol(Unit::Microseconds(3_600_000_000))];
+
+/// Reads a body and offers what it held to a fresh core. How many readings were taken and refused; None: the body was refused whole.
+fn offer_body(form: Form, body: &[u8]) -> Option<(u64, usize)> {
+    let (read, peak) = peak_of(|| batch::read(form, body));
+    assert!(peak <= 100 * body.len() + 4096, "{} bytes made it hold {peak}", body.len());
+    let read = match read {
+        Ok(read) => read,
+        Err(refusal) => {
+            assert!(!refusal.detail.is_empty() && !refusal.detail.contains("internal fault"), "{refusal:?}");
+            return None;
+        }
+    };
+    let catalogue = catalogue();
+    let mut core = core();
+    let names = read.channels.iter().filter_map(|channel| match channel {
+        Channel::Series(name) => Some((name.clone(), 1 + (name.len() % 3) as i32)),
+        Channel::PublicId(_) => None,
+    });
+    let names = names.collect();
+    let standpoint = Standpoint { now_us: NOW_US, catalogue: &catalogue, names: Some(&names), named: true };
+    let BatchVerdict::Taken(taken, refused) = core.accept_batch(1, 0, &read, standpoint).unwrap() else { panic!("all of it is owned") };
+    assert_eq!(taken as usize + refused.count, read.readings.len() + read.refused.count);
+    assert!(refused.listed.windows(2).all(|pair| pair[0].0 <= pair[1].0));
+    assert!(refused.listed.iter().all(|(_, refusal)| !refusal.detail.contains("internal fault")), "{refused:?}");
+    let kept: usize = parts::drain(&mut core, &catalogue).iter().flat_map(parts::rows).map(|row| row.readings.len()).sum();
+    assert!(kept as u64 <= taken && (kept > 0) == (taken > 0), "{taken} were taken, {kept} kept");
+    Some((taken, refused.count))
+}
+
+#[test]
+fn no_damaged_body_does_harm() {
+    let corpus = bodies();
+    let (mut taken, mut refused, mut whole) = (0, 0, 0);
+    for seed in 0..number("WEBMACS_TEST_FRAMES").unwrap_or(300_000) / 10 {
+        let mut chance = Chance(seed.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        let body = mutate(&corpus, corpus.len(), &mut chance);
+        match offer_body(FORMS[chance.below(FORMS.len())], &body) {
+            Some((good, bad)) => (taken, refused) = (taken + good, refused + bad),
+            None => whole += 1,
+        }
+    }
+    assert!(taken > 1000 && refused > 1000 && whole > 1000, "{taken} taken, {refused} refused, {whole} refused whole");
+}
+
+#[test]
+fn the_longest_bodies_hold_a_bounded_part_of_memory() {
+    for (form, begin, part) in [
+        (Form::LineProtocol(Unit::Nanoseconds), "m ", "f=1,"),
+        (Form::LineProtocol(Unit::Nanoseconds), "", "\n"),
+        (Form::LineProtocol(Unit::Nanoseconds), "", "x\n"),
+        (Form::LineProtocol(Unit::Nanoseconds), "m f=", "\\"),
+        (Form::LineProtocol(Unit::Nanoseconds), "m,a=", "\\,"),
+        (Form::LineProtocol(Unit::Nanoseconds), "m f=\"", "x\n"),
+        (Form::Lines, "", "1\n"),
+        (Form::Json, "{\"datapoints\": [", "1,"),
+        (Form::Json, "{\"datapoints\": ", "["),
+        (Form::One, "", "{\"value\":"),
+    ] {
+        let body = format!("{begin}{}", part.repeat((batch::BATCH_BYTES_MAX - begin.len()) / part.len()));
+        let (_, peak) = peak_of(|| batch::read(form, body.as_bytes()).map(|_| ()));
+        assert!(peak <= 10 * body.len(), "{begin:?} and many {part:?} made it hold {peak} bytes");
+    }
 }
 
 #[test]

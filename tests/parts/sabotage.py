@@ -27,7 +27,7 @@ from webmacs_controller.spooled_stream import Loss
 
 from webmacs import clock
 from webmacs.commands import serve
-from webmacs.http import envelope, route, socket
+from webmacs.http import envelope, idempotency, route, socket
 from webmacs.ingest_core import Drained
 from webmacs.settings import Settings
 from webmacs.storage import latest, runs
@@ -146,6 +146,23 @@ def forget_doubt(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(sources, "last_flush", last_flush)
     _forget_where_streams_are(patch)
+
+
+@switch
+def forget_receipts(patch: pytest.MonkeyPatch) -> None:
+    """What a request with an Idempotency-Key brought is committed first, and answered a while later; its key is never kept."""
+    store = Flusher._store
+
+    async def keep_new(conn: Any, kept: Sequence[Any]) -> list[bool]:
+        return [True for _ in kept]
+
+    async def store_and_wait(self: Flusher, drained: Drained) -> dict[int, Void]:
+        void = await store(self, drained)
+        await asyncio.sleep(WINDOW_S)
+        return void
+
+    patch.setattr(idempotency, "keep_new", keep_new)
+    patch.setattr(Flusher, "_store", store_and_wait)
 
 
 @switch

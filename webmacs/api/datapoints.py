@@ -1,24 +1,117 @@
-"""Readings as charts want them: buckets of any range, and the newest of each event."""
+"""Readings: they come in one by one and by the thousand, and are read as charts want them and one by one."""
 
-from datetime import UTC, timedelta
-from typing import Annotated, Final
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
+from starlette.responses import Response
 
-from webmacs.http import kiosk
-from webmacs.http.problem import Unprocessable
-from webmacs.http.route import Call, route
+from webmacs import clock, ingest_core
+from webmacs.http import idempotency, kiosk
+from webmacs.http.compressed import decompress
+from webmacs.http.page import CursorPage, CursorQuery, make_cursor, read_cursor
+from webmacs.http.problem import Forbidden, NotFound, Unauthorized, Unprocessable, unavailable
+from webmacs.http.route import Call, decode_body, route
 from webmacs.http.shape import Shape, Timestamp, check_range
-from webmacs.storage import runs
+from webmacs.ingest_core import Batch, Taken
+from webmacs.storage import readings, runs
+from webmacs.storage.erase import erase
+from webmacs.storage.ids import read_reading_id, reading_id
+from webmacs.storage.pool import Connection
+from webmacs.storage.readings import Listed, Range
+from webmacs.telemetry.intake import AlreadyStored, Intake, Poster
 
-SERIES_EVENTS_MAX: Final = 20
+if TYPE_CHECKING:
+    from webmacs.ingest_core import Form  # a name of the stub
+
+EVENTS_MAX: Final = 20
+EARLIEST: Final = datetime(1971, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(2199, 1, 1, tzinfo=UTC)
 RANGE_MAX: Final = timedelta(days=40)
 """No read touches more than 40 days' partitions; longer ranges come with the rollups."""
 
 
+LINES: Final = "application/x-ndjson"
+ANY_JSON: Final = msgspec.json.Decoder(Any)
+
+
+class DatapointIn(Shape, frozen=True):
+    event_public_id: UUID
+    value: Annotated[float, Meta(description="A number that a float64 holds; integers up to 2^53.", examples=[21.5])]
+    timestamp: Annotated[
+        Timestamp | None,
+        Meta(description="Rounded to µs; at most 30 days old and 24 hours ahead. Without it: now, plus 1 µs for each repeat of an event."),
+    ] = None
+
+
+class BatchIn(Shape, frozen=True):
+    datapoints: Annotated[list[DatapointIn], Meta(max_length=ingest_core.BATCH_READINGS_MAX)]
+
+
+class Created(msgspec.Struct, frozen=True):
+    """A reading that is stored."""
+
+    public_id: Annotated[UUID, Meta(description="Made of event and time; it never changes.")]
+    event_public_id: UUID
+    timestamp: Timestamp
+    value: float
+
+
+class RefusedItem(msgspec.Struct, frozen=True):
+    index: Annotated[int, Meta(description="Its place in `datapoints`, or its line, from 0.")]
+    code: Annotated[str, Meta(description="As on the telemetry socket.", examples=["unknown_channel", "out_of_bounds"])]
+    detail: str
+
+
+class BatchOut(msgspec.Struct, frozen=True):
+    """Each reading is taken or refused by itself. What is not in `results` was taken and is stored."""
+
+    accepted: int
+    refused: int
+    results: Annotated[list[RefusedItem], Meta(description="Every reading that was refused, in order.")]
+
+
+class Datapoint(msgspec.Struct, frozen=True):
+    public_id: Annotated[UUID, Meta(description="Made of event and time; it never changes.")]
+    event_public_id: UUID
+    timestamp: Timestamp
+    value: float
+    experiment_public_id: UUID | None
+
+
+class DatapointsQuery(CursorQuery, frozen=True, kw_only=True, rename={"start": "from", "end": "to"}):
+    event_public_ids: Annotated[list[UUID], Meta(min_length=1, max_length=EVENTS_MAX, description="Whose readings.")]
+    start: Annotated[Timestamp | None, Meta(description="Readings at or after it.")] = None
+    end: Annotated[Timestamp | None, Meta(description="Readings before it.")] = None
+    experiment_public_id: Annotated[UUID | None, Meta(description="Readings of its time; its events are to be named.")] = None
+    sort: Annotated[Literal["timestamp", "-timestamp"], Meta(description="The oldest or the newest first.")] = "-timestamp"
+
+    def __post_init__(self) -> None:
+        check_range(self.start, self.end)
+
+
+class EraseQuery(Shape, frozen=True, rename={"start": "from", "end": "to"}):
+    event_public_id: Annotated[UUID, Meta(description="Whose readings.")]
+    start: Annotated[Timestamp, Meta(description="Readings at or after it.")]
+    end: Annotated[Timestamp, Meta(description="Readings before it.")]
+
+    def __post_init__(self) -> None:
+        check_range(self.start, self.end)
+
+
+class Erased(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}):
+    event_public_id: UUID
+    start: Timestamp
+    end: Timestamp
+    deleted: Annotated[int, Meta(description="How many readings, those that had been overwritten included.")]
+
+
 class SeriesIn(Shape, frozen=True, kw_only=True, rename={"start": "from", "end": "to"}):
-    event_public_ids: Annotated[list[UUID], msgspec.Meta(min_length=1, max_length=SERIES_EVENTS_MAX)]
+    event_public_ids: Annotated[list[UUID], msgspec.Meta(min_length=1, max_length=EVENTS_MAX)]
     start: Timestamp
     end: Timestamp
     max_points: Annotated[int, msgspec.Meta(ge=10, le=5_000)] = 500
@@ -64,6 +157,197 @@ class LatestOut(msgspec.Struct, frozen=True):
     data: list[Latest]
 
 
+@route("POST", "/api/v1/datapoints", status=201, accepts={"application/json": DatapointIn}, answers=Created, problems=(400,), once=True)
+async def create_datapoint(call: Call[bytes]) -> Response:
+    """Store one reading. It is answered when it is committed."""
+    batch = await read_body(call, "reading", call.body)
+    now_us = clock.now_us()
+
+    def answer(taken: Taken) -> Response:
+        if batch.first is None or taken.refused:
+            raise _refusal_of_one(call.body, *taken.refused[0][1:])
+        public_id, t_us, value = batch.first
+        event_id = call.request.app.state.catalogue.event_id(UUID(bytes=public_id))
+        moment = now_us if t_us is None else t_us
+        created = Created(reading_id(event_id, moment), UUID(bytes=public_id), clock.to_datetime(moment), value)
+        headers = {"Location": f"/api/v1/datapoints/{created.public_id}"}
+        return Response(msgspec.json.encode(created), 201, headers, "application/json")
+
+    return await store(call, batch, now_us, answer)
+
+
+@route(
+    "POST",
+    "/api/v1/datapoints/batch",
+    accepts={"application/json": BatchIn, LINES: DatapointIn},
+    answers=BatchOut,
+    problems=(400, 415),
+    body_bytes_max=ingest_core.BATCH_BYTES_MAX,
+    once=True,
+)
+async def create_datapoints(call: Call[bytes]) -> Response:
+    """Store up to 10,000 readings. A good one is taken whatever is wrong with the others, and the answer comes when they are committed.
+
+    As JSON, or with `Content-Type: application/x-ndjson` one reading a line. The body may come with `Content-Encoding: gzip`.
+    """
+    lines = call.request.headers.get("content-type", "").partition(";")[0].strip().lower() in (LINES, "application/jsonl")
+    body = await decompress(call.body, call.request.headers.get("content-encoding", ""), ingest_core.BATCH_BYTES_MAX)
+    batch = await read_body(call, "lines" if lines else "batch", body)
+
+    def answer(taken: Taken) -> Response:
+        results = [RefusedItem(*refused) for refused in taken.refused]
+        return Response(msgspec.json.encode(BatchOut(taken.readings, taken.refused_count, results)), 200, None, "application/json")
+
+    return await store(call, batch, clock.now_us(), answer)
+
+
+async def read_body(call: Call[bytes, Any], form: "Form", body: bytes) -> Batch:
+    """Raises Problem for a body that is no such text at all, or too much."""
+    intake: Intake = call.request.app.state.intake
+    read = await intake.read(form, body)
+    if isinstance(read, Batch):
+        return read
+    if read.code == "malformed":
+        _check_json(body)
+    raise Unprocessable.at("body", msg=read.detail)
+
+
+async def store(call: Call[bytes, Any], batch: Batch, now_us: int, answer: Callable[[Taken], Response]) -> Response:
+    """Stores what is good of a batch, once under its Idempotency-Key, and answers after the commit. A Problem that `answer` raises is the
+    answer of a batch of which nothing was taken."""
+    claim, sealing = call.claim, call.parts.sealing_key
+    if claim is not None and (known := await idempotency.find(call.pool, claim, sealing)) is not None:
+        return known
+    source_id = call.identity.id if call.identity.kind == "source" else None
+    intake: Intake = call.request.app.state.intake
+
+    receipt = None if claim is None else lambda taken: idempotency.seal(claim, sealing, answer(taken))
+    try:
+        return answer(await intake.store(batch, Poster(source_id, call.actor, call.request_id), now_us, receipt))
+    except LookupError:
+        raise Unauthorized("This source was removed.") from None
+    except AlreadyStored:
+        if claim is None or (known := await idempotency.find(call.pool, claim, sealing)) is None:
+            raise unavailable("A request with the same Idempotency-Key was under way; send this one again.") from None
+        return known
+
+
+def _refusal_of_one(body: bytes, code: str, detail: str) -> Exception:
+    """Of the only reading of a request."""
+    match code:
+        case "unknown_channel":
+            return Unprocessable.at("body", "event_public_id", msg=detail)
+        case "not_granted":
+            return Forbidden(detail)
+        case "out_of_bounds":
+            return Unprocessable.at("body", "timestamp", msg=detail)
+        case _:
+            _check_json(body)
+            return Unprocessable.at("body", msg=detail)
+
+
+def _check_json(body: bytes) -> None:
+    """Raises a 400 for what is no JSON at all; what is wrong with other JSON the core has said."""
+    with contextlib.suppress(Unprocessable):
+        decode_body(ANY_JSON, body)
+
+
+@route("GET", "/api/v1/datapoints", problems=(404,))
+async def list_datapoints(call: Call[None, DatapointsQuery]) -> CursorPage[Datapoint]:
+    """List readings of up to 20 events, in the order of time. A page may be short though more follow: read on while there is a `next`."""
+    query = call.query
+    rows = await call.pool.fetch("SELECT id, public_id FROM events WHERE public_id = ANY($1)", query.event_public_ids)
+    events = {row["id"]: row["public_id"] for row in rows}
+    if missing := set(query.event_public_ids) - set(events.values()):
+        index = query.event_public_ids.index(min(missing))
+        raise Unprocessable.at("query", "event_public_ids", index, msg=f"There is no event {min(missing)}.")
+    within = Range((query.start or EARLIEST).astimezone(UTC), (query.end or LATEST).astimezone(UTC))
+    if query.experiment_public_id is not None:
+        within = await _within_experiment(call, query.experiment_public_id, within)
+    place = None if query.cursor is None else _place(query.cursor)
+    async with call.pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+        page, further = await readings.read_page(conn, list(events), within, place, query.sort == "-timestamp", query.limit)
+        experiments = await _experiments(conn, page)
+    return CursorPage(None if further is None else make_cursor(*further), [_datapoint(one, events, experiments) for one in page])
+
+
+@route("GET", "/api/v1/datapoints/{public_id}")
+async def get_datapoint(call: Call) -> Datapoint:
+    """Read one reading."""
+    async with call.pool.acquire() as conn:
+        return await _read(conn, call.public_id)
+
+
+@route("DELETE", "/api/v1/datapoints/{public_id}", changes="datapoint")
+async def delete_datapoint(call: Call) -> None:
+    """Delete one reading. What was written at the same instant before it is deleted with it."""
+    known = await _read(call.conn, call.public_id)
+    moment = known.timestamp
+    await _erase(call.conn, known.event_public_id, Range(moment, moment + readings.MICROSECOND))
+    call.changed(known, None)
+
+
+@route("DELETE", "/api/v1/datapoints", changes="datapoint", problems=(404,))
+async def delete_datapoints(call: Call[None, EraseQuery]) -> Erased:
+    """Delete an event's readings of a stretch of time. Answers how many there were; a stretch with too many is refused."""
+    query = call.query
+    within = Range(query.start.astimezone(UTC), query.end.astimezone(UTC))
+    name, deleted = await _erase(call.conn, query.event_public_id, within)
+    erased = Erased(query.event_public_id, query.start, query.end, deleted)
+    if deleted:
+        call.changed(erased, None, name=name)
+    return erased
+
+
+async def _erase(conn: Connection, event: UUID, within: Range) -> tuple[str, int]:
+    """(the event's name, how many readings were deleted). Raises Problem."""
+    row = await conn.fetchrow("SELECT id, name FROM events WHERE public_id = $1", event)
+    if row is None:
+        raise NotFound("event")
+    if await readings.has_many_runs(conn, row["id"], within):
+        raise Unprocessable.at("query", "to", msg="These are too many stored runs for one request; delete a shorter time at a time.")
+    return row["name"], await erase(conn, row["id"], within.start, within.end)
+
+
+async def _read(conn: Connection, public_id: UUID) -> Datapoint:
+    """Raises NotFound."""
+    place = read_reading_id(public_id)
+    event = None if place is None else await conn.fetchval("SELECT public_id FROM events WHERE id = $1", place[0])
+    found = None if place is None or event is None else await readings.read_one(conn, *place)
+    if found is None or event is None:
+        raise NotFound("reading")
+    return _datapoint(found, {found[0]: event}, await _experiments(conn, [found]))
+
+
+def _place(cursor: str) -> readings.Place:
+    """Raises Unprocessable."""
+    moment, event_id = read_cursor(cursor)
+    if not (EARLIEST - timedelta(days=1) <= moment <= LATEST and 0 <= event_id <= readings.EVENT_ID_MAX):
+        raise Unprocessable.at("query", "cursor", msg="It is none that this list gave; leave it away to begin anew.")
+    return clock.from_datetime(moment), event_id
+
+
+async def _within_experiment(call: Call[Any, Any], experiment: UUID, within: Range) -> Range:
+    """Raises NotFound."""
+    row = await call.pool.fetchrow("SELECT started_on, stopped_on FROM experiments WHERE public_id = $1", experiment)
+    if row is None:
+        raise NotFound("experiment")
+    return Range(max(within.start, row["started_on"]), min(within.end, row["stopped_on"] or within.end))
+
+
+async def _experiments(conn: Connection, page: Sequence[Listed]) -> dict[int, UUID]:
+    ids = {one[3] for one in page if one[3] is not None}
+    if not ids:
+        return {}
+    return {row["id"]: row["public_id"] for row in await conn.fetch("SELECT id, public_id FROM experiments WHERE id = ANY($1)", list(ids))}
+
+
+def _datapoint(listed: Listed, events: Mapping[int, UUID], experiments: Mapping[int, UUID]) -> Datapoint:
+    event_id, t_us, value, experiment = listed
+    belongs = None if experiment is None else experiments.get(experiment)
+    return Datapoint(reading_id(event_id, t_us), events[event_id], clock.to_datetime(t_us), value, belongs)
+
+
 @route("POST", "/api/v1/datapoints/series")
 async def series(call: Call[SeriesIn]) -> SeriesOut:
     """Read charts of up to 20 events over any range of 40 days: at most max_points buckets each, and no bucket hides a spike."""
@@ -100,4 +384,13 @@ async def latest(call: Call[None, LatestQuery]) -> LatestOut:
     return LatestOut([Latest(*row) for row in rows])
 
 
-routes = [series, latest]
+routes = [
+    create_datapoint,
+    create_datapoints,
+    list_datapoints,
+    delete_datapoints,
+    series,
+    latest,
+    get_datapoint,
+    delete_datapoint,
+]

@@ -1,6 +1,7 @@
 """Who is asking: sessions, API tokens, source credentials, socket tickets, and from which page. The role is the one in the database,
 every time."""
 
+import base64
 import hashlib
 import ipaddress
 import secrets
@@ -36,6 +37,8 @@ TOUCHED_S: Final = 60
 COOKIE: Final = "webmacs_session"
 WRITE_HEADER: Final = "x-webmacs"
 """A page of another origin cannot send it without being asked first, and CORS is closed."""
+MACHINE_PREFIXES: Final = (accounts.CREDENTIAL_PREFIX, accounts.TOKEN_PREFIX)
+"""Of sources' credentials and of API tokens."""
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 ENDED: Final = "This session has ended or its credential is not valid; sign in again."
@@ -139,10 +142,7 @@ async def identify(pool: Pool, session_keys: SessionKeys, connection: HTTPConnec
     """
     authorization = connection.headers.get("authorization")
     if authorization is not None:
-        scheme, _, shown = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            raise Unauthorized
-        shown = shown.strip()
+        shown = _shown(authorization)
         if shown.startswith(accounts.CREDENTIAL_PREFIX):
             return await _identify_source(pool, shown)
         if shown.startswith(accounts.TOKEN_PREFIX):
@@ -154,6 +154,27 @@ async def identify(pool: Pool, session_keys: SessionKeys, connection: HTTPConnec
     if connection.scope["method"] not in SAFE_METHODS and connection.headers.get(WRITE_HEADER) != "1":
         raise Forbidden("A change made with the session cookie needs the header X-WebMACS: 1.", "write-header-missing")
     return await _identify_user(pool, *_read_token(session_keys, cookie))
+
+
+def _shown(authorization: str) -> str:
+    """The credential of `Bearer ...`; machines may say `Token ...`, or Basic with it as the password, too. Raises Unauthorized."""
+    scheme, _, shown = authorization.partition(" ")
+    shown = shown.strip()
+    match scheme.lower():
+        case "bearer":
+            return shown
+        case "token":
+            pass
+        case "basic":
+            try:
+                shown = base64.b64decode(shown, validate=True).decode().partition(":")[2]
+            except ValueError:
+                raise Unauthorized from None
+        case _:
+            raise Unauthorized
+    if not shown.startswith(MACHINE_PREFIXES):  # a browser would send a person's by itself, wherever the request comes from
+        raise Unauthorized
+    return shown
 
 
 def admit(identity: Identity | None, row: Access, scope: str) -> Identity:

@@ -5,6 +5,7 @@ no key behind. Answers are sealed: one may hold a credential that is shown once.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -14,7 +15,7 @@ from starlette.responses import Response
 
 from webmacs import clock, keys
 from webmacs.http.problem import Problem, Unprocessable
-from webmacs.storage.pool import Connection
+from webmacs.storage.pool import Connection, Pool
 
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotent-Replayed"
@@ -38,6 +39,16 @@ def check(key: str) -> None:
         raise Unprocessable.at("header", HEADER, msg="A key has 1 to 200 printable ASCII characters and no spaces.")
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A key with the answer it is given, sealed."""
+
+    claim: Claim
+    status: int
+    headers: dict[str, Any]
+    body: bytes
+
+
 async def take(conn: Connection, claim: Claim, sealing: bytes) -> Response | None:
     """None when the key is new and now taken; else the answer it was given. Raises Problem when it came with another request."""
     taken = await conn.fetchval(
@@ -45,12 +56,17 @@ async def take(conn: Connection, claim: Claim, sealing: bytes) -> Response | Non
            ON CONFLICT DO NOTHING RETURNING true""",
         claim.owner, claim.key, claim.request_hash, clock.to_datetime(clock.now_us()),
     )  # fmt: skip
-    if taken:
-        return None
-    row = await conn.fetchrow(
+    return None if taken else await find(conn, claim, sealing)
+
+
+async def find(database: Pool | Connection, claim: Claim, sealing: bytes) -> Response | None:
+    """The answer that a key was given; None when it is not taken. Raises Problem when it came with another request."""
+    row = await database.fetchrow(
         "SELECT request_hash, status, headers, body FROM idempotency_keys WHERE owner = $1 AND key = $2", claim.owner, claim.key
     )
-    if row is None or row["request_hash"] != claim.request_hash:
+    if row is None:
+        return None
+    if row["request_hash"] != claim.request_hash:
         raise Problem(
             422, "idempotency-key-reused", "Key was used",
             "This Idempotency-Key came with another request before; use a new key for each new request.",
@@ -59,12 +75,33 @@ async def take(conn: Connection, claim: Claim, sealing: bytes) -> Response | Non
     return Response(body, row["status"], row["headers"] | {REPLAYED: "true"})
 
 
+def seal(claim: Claim, sealing: bytes, response: Response) -> Kept:
+    headers = {name: value for name, value in response.headers.items() if name in REPLAYABLE}
+    return Kept(claim, response.status_code, headers, keys.seal(sealing, bytes(response.body), _context(claim)))
+
+
 async def keep(conn: Connection, claim: Claim, sealing: bytes, response: Response) -> None:
-    headers: dict[str, Any] = {name: value for name, value in response.headers.items() if name in REPLAYABLE}
+    kept = seal(claim, sealing, response)
     await conn.execute(
         "UPDATE idempotency_keys SET status = $3, headers = $4, body = $5 WHERE owner = $1 AND key = $2",
-        claim.owner, claim.key, response.status_code, headers, keys.seal(sealing, bytes(response.body), _context(claim)),
+        claim.owner, claim.key, kept.status, kept.headers, kept.body,
     )  # fmt: skip
+
+
+async def keep_new(conn: Connection, kept: Sequence[Kept]) -> list[bool]:
+    """Takes keys that are already answered, in the transaction of what they stand for. Of each: whether it was new; what is not new, here
+    or among these, has been done before and must not be done again. Waits for others who are taking the same."""
+    first = {(one.claim.owner, one.claim.key): one for one in reversed(kept)}
+    rows = [first[key] for key in sorted(first)]
+    taken = await conn.fetch(
+        """INSERT INTO idempotency_keys (owner, key, request_hash, status, headers, body, created_on)
+           SELECT *, $7 FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::int2[], $5::jsonb[], $6::bytea[])
+           ON CONFLICT DO NOTHING RETURNING owner, key""",
+        [one.claim.owner for one in rows], [one.claim.key for one in rows], [one.claim.request_hash for one in rows],
+        [one.status for one in rows], [one.headers for one in rows], [one.body for one in rows], clock.to_datetime(clock.now_us()),
+    )  # fmt: skip
+    new = {(row["owner"], row["key"]) for row in taken}
+    return [(key := (one.claim.owner, one.claim.key)) in new and first[key] is one for one in kept]
 
 
 async def forget_old(conn: Connection) -> None:

@@ -140,7 +140,7 @@ class _Writer:
 
     def __init__(self, routes: list[Route]) -> None:
         self._routes = routes
-        kinds = [kind for one in routes for kind in (one.body, _answer_kind(one)) if kind not in (None, bytes, Upload)]
+        kinds = [kind for one in routes for kind in (*_bodies(one).values(), _answer_kind(one)) if kind not in (None, bytes, Upload)]
         self._versioned = {one.path for one in routes if one.method == "GET" and _has_version(one)}
         """Addresses of what has a version, so that a change may say which it is meant for."""
         queries = {one.query: None for one in routes if one.query is not None}
@@ -185,7 +185,7 @@ class _Writer:
         if parameters:
             operation["parameters"] = parameters
         if one.body is not None:
-            operation["requestBody"] = {"required": True, "content": {one.accepts: self._body(one)}}
+            operation["requestBody"] = {"required": True, "content": {media: self._body(kind) for media, kind in _bodies(one).items()}}
         operation["responses"] = {str(one.status): self._success(one)} | self._refusals(problems)
         if one.maybe_nothing:
             shown = (DRY_RUN_HEADER,) if one.changes is not None else ()
@@ -208,15 +208,15 @@ class _Writer:
         }
         return [name for name, true in asked.items() if true]
 
-    def _body(self, one: Route) -> dict[str, Any]:
+    def _body(self, kind: Any) -> dict[str, Any]:
         """The example has every field where these go together, else those that are needed."""
-        if one.body in (bytes, Upload):
+        if kind in (bytes, Upload):
             return {"schema": {"type": "string", "format": "binary"}}
-        schema = self._schemas[one.body]
+        schema = self._schemas[kind]
         for full in (True, False):
             example = Examples(self.components, full=full).of(schema)
             try:
-                msgspec.convert(example, one.body)
+                msgspec.convert(example, kind)
             except msgspec.ValidationError:
                 continue
             break
@@ -336,6 +336,13 @@ def _sentences(text: str | None) -> tuple[str, str]:
     return f"{first}." if stop else first, "\n\n".join(part for part in (rest, *paragraphs[1:]) if part)
 
 
+def _bodies(one: Route) -> Mapping[str, Any]:
+    """Media type -> what a body of it holds."""
+    if one.body is None:
+        return {}
+    return {one.accepts: one.body} if isinstance(one.accepts, str) else one.accepts
+
+
 def _answer_kind(one: Route) -> Any:
     """The answer's type; None where there is none or the handler makes a Response of its own."""
     kind = one.returns
@@ -348,7 +355,7 @@ def _has_version(one: Route) -> bool:
 
 def _once(one: Route) -> bool:
     """Whether it heeds an Idempotency-Key."""
-    return one.method == "POST" and one.changes is not None and not one.access.public
+    return one.method == "POST" and (one.changes is not None or one.once) and not one.access.public
 
 
 def _path_parameters(path: str) -> list[str]:

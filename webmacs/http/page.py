@@ -4,6 +4,7 @@ Of tables that grow for ever: the newest first, and on from there by a cursor, s
 import base64
 import binascii
 import struct
+from datetime import datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import asyncpg
@@ -83,7 +84,7 @@ async def fetch_after(
     are in the order of (time, id), else of id. An index on exactly that (after what the SELECT holds equal) makes each page cost the same.
     """
     keys = ["id"] if time is None else [time, "id"]
-    after = [] if query.cursor is None else list(_read_cursor(query.cursor))[-len(keys) :]
+    after = [] if query.cursor is None else list(read_cursor(query.cursor))[-len(keys) :]
     places = [f"${len(arguments) + 1 + i}" for i in range(len(after) + 1)]
     beyond = f"WHERE ({', '.join(keys)}) < ({', '.join(places[:-1])})" if after else ""
     rows = await database.fetch(
@@ -93,12 +94,15 @@ async def fetch_after(
     if len(rows) <= query.limit:
         return None, rows
     last = rows[query.limit - 1]
-    moment = 0 if time is None else clock.from_datetime(last[time])
-    return base64.urlsafe_b64encode(CURSOR.pack(moment, last["id"])).decode().rstrip("="), rows[: query.limit]
+    return make_cursor(0 if time is None else clock.from_datetime(last[time]), last["id"]), rows[: query.limit]
 
 
-def _read_cursor(text: str) -> tuple[Any, int]:
-    """(time, id)."""
+def make_cursor(moment_us: int, row_id: int) -> str:
+    return base64.urlsafe_b64encode(CURSOR.pack(moment_us, row_id)).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> tuple[datetime, int]:
+    """(time, id). Raises Unprocessable for a cursor that is none."""
     try:
         moment, row_id = CURSOR.unpack(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
         return clock.to_datetime(moment), row_id

@@ -122,6 +122,8 @@ class Call(Generic[B, Q]):
     """What the route changes."""
     dry_run: bool = False
     """Everything in the database is rolled back by itself; what a handler does beside it, as moving a file, it must leave."""
+    claim: idempotency.Claim | None = None
+    """The Idempotency-Key that came with it."""
     headers: dict[str, str] = field(default_factory=dict)
     transaction: Connection | None = None
     entries: list[Entry] = field(default_factory=list)
@@ -242,11 +244,13 @@ class Route:
     """Those that only this route knows, as 409, or the type of one that is not the usual of its status; the common ones follow."""
     changes: str | None = None
     """The kind of thing that it changes, as the audit log calls it; None: it changes nothing, or keeps its own account."""
-    accepts: str = "application/json"
-    """Media type of the body."""
+    accepts: str | Mapping[str, Any] = "application/json"
+    """Media type of the body; of one that the handler reads itself, media types with what each holds."""
     produces: str = "application/json"
     """Media type of the answer."""
     body_bytes_max: int = BODY_BYTES_MAX
+    once: bool = False
+    """It heeds an Idempotency-Key by itself; what `changes` something does so anyhow."""
     deprecated: Deprecation | None = None
     maybe_nothing: bool = False
     """Its handler answers `Answer | None`: None is a 204, whatever the status of the answer."""
@@ -270,9 +274,11 @@ def route(
     status: int | None = None,
     problems: tuple[int | str, ...] = (),
     changes: str | None = None,
-    accepts: str = "application/json",
+    accepts: str | Mapping[str, Any] = "application/json",
     produces: str = "application/json",
     body_bytes_max: int | None = None,
+    answers: Any = None,
+    once: bool = False,
     deprecated: Deprecation | None = None,
     readings: bool = False,
 ) -> Callable[[Handler], Route]:
@@ -280,7 +286,7 @@ def route(
 
     Path parameters called `..._id` are UUIDs, the others text. A 201 gets its Location from the answer's public_id, an answer with a
     `version` its ETag. A body is a Struct, or `bytes` as they came, or an `Upload`; an answer is anything msgspec encodes, or a Response of
-    the handler's own making.
+    the handler's own making, of which `answers` is what it holds.
     """
 
     def make(handler: Handler) -> Route:
@@ -290,12 +296,12 @@ def route(
         body, query = (None if kind is types.NoneType else kind for kind in asked[:2])
         maybe_nothing = types.NoneType in typing.get_args(hints["return"])
         returns = typing.get_args(hints["return"])[0] if maybe_nothing else hints["return"]
-        returns = None if returns is types.NoneType else returns
+        returns = answers or (None if returns is types.NoneType else returns)
         answer_status = status or (200 if returns is not None else 204)
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
         return Route(
-            method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, deprecated,
-            maybe_nothing, readings,
+            method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, once,
+            deprecated, maybe_nothing, readings,
         )  # fmt: skip
 
     return make
@@ -417,8 +423,9 @@ class _Endpoint:
         asked, dry_run = self._query.read(request, with_dry_run=changes)
         async with _body_of(request, route, self._decoder, caller) as (body, digest):
             call: Call[Any, Any] = Call(request, caller, body, asked if route.query else None, route.status, route.changes, dry_run)
+            call.claim = self._claim(call, digest)
             async with asyncio.timeout(patience_s):
-                response = await (self._change(call, digest) if changes else self._answer(call))
+                response = await (self._change(call) if changes else self._answer(call))
         return response
 
     async def _answer(self, call: Call[Any, Any]) -> Response:
@@ -433,10 +440,9 @@ class _Endpoint:
             return Response(b"", 204 if self._route.maybe_nothing else call.status, call.headers)
         return Response(msgspec.json.encode(result), call.status, call.headers, "application/json")
 
-    async def _change(self, call: Call[Any, Any], digest: bytes) -> Response:
+    async def _change(self, call: Call[Any, Any]) -> Response:
         """The handler in a transaction of its own, which commits before the answer goes out."""
-        parts = call.parts
-        claim = self._claim(call, digest)
+        parts, claim = call.parts, call.claim
         try:
             async with parts.pool.acquire() as conn, conn.transaction():
                 call.transaction = conn

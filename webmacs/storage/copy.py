@@ -1,4 +1,4 @@
-"""Rows that the core encoded, into a table by one binary COPY."""
+"""Rows by binary COPY: what the core encoded into a table, and what a query gives to the core."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -17,3 +17,13 @@ async def copy_rows(conn: Connection, table: str, columns: Sequence[str], rows: 
 
     status: str = await conn.copy_to_table(table, source=stream(), columns=columns, format="binary")
     return int(status.removeprefix("COPY "))
+
+
+async def copy_out(conn: Connection, query: str, *args: object) -> bytes:
+    out = bytearray()
+
+    async def write(data: bytes) -> None:
+        out.extend(data)
+
+    await conn.copy_from_query(query, *args, output=write, format="binary")
+    return bytes(out)

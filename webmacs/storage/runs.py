@@ -12,7 +12,7 @@ import asyncpg
 
 from webmacs import ingest_core
 from webmacs.clock import from_datetime, to_datetime
-from webmacs.storage.copy import copy_rows
+from webmacs.storage.copy import copy_out, copy_rows
 from webmacs.storage.pool import Connection, Pool
 
 DAY: Final = timedelta(days=1)
@@ -56,7 +56,7 @@ async def find_loose(conn: Connection, day: datetime, before: datetime, runs_min
 async def read_loose(conn: Connection, day: datetime, events: Sequence[int]) -> bytes:
     """Statistics of the runs of a day from each event's first loose run on, and of the run before it, which may reach into it; all others
     before are settled and end earlier. For the core's `Compaction`."""
-    return await _copy_out(
+    return await copy_out(
         conn,
         """
         SELECT run.* FROM unnest($1::int4[]) AS e (id)
@@ -87,7 +87,7 @@ async def lock_rewriting(conn: Connection) -> None:
 
 async def take_runs(conn: Connection, day: datetime, ranges: Sequence[tuple[int, int, int]]) -> bytes:
     """Deletes the runs of a day that begin in (event id, from_us, to_us) and answers them, for the core's `Compaction.merge`."""
-    return await _copy_out(
+    return await copy_out(
         conn,
         """
         DELETE FROM datapoints AS d USING unnest($1::int4[], $2::timestamptz[], $3::timestamptz[]) AS r (event_id, from_on, to_on)
@@ -150,7 +150,7 @@ async def delete_within(conn: Connection, event_id: int, start: datetime, end: d
 
 async def take_touching(conn: Connection, event_id: int, start: datetime, end: datetime) -> bytes:
     """Deletes the runs of one event that have something of [start, end), within a day, and answers them, for the core's `erase`."""
-    return await _copy_out(
+    return await copy_out(
         conn,
         """
         DELETE FROM datapoints WHERE event_id = $1 AND created_on >= $2 AND created_on < $4 AND last_on >= $3
@@ -169,7 +169,7 @@ async def read_series(conn: Connection, event_id: int, start: datetime, end: dat
     Both reads see one state of the database, so a run that compaction replaces meanwhile is seen once.
     """
     async with conn.transaction(isolation="repeatable_read", readonly=True):
-        stats = await _copy_out(
+        stats = await copy_out(
             conn,
             """
             SELECT created_on, id, last_on, n, min, max, sum, first, last, encoding, overlapping FROM (
@@ -193,7 +193,7 @@ async def read_series(conn: Connection, event_id: int, start: datetime, end: dat
         wanted = window.wanted
         payloads = b""
         if wanted:
-            payloads = await _copy_out(
+            payloads = await copy_out(
                 conn,
                 """
                 SELECT d.created_on, d.id, d.encoding, d.payload
@@ -255,13 +255,3 @@ async def read_statistics(conn: Connection | Pool, event_ids: Sequence[int], sta
 def _midnight(moment: datetime) -> datetime:
     """The beginning of its day UTC: no run crosses it, so older partitions stay shut."""
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-async def _copy_out(conn: Connection, query: str, *args: object) -> bytes:
-    out = bytearray()
-
-    async def write(data: bytes) -> None:
-        out.extend(data)
-
-    await conn.copy_from_query(query, *args, output=write, format="binary")
-    return bytes(out)

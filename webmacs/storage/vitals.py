@@ -34,7 +34,7 @@ class Vitals:
     lag_ms: float = 0.0
     """From the newest reading's own time to its commit, in the last flush."""
     refused_by: Counter[str] = field(default_factory=Counter)
-    """Frames refused since the start, by the code of the refusal."""
+    """Frames, and single readings that came by REST, refused since the start, by the code of the refusal."""
     since: datetime = field(default_factory=_now)
     """When `storing` last changed, or the start."""
     readings: int = 0

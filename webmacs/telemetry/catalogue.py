@@ -14,6 +14,9 @@ from webmacs_controller.wire import Describe, DescribedChannel, HelloChannel
 
 from webmacs import logs
 from webmacs.clock import from_datetime
+from webmacs.http import audit
+from webmacs.http.audit import Actor, Entry
+from webmacs.http.problem import Conflict
 from webmacs.ingest_core import Core
 from webmacs.storage import pool as database
 from webmacs.storage.changes import CHANNEL, CORE, announce
@@ -24,6 +27,8 @@ from webmacs.storage.pool import Connection, Pool
 log = logs.get(__name__)
 
 RETRY_S: Final = 1.0
+EVENTS_MAX: Final = 100_000
+"""No more are made for series of line protocol: a tag with a value of its own for each line would make one a line."""
 GATHER_S: Final = 0.05
 """Changes that follow each other this closely are loaded together."""
 
@@ -46,6 +51,7 @@ class Catalogue:
         self._changed = changed
         self._public: dict[bytes, int] = {}
         self._writers: dict[int, int] = {}
+        self._of_writer: dict[int, list[int]] = {}
         self.gone: Callable[[set[int], set[int]], None] = lambda events, writers: None
         """Called with the events that were deleted or have another writer now, and with the writers that have some of those now."""
         self._moved = True
@@ -64,7 +70,10 @@ class Catalogue:
         return {self._writers[event] for event in events if event in self._writers}
 
     def of_writer(self, writer_id: int) -> list[int]:
-        return [event for event, writer in self._writers.items() if writer == writer_id]
+        if not self._of_writer:
+            for event, writer in self._writers.items():
+                self._of_writer.setdefault(writer, []).append(event)
+        return self._of_writer.get(writer_id, [])
 
     async def load(self) -> None:
         """Reads everything that is there now. Whoever asks while a load is under way shares the next one."""
@@ -121,6 +130,8 @@ class Catalogue:
         self._public.update((public_id, event_id) for event_id, public_id, _ in events)
         self._writers.update((event_id, writer_id) for event_id, _, writer_id in events)
         (self._core.add_events if added else self._core.set_events)([(event_id, public_id) for event_id, public_id, _ in events])
+        self._of_writer.clear()
+        self._core.forget_series()
         if gone:
             self.gone(gone, gainers)
 
@@ -157,6 +168,31 @@ class Catalogue:
                 log.warning("catalogue_lost_database", reason=str(fault))
             finally:
                 conn.terminate()
+
+    async def look_for(self, public_ids: Sequence[bytes]) -> None:
+        """Loads when there is one of these events, of which nothing was heard here."""
+        ids = [UUID(bytes=public_id) for public_id in public_ids]
+        if await self._pool.fetchval("SELECT EXISTS (SELECT FROM events WHERE public_id = ANY($1))", ids):
+            await self.load()
+
+    async def name_series(self, writer_id: int, series: Sequence[str], anybodys: bool) -> list[str]:
+        """Tells the core which events these series are: by the channel key of the writer's events, else by name, among all events if it is
+        `anybodys`. Answers those that are none."""
+        while True:
+            version = self.version
+            rows = await self._pool.fetch(
+                """SELECT s.name, coalesce(k.id, n.id) AS id FROM unnest($2::text[]) AS s (name)
+                     LEFT JOIN events k ON k.writer_id = $1 AND k.channel_key = s.name
+                     LEFT JOIN events n ON n.name = s.name AND (n.writer_id = $1 OR $3)""",
+                writer_id,
+                series,
+                anybodys,
+            )
+            if any(row["id"] is not None and row["id"] not in self._writers for row in rows):
+                await self.load()  # made a moment ago
+            elif self.version == version:  # else what was read may be older than what was loaded since
+                self._core.name_series(writer_id, [(row["name"], row["id"]) for row in rows if row["id"] is not None])
+                return [row["name"] for row in rows if row["id"] is None]
 
     async def resolve(self, writer_id: int, channels: Sequence[HelloChannel]) -> ChannelTable:
         """A source's channels: by public id where it names one, else by its key; only events that it writes."""
@@ -201,6 +237,26 @@ async def describe(pool: Pool, writer_id: int, source: str, described: Describe)
             await announce(conn, "events")
     for key in set(missing) - made:
         log.warning("event_name_taken", source=source, channel=key, name=wanted[key][1].name)
+    return len(made)
+
+
+async def make_series(pool: Pool, series: Sequence[str], actor: Actor, request_id: str | None) -> int:
+    """Makes events of series that have none, for the pseudo-source rest, and tells the audit log. Answers how many. Names that others have
+    meanwhile are left. Raises Conflict when there would be more than EVENTS_MAX events."""
+    async with pool.acquire() as conn, conn.transaction():
+        if await conn.fetchval("SELECT count(*) FROM events") + len(series) > EVENTS_MAX:
+            raise Conflict(f"There would be more than {EVENTS_MAX:,} events: send fewer tags, or create the events that you want.")
+        made = await conn.fetch(
+            """INSERT INTO events (public_id, name, type, unit, channel_key)
+               SELECT id, name, 'sensor', '', name FROM unnest($1::uuid[], $2::text[]) AS s (id, name)
+               ON CONFLICT DO NOTHING RETURNING public_id, name""",
+            [uuid7() for _ in series],
+            series,
+        )
+        if made:
+            entries = [Entry("create", "event", row["public_id"], row["name"], detail="for line protocol") for row in made]
+            await audit.write(conn, actor, request_id, entries)
+            await announce(conn, "events")
     return len(made)
 
 

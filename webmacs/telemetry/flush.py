@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from webmacs import clock, logs
+from webmacs.http import idempotency
 from webmacs.http.socket import CLOSE_AWAY, CLOSE_FENCED, CLOSE_UNSTORABLE
 from webmacs.ingest_core import Core, Drained, Segment
 from webmacs.storage import latest, runs
@@ -52,6 +53,7 @@ class Void(NamedTuple):
 
 FENCED: Final = Void(CLOSE_FENCED, "another connection took its events over")
 PUT_BACK: Final = Void(CLOSE_AWAY, "the database is not where this stream was left: an older state of it was put back; say hello again")
+REPEATED: Final = Void(CLOSE_FENCED, "its Idempotency-Key was used: it is stored already")
 
 
 class Sender(Protocol):
@@ -59,6 +61,8 @@ class Sender(Protocol):
 
     source_id: int | None
     stream: bytes | None
+    receipt: idempotency.Kept | None
+    """Of a request with an Idempotency-Key: committed with its segment, or the segment is void."""
 
     @property
     def committed_seq(self) -> int:
@@ -66,7 +70,7 @@ class Sender(Protocol):
 
     def committed(self, segment: Segment, now_us: int) -> None: ...
 
-    def void(self, void: Void) -> None:
+    def void(self, segment: Segment, void: Void) -> None:
         """Its segment was dropped. Nothing of it is acknowledged."""
 
 
@@ -163,7 +167,7 @@ class Flusher:
         for index, segment in enumerate(drained.segments):
             sender = self._senders[segment.connection]
             if index in void:
-                sender.void(void[index])
+                sender.void(segment, void[index])
             else:
                 sender.committed(segment, now_us)
         elapsed = ended - self._ended_at
@@ -255,9 +259,21 @@ class Flusher:
                     before[index] = FENCED
                 elif one.stream is not None and stored.get(one.key, 0) != self._senders[segment.connection].committed_seq:
                     before[index] = PUT_BACK
+            await self._keep_receipts(conn, segments, before)
             delivered = [one for index, one in claimed.items() if index not in before]
             await self._write(conn, delivered)
         return before
+
+    async def _keep_receipts(self, conn: Connection, segments: dict[int, Segment], void: dict[int, Void]) -> None:
+        """What was done under the same key before becomes void."""
+        receipts = {
+            index: receipt
+            for index, segment in segments.items()
+            if index not in void and (receipt := self._senders[segment.connection].receipt) is not None
+        }
+        if receipts:
+            new = await idempotency.keep_new(conn, list(receipts.values()))
+            void |= {index: REPEATED for index, is_new in zip(receipts, new, strict=True) if not is_new}
 
     async def _write(self, conn: Connection, delivered: Sequence[Delivered]) -> None:
         rows = [d.segment.rows for d in delivered if d.segment.runs]

@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket
 from webmacs_controller import wire
 
 from webmacs import clock, ingest_core, logs
+from webmacs.http import idempotency
 from webmacs.http.guard import Identity
 from webmacs.http.route import socket
 from webmacs.http.socket import CLOSE_AWAY, CLOSE_ENDED, CLOSE_FENCED, SupervisedSocket
@@ -40,6 +41,7 @@ class TelemetrySocket(SupervisedSocket):
         self._intake = intake
         self.source_id = identity.id if identity.kind == "source" else None
         self.stream: bytes | None = None
+        self.receipt: idempotency.Kept | None = None
         self.connection: int | None = None
         self._delivery: Delivery | None = None
         self._index = -1
@@ -67,7 +69,7 @@ class TelemetrySocket(SupervisedSocket):
         if segment.last_index is not None:
             self._outbox.put_nowait(json.dumps({"type": "ack", "index": segment.last_index}))
 
-    def void(self, void: Void) -> None:
+    def void(self, segment: Segment, void: Void) -> None:
         self.end(*void)
 
     def fence(self, reason: str) -> None:
