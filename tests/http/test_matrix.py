@@ -25,39 +25,63 @@ MISSING: Final = "01a20a7a-1b53-79ca-9623-0f2e8d54601f"
 STREAM: Final = "/ws/datapoints/stream"
 
 ENTRIES: Final = {
+    "annotations": ("viewer", "operator"),
     "audit": ("admin", None),
     "auth": ("viewer", "viewer"),
+    "configuration": ("admin", "admin"),
     "controller": (None, "operator"),
+    "dashboards": ("viewer", "operator"),
     "datapoints": ("viewer", "operator"),
     "docs": ("public", None),
     "events": ("viewer", "operator"),
     "experiments": ("viewer", "operator"),
     "gaps": ("viewer", None),
     "health": ("public", None),
+    "jobs": ("viewer", "viewer"),
+    "logging": ("viewer", "operator"),
     "metrics": ("viewer", None),
     "openapi.json": ("public", None),
+    "ota": ("viewer", "admin"),
     "plugins": ("viewer", "admin"),
     "problems": ("public", None),
+    "rules": ("viewer", "operator"),
+    "settings": ("viewer", "admin"),
     "sources": ("viewer", "admin"),
     "tokens": ("viewer", "viewer"),
     "users": ("admin", "admin"),
+    "versions": ("viewer", "operator"),
+    "webhooks": ("admin", "admin"),
+    "write": (None, "operator"),
     "{file}": ("public", None),
 }
 """By resource: the least role that reads, and the least that writes; None where there is nothing of the kind."""
 EXCEPTIONS: Final = {
+    ("GET", "/api/v1/auth/sso/authorize"): "public",
+    ("GET", "/api/v1/auth/sso/callback"): "public",
+    ("GET", "/api/v1/auth/sso/config"): "public",
+    ("POST", "/api/v1/auth/sso/exchange"): "public",
     ("POST", "/api/v1/auth/login"): "public",
     ("POST", "/api/v1/auth/socket-ticket"): "viewer",
     ("POST", "/api/v1/datapoints/series"): "viewer",
+    ("DELETE", "/api/v1/datapoints"): "admin",
+    ("DELETE", "/api/v1/datapoints/{public_id}"): "admin",
     ("DELETE", "/api/v1/events/{public_id}"): "admin",
     ("GET", "/api/v1/plugins/packages/{public_id}/content"): "admin",
     ("WS", "/ws/datapoints/stream"): "viewer",
 }
-SOURCES: Final = {("GET", "/api/v1/plugins/packages/{public_id}/content"), ("WS", "/ws/controller/telemetry")}
+SOURCES: Final = {
+    ("GET", "/api/v1/plugins/packages/{public_id}/content"),
+    ("POST", "/api/v1/datapoints"),
+    ("POST", "/api/v1/datapoints/batch"),
+    ("POST", "/api/v1/write"),
+    ("WS", "/ws/controller/telemetry"),
+}
 """Where a source's credential opens."""
 FRESH: Final = {
     ("DELETE", "/api/v1/tokens/{public_id}"),
     ("DELETE", "/api/v1/users/{public_id}"),
     ("DELETE", "/api/v1/users/{public_id}/sessions"),
+    ("POST", "/api/v1/ota/upload"),
     ("POST", "/api/v1/plugins/packages"),
     ("POST", "/api/v1/tokens"),
     ("POST", "/api/v1/users"),
@@ -69,6 +93,7 @@ READ_BY_POST: Final = {
     ("POST", "/api/v1/datapoints/series"),
 }
 KIOSK: Final = {
+    ("GET", "/api/v1/dashboards/{public_id}"),
     ("GET", "/api/v1/datapoints/latest"),
     ("GET", "/api/v1/events"),
     ("POST", "/api/v1/auth/socket-ticket"),
@@ -143,7 +168,7 @@ def resource_of(path: str) -> str:
 
 def scope_resource(path: str) -> str:
     """The telemetry socket writes datapoints."""
-    return {"controller": "datapoints"}.get(resource_of(path), resource_of(path))
+    return {"controller": "datapoints", "write": "datapoints"}.get(resource_of(path), resource_of(path))
 
 
 def least_role(method: str, path: str) -> str:

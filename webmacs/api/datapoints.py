@@ -157,7 +157,16 @@ class LatestOut(msgspec.Struct, frozen=True):
     data: list[Latest]
 
 
-@route("POST", "/api/v1/datapoints", status=201, accepts={"application/json": DatapointIn}, answers=Created, problems=(400,), once=True)
+@route(
+    "POST",
+    "/api/v1/datapoints",
+    status=201,
+    accepts={"application/json": DatapointIn},
+    answers=Created,
+    problems=(400,),
+    once=True,
+    readings=True,
+)
 async def create_datapoint(call: Call[bytes]) -> Response:
     """Store one reading. It is answered when it is committed."""
     batch = await read_body(call, "reading", call.body)
@@ -184,6 +193,7 @@ async def create_datapoint(call: Call[bytes]) -> Response:
     problems=(400, 415),
     body_bytes_max=ingest_core.BATCH_BYTES_MAX,
     once=True,
+    readings=True,
 )
 async def create_datapoints(call: Call[bytes]) -> Response:
     """Store up to 10,000 readings. A good one is taken whatever is wrong with the others, and the answer comes when they are committed.
