@@ -19,7 +19,9 @@ from webmacs.jobs import queue
 from webmacs.storage.pool import Connection, Pool
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-LocalTime = Annotated[str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5, description="Of the plant's zone, as `06:00`.")]
+LocalTime = Annotated[
+    str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5, examples=["06:00"], description="Of the plant's zone, as `06:00`.")
+]
 KeptDays = Annotated[int, Meta(ge=1, le=36_500)]
 PlantName = Annotated[str, Meta(max_length=200)]
 TimeZone = Annotated[str, Meta(min_length=1, max_length=100, description="A name of the IANA list.", examples=["Europe/Berlin"])]

@@ -364,7 +364,9 @@ def _cookie(call: Call[Any, Any], value: str, max_age_s: int) -> str:
 
 
 def _no_session() -> Problem:
-    return Problem(401, "sso-code", "Sign-in not finished", "This code was used, has ended, or is of another browser; begin the sign-on again.")
+    return Problem(
+        401, "sso-code", "Sign-in not finished", "This code was used, has ended, or is of another browser; begin the sign-on again."
+    )
 
 
 def _sha256(text: str) -> bytes:

@@ -194,7 +194,7 @@ class Call(Generic[B, Q]):
         self.entries.append(Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail))
         self.announced |= dict.fromkeys(announced)
         version = getattr(state, "version", None)
-        if version is not None and public_id is not None and (before is None or after is None or before.version != after.version):
+        if isinstance(version, int) and public_id is not None and (before is None or after is None or before.version != after.version):
             content = None if after is None else msgspec.to_builtins(after, str_keys=True)
             self.versions.append((kind, public_id, version + (after is None), content))
 

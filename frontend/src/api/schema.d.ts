@@ -2881,9 +2881,15 @@ export interface components {
         Shift: {
             /** @example Early */
             name: string;
-            /** @description Of the plant's zone, as `06:00`. */
+            /**
+             * @description Of the plant's zone, as `06:00`.
+             * @example 06:00
+             */
             start: string;
-            /** @description Of the plant's zone, as `06:00`. */
+            /**
+             * @description Of the plant's zone, as `06:00`.
+             * @example 06:00
+             */
             end: string;
             /** @description On which it begins. */
             days: ("fri" | "mon" | "sat" | "sun" | "thu" | "tue" | "wed")[];
@@ -5987,10 +5993,7 @@ export interface operations {
     get_health: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path?: never;
             cookie?: never;
         };
@@ -6000,7 +6003,6 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6019,22 +6021,12 @@ export interface operations {
                     "application/json": components["schemas"]["Health"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             /** @description Readings cannot be stored now. */
             503: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6368,7 +6360,35 @@ export interface operations {
         };
         requestBody: {
             content: {
-                /** @example {} */
+                /**
+                 * @example {
+                 *       "plant_name": "plant name",
+                 *       "time_zone": "Europe/Berlin",
+                 *       "shifts": [
+                 *         {
+                 *           "name": "Early",
+                 *           "start": "06:00",
+                 *           "end": "06:00",
+                 *           "days": [
+                 *             "fri"
+                 *           ]
+                 *         }
+                 *       ],
+                 *       "retention": {
+                 *         "raw_days": 1,
+                 *         "statistics_days": 1
+                 *       },
+                 *       "smtp": {
+                 *         "host": "mail.example.org",
+                 *         "port": 587,
+                 *         "security": "none",
+                 *         "user": "user",
+                 *         "sender": "webmacs@example.org",
+                 *         "password": "password"
+                 *       },
+                 *       "jobs_kept_days": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["SettingsChange"];
             };
         };
@@ -8624,7 +8644,6 @@ export interface operations {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     Location: components["headers"]["Location"];
-                    ETag: components["headers"]["ETag"];
                     "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
@@ -8689,7 +8708,6 @@ export interface operations {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     Location: components["headers"]["Location"];
-                    ETag: components["headers"]["ETag"];
                     "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
@@ -8727,10 +8745,7 @@ export interface operations {
     get_update: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of ota, by its public id. */
                 public_id: string;
@@ -8743,7 +8758,6 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -8766,15 +8780,6 @@ export interface operations {
                     "application/json": components["schemas"]["Update"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden"];
             404: components["responses"]["not-found"];
@@ -8789,10 +8794,7 @@ export interface operations {
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
-            header?: {
-                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
-                "If-Match"?: components["parameters"]["If-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of ota, by its public id. */
                 public_id: string;
@@ -8814,7 +8816,6 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
-            412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
