@@ -126,6 +126,7 @@ async def test_json_nested_too_deeply_is_refused(rest: Rest, one: Route) -> None
 @each_with_json
 async def test_a_key_that_is_repeated_is_a_422_that_names_it(rest: Rest, one: Route) -> None:
     example = json.dumps(operation_of(one)["requestBody"]["content"]["application/json"]["example"])
+    assert example != "{}", "its example has no field: give some of them Meta(examples=[...])"
     key, *_ = json.loads(example)
     body = example[:-1] + f', "{key}": {json.dumps(json.loads(example)[key])}' + "}"
     async with rest.client("admin") as client:
@@ -189,6 +190,9 @@ async def test_a_parameter_that_has_no_such_value_is_a_422(rest: Rest, one: Rout
     async with rest.client("admin") as client:
         for query in ("colour+of+the+sky=red", "%00=x", "x=%00", "%ED%A0%80=x", "dry_run=perhaps"):
             response = await client.request(one.method, f"{address(one.path)}?{query}")
+            if one.path == "/api/v1/auth/sso/callback":  # a provider sends with it what it likes
+                judge(response)
+                continue
             judge(response, 422)
             assert response.json()["errors"][0]["loc"][0] == "query"
         for parameter in operation_of(one).get("parameters", []):
@@ -196,6 +200,8 @@ async def test_a_parameter_that_has_no_such_value_is_a_422(rest: Rest, one: Rout
                 continue
             schema = parameter["schema"]
             kind = "enum" if "enum" in schema else schema.get("format") or schema.get("type", "string")
+            if kind == "array" and schema["items"].get("type") == "string" and "format" not in schema["items"]:
+                continue  # any text is one
             for value in NO_VALUES[kind]:
                 if kind == "string" and "maxLength" not in schema and value != "\0":
                     continue

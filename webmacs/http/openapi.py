@@ -350,7 +350,12 @@ def _answer_kind(one: Route) -> Any:
 
 
 def _has_version(one: Route) -> bool:
-    return "version" in getattr(one.returns, "__struct_fields__", ())
+    """An update's version is a text of its own and counts nothing."""
+    fields = msgspec.structs.fields(one.returns) if isinstance(one.returns, type) and issubclass(one.returns, msgspec.Struct) else ()
+    return any(
+        field.name == "version" and isinstance(msgspec.inspect.type_info(field.type), msgspec.inspect.IntType | msgspec.inspect.Metadata)
+        for field in fields
+    )
 
 
 def _once(one: Route) -> bool:
