@@ -21,7 +21,7 @@ help:
 	@echo "make fuzz-api EXAMPLES=1000 odd requests for each address of the API, as administrator and as viewer"
 	@echo "make lint     formatting, lint and types of Python, Rust and TypeScript"
 	@echo "make format   write the formatting"
-	@echo "make bench    measurements (SUITE=core, ingest, fanout, history or start)"
+	@echo "make bench    measurements (SUITE=core, ingest, fanout, history, rest or start)"
 	@echo "make build    wheels of both distributions in dist/"
 	@echo "make lock     resolve requirements/*.txt anew"
 	@echo "make api-release  write docs/api/openapi-v1.json, which later forms of the API are held against"

@@ -5,7 +5,7 @@ import sys
 
 from bench.figures import Figures
 
-SUITES = ("core", "ingest", "fanout", "history", "start")
+SUITES = ("core", "ingest", "fanout", "history", "rest", "start")
 
 
 def main(asked: list[str]) -> int:

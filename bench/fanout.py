@@ -17,7 +17,7 @@ from webmacs_controller.sender import FastSender
 
 from bench.figures import Figures
 from webmacs import clock
-from webmacs.http.socket import USER_SOCKETS_MAX
+from webmacs.settings import Settings
 
 SOCKETS = 1_000
 CHANNELS = 100
@@ -66,7 +66,7 @@ async def _watch(figures: Figures, system: System) -> None:
     await conn.close()
     wanted = {
         "url": f"{system.backend.sockets}/ws/datapoints/stream",
-        "tokens": [await _token(system, number) for number in range(-(-(SOCKETS + STUCK) // USER_SOCKETS_MAX))],
+        "tokens": [await _token(system, number) for number in range(-(-(SOCKETS + STUCK) // Settings().user_sockets_max))],
         "sockets": SOCKETS,
         "events": events,
         "interval_ms": INTERVAL_MS,

@@ -84,6 +84,11 @@ def parser() -> argparse.ArgumentParser:
     add = source_actions.add_parser("add", help="register a controller and print its credential, once")
     add.add_argument("name", metavar="NAME", help="how the source is called, such as the machine's name")
 
+    key = commands.add_parser("key", help="make a new key for sessions", description="The key that signs sessions.")
+    rotate = key.add_subparsers(dest="action", required=True, metavar="ACTION", title="actions").add_parser(
+        "rotate", help="make a new one; sessions that have begun go on until they end"
+    )
+
     status = commands.add_parser("status", help="tell whether WebMACS runs and how it is", description=(
         "Tells whether WebMACS runs and how it is. Exit code 0: it runs, 3: it does not."))  # fmt: skip
     status.add_argument("--json", action="store_true", help="print JSON")
@@ -104,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     loadtest.add_argument("--seconds", type=float, default=10.0, metavar="S", help="how long to send (default %(default)s)")
     loadtest.add_argument("--frames-per-s", type=float, metavar="N", help="of each connection, a second (default: as fast as it goes)")
 
-    for command in (up, serve, migrate, create, reset, add, status):
+    for command in (up, serve, migrate, create, reset, add, rotate, status):
         command.add_argument("--data", dest="data_dir", type=Path, metavar="DIR", help="data directory (default ./data)")
     return top
 

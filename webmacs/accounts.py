@@ -4,20 +4,28 @@ import base64
 import hashlib
 import hmac
 import secrets
+from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
 import asyncpg
 import bcrypt
 
-from webmacs import keys
+from webmacs import guessable, keys
+from webmacs.storage.changes import announce
 from webmacs.storage.ids import uuid7
+from webmacs.storage.pool import Connection
 
 PASSWORD_CHARACTERS_MIN: Final = 12
 PASSWORD_CHARACTERS_MAX: Final = 256
+INITIAL_PASSWORD_H: Final = 24
+"""So long a password that was made for somebody is good."""
 BCRYPT_COST: Final = 12
 """248 ms of one core: hash in a thread, one at a time."""
 CREDENTIAL_PREFIX: Final = "wms_"
+"""Of sources."""
+TOKEN_PREFIX: Final = "wm_"  # noqa: S105  (how a token begins)
+"""Of API tokens."""
 
 Role = Literal["viewer", "operator", "admin"]
 
@@ -26,9 +34,9 @@ class AccountError(Exception):
     """An account or a source cannot be made or changed as asked; the message says why and what to do."""
 
 
-def password_key(signing_key: bytes) -> bytes:
+def password_key(installation_key: bytes) -> bytes:
     """The key of `hash_password` and `verify_password`."""
-    return keys.derive(signing_key, "passwords")
+    return keys.derive(installation_key, "passwords")
 
 
 def hash_password(key: bytes, password: str) -> str:
@@ -42,10 +50,12 @@ def verify_password(key: bytes, password: str, password_hash: str) -> bool:
     return bcrypt.checkpw(_digest(key, password), password_hash.encode("ascii"))
 
 
-def check_password(password: str) -> None:
-    """Raises AccountError unless it has 12 to 256 characters."""
+def check_password(password: str, *own: str) -> None:
+    """Raises AccountError unless it has 12 to 256 characters and is not guessed first. `own`: words of the user's, as the e-mail."""
     if not PASSWORD_CHARACTERS_MIN <= len(password) <= PASSWORD_CHARACTERS_MAX:
         raise AccountError(f"A password has {PASSWORD_CHARACTERS_MIN} to {PASSWORD_CHARACTERS_MAX} characters.")
+    if (reason := guessable.reason(password, *own)) is not None:
+        raise AccountError(reason)
 
 
 def new_password() -> str:
@@ -58,6 +68,11 @@ def new_credential() -> str:
     return CREDENTIAL_PREFIX + secrets.token_urlsafe(32)
 
 
+def new_token() -> str:
+    """An API token, made like a credential."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
 def credential_hash(credential: str) -> bytes:
     """What is stored of a credential; a slow hash would add nothing to 256 random bits."""
     return hashlib.sha256(credential.encode()).digest()
@@ -68,14 +83,29 @@ async def has_users(conn: asyncpg.Connection) -> bool:
     return bool(await conn.fetchval("SELECT EXISTS (SELECT FROM users)"))
 
 
-async def create_user(conn: asyncpg.Connection, key: bytes, *, email: str, username: str, password: str, role: Role) -> UUID:
+async def create_user(conn: Connection, key: bytes, *, email: str, username: str, password: str, role: Role) -> UUID:
     """Makes a user and returns the public id. Raises AccountError when the e-mail or the name is taken or out of bounds."""
     check_password(password)
+    return await insert_user(conn, email=email, username=username, password_hash=hash_password(key, password), role=role)
+
+
+async def insert_user(
+    conn: Connection,
+    *,
+    email: str,
+    username: str,
+    password_hash: str,
+    role: Role,
+    enabled: bool = True,
+    initial_password_until: datetime | None = None,
+) -> UUID:
+    """Raises AccountError like create_user."""
     public_id = uuid7()
     try:
         await conn.execute(
-            "INSERT INTO users (public_id, email, username, password_hash, role) VALUES ($1, $2, $3, $4, $5)",
-            public_id, email, username, hash_password(key, password), role,
+            """INSERT INTO users (public_id, email, username, password_hash, role, enabled, initial_password_until)
+               VALUES ($1, $2, $3, $4, $5, $6, $7)""",
+            public_id, email, username, password_hash, role, enabled, initial_password_until,
         )  # fmt: skip
     except asyncpg.UniqueViolationError as error:
         taken = f"e-mail {email}" if error.constraint_name == "users_email" else f"name {username}"
@@ -88,12 +118,46 @@ async def create_user(conn: asyncpg.Connection, key: bytes, *, email: str, usern
 async def reset_password(conn: asyncpg.Connection, key: bytes, *, email: str, password: str) -> None:
     """Sets a user's password and ends the sessions that began before. Raises AccountError when there is no such user."""
     check_password(password)
-    changed = await conn.fetchval(
-        "UPDATE users SET password_hash = $2, sessions_valid_from = now() WHERE lower(email) = lower($1) RETURNING id",
-        email, hash_password(key, password),
+    password_hash = hash_password(key, password)
+    async with conn.transaction():
+        user = await conn.fetchval(
+            """UPDATE users SET password_hash = $2, password_changed_on = now(), initial_password_until = NULL, version = version + 1
+                WHERE lower(email) = lower($1) RETURNING id""",
+            email, password_hash,
+        )  # fmt: skip
+        if user is None:
+            raise AccountError(f"There is no user with the e-mail {email}.")
+        await end_sessions(conn, user)
+
+
+async def end_session(conn: Connection, jti: UUID, expires_on: datetime) -> None:
+    """Its token is void from the commit on, wherever it is, and its sockets within 5 s."""
+    await conn.execute("DELETE FROM sessions WHERE jti = $1", jti)
+    await conn.execute("INSERT INTO blacklist_tokens (jti, expires_on) VALUES ($1, $2) ON CONFLICT DO NOTHING", jti, expires_on)
+    await announce(conn, "access")
+
+
+async def end_sessions(conn: Connection, user_id: int, *, but: UUID | None = None) -> int:
+    """Ends every session of a user, or all `but` one; answers how many there were. Call it with the user's row locked."""
+    ended = await conn.fetchval(
+        """
+        WITH ended AS (DELETE FROM sessions WHERE user_id = $1 AND jti IS DISTINCT FROM $2 RETURNING jti, expires_on),
+             listed AS (INSERT INTO blacklist_tokens SELECT jti, expires_on FROM ended ON CONFLICT DO NOTHING)
+        SELECT count(*) FROM ended
+        """,
+        user_id, but,
     )  # fmt: skip
-    if changed is None:
-        raise AccountError(f"There is no user with the e-mail {email}.")
+    if but is None:
+        await conn.execute("UPDATE users SET sessions_valid_from = clock_timestamp() WHERE id = $1", user_id)
+    await announce(conn, "access")
+    return int(ended)
+
+
+async def forget_ended(conn: Connection, now: datetime) -> None:
+    """Removes what has expired: sessions, tickets, and the blacklist's tokens, which no longer need to be on it."""
+    await conn.execute("DELETE FROM sessions WHERE expires_on <= $1", now)
+    await conn.execute("DELETE FROM socket_tickets WHERE expires_on <= $1", now)
+    await conn.execute("DELETE FROM blacklist_tokens WHERE expires_on <= $1", now)
 
 
 async def create_source(conn: asyncpg.Connection, name: str) -> tuple[UUID, str]:

@@ -16,6 +16,7 @@ from webmacs.api import (
     annotations,
     audit,
     auth,
+    configuration,
     dashboards,
     datapoints,
     experiments,
@@ -26,8 +27,12 @@ from webmacs.api import (
     metrics,
     ota,
     rules,
+    sessions,
     sources,
     sso,
+    tokens,
+    users,
+    versions,
     webhooks,
     write,
 )
@@ -37,7 +42,10 @@ from webmacs.api.plugins import channels, instances, packages
 from webmacs.fanout.stream import datapoints_stream
 from webmacs.http import access, guard, openapi, problem_pages, static
 from webmacs.http.audit import Refusals
-from webmacs.http.envelope import Compression, Envelope
+from webmacs.http.compression import Compression
+from webmacs.http.envelope import Envelope
+from webmacs.http.known import Known
+from webmacs.http.limits import AddressLimits, Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.problem import bug, problem_of, render
 from webmacs.http.route import Parts, compose
@@ -50,6 +58,9 @@ ROUTES: Final = [
     *audit.routes,
     *auth.routes,
     *sso.routes,
+    *sessions.routes,
+    *tokens.routes,
+    *users.routes,
     *event.routes,
     *bulk.routes,
     *sheet.routes,
@@ -71,6 +82,8 @@ ROUTES: Final = [
     *webhooks.routes,
     *ota.routes,
     *dashboards.routes,
+    *configuration.routes,
+    *versions.routes,
 ]
 SOCKETS: Final = [telemetry_socket, datapoints_stream]
 PAGES: Final = [("GET", "/openapi.json"), *problem_pages.ROUTES, *static.ROUTES]
@@ -89,18 +102,21 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        signing_key = keys.load_or_make_signing_key(settings.data_dir)
+        installation_key = keys.load_or_make_installation_key(settings.data_dir)
         dsn = settings.database_url or ""
         pool = await database.open_pool(dsn, settings.database_pool_size)
-        passwords, vitals = Passwords(accounts.password_key(signing_key)), Vitals()
+        passwords, vitals = Passwords(accounts.password_key(installation_key)), Vitals()
         refusals = Refusals()
         provider = sso.make_provider(settings)
+        session_keys = guard.SessionKeys(settings.data_dir)
         app.state.parts = Parts(
             settings,
             pool,
-            guard.session_key(signing_key),
-            keys.derive(signing_key, "sealing"),
+            session_keys,
+            Known(pool, session_keys),
+            keys.derive(installation_key, "sealing"),
             refusals,
+            Limits(settings),
             passwords,
             LoginThrottle(),
             vitals,
@@ -118,7 +134,11 @@ def create_app(settings: Settings) -> Starlette:
 
     return Starlette(
         routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *problem_pages.routes(), *static.routes()],
-        middleware=[Middleware(Envelope, secure=settings.secure_cookies), Middleware(Compression)],
+        middleware=[
+            Middleware(Envelope, settings=settings),
+            Middleware(AddressLimits, readings={(one.method, one.path) for one in ROUTES if one.readings}),
+            Middleware(Compression),
+        ],
         exception_handlers={HTTPException: refuse},
         lifespan=lifespan,
     )

@@ -11,8 +11,9 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-SIGNING_KEY_BYTES: Final = 64
+KEY_BYTES: Final = 64
 NONCE_BYTES: Final = 12
+FORMER: Final = "signing.former.key"
 
 
 class KeyFileError(Exception):
@@ -26,15 +27,58 @@ def secrets_dir(data_dir: Path) -> Path:
     return folder
 
 
+def load_or_make_installation_key(data_dir: Path) -> bytes:
+    """The installation's key, 64 random bytes made at the first start. Passwords are keyed and secrets in the database sealed with keys
+    derived from it: losing it makes all of them void. An installation of before this file keyed them with its signing key, which is
+    copied. Two processes that make it at once get the same one."""
+    folder = secrets_dir(data_dir)
+    path, signing = folder / "installation.key", folder / "signing.key"
+    if not path.exists():
+        if (folder / FORMER).exists():  # the signing key is another by now
+            raise KeyFileError(f"{path} is missing: restore it from a backup; without it no password and no sealed secret can be read.")
+        write_secret(path, signing.read_bytes() if signing.exists() else secrets.token_bytes(KEY_BYTES), replace=False)
+    return _read_key(path)
+
+
 def load_or_make_signing_key(data_dir: Path) -> bytes:
-    """The installation's key, 64 random bytes made at the first start. Sessions are signed with it, and passwords are keyed with a
-    key derived from it: losing it makes every password void. Two processes that make it at once get the same one."""
+    """The key that signs sessions now, 64 random bytes made at the first start; see rotate_signing_key."""
     path = secrets_dir(data_dir) / "signing.key"
     if not path.exists():
-        write_secret(path, secrets.token_bytes(SIGNING_KEY_BYTES), replace=False)
+        write_secret(path, secrets.token_bytes(KEY_BYTES), replace=False)
+    return _read_key(path)
+
+
+def signing_key_state(data_dir: Path) -> tuple[int, int] | None:
+    """What differs after a rotation; None when there is no key."""
+    try:
+        file = (data_dir / "secrets" / "signing.key").stat()
+    except FileNotFoundError:
+        return None
+    return file.st_mtime_ns, file.st_ino
+
+
+def load_former_signing_key(data_dir: Path) -> tuple[bytes, int] | None:
+    """The signing key before the last rotation, and when that was (µs UTC); None when there was none."""
+    path = secrets_dir(data_dir) / FORMER
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    if len(content) != KEY_BYTES + 8:
+        raise KeyFileError(f"{path} is damaged: remove it; the sessions that began before the last rotation then end.")
+    return content[:KEY_BYTES], int.from_bytes(content[KEY_BYTES:], "big")
+
+
+def rotate_signing_key(data_dir: Path, now_us: int) -> None:
+    """Makes a new signing key and keeps the former beside it. A kill between the two steps loses nothing."""
+    folder = secrets_dir(data_dir)
+    write_secret(folder / FORMER, load_or_make_signing_key(data_dir) + now_us.to_bytes(8, "big"))
+    write_secret(folder / "signing.key", secrets.token_bytes(KEY_BYTES))
+
+
+def _read_key(path: Path) -> bytes:
     key = path.read_bytes()
-    if len(key) != SIGNING_KEY_BYTES:
-        raise KeyFileError(f"{path} holds {len(key)} bytes in place of {SIGNING_KEY_BYTES}: restore it from a backup.")
+    if len(key) != KEY_BYTES:
+        raise KeyFileError(f"{path} holds {len(key)} bytes in place of {KEY_BYTES}: restore it from a backup.")
     return key
 
 
@@ -55,7 +99,9 @@ def unseal(key: bytes, sealed: bytes, context: bytes) -> bytes:
     try:
         return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context)
     except InvalidTag:
-        raise KeyFileError("A sealed secret in the database belongs to another signing.key: restore that file from a backup.") from None
+        raise KeyFileError(
+            "A sealed secret in the database belongs to another installation.key: restore that file from a backup."
+        ) from None
 
 
 def write_secret(path: Path, content: bytes, *, replace: bool = True) -> None:

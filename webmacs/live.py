@@ -13,7 +13,7 @@ from uuid import uuid4
 import orjson
 from starlette.applications import Starlette
 
-from webmacs import clock, logs
+from webmacs import accounts, clock, logs
 from webmacs.fanout.hub import Hub
 from webmacs.http import idempotency
 from webmacs.http.audit import Refusals
@@ -48,7 +48,7 @@ async def run(app: Starlette, pool: Pool, dsn: str, vitals: Vitals, refusals: Re
     flusher = Flusher(core, dsn, vitals, owner)
     catalogue = Catalogue(pool, core, lambda what: hub.broadcast(orjson.dumps({"type": "config", "what": what})))
     intake = Intake(pool, core, flusher, catalogue, vitals, owner)
-    sockets = OpenSockets()
+    sockets = OpenSockets(app.state.parts.settings)
     jobs = Runner(pool, dsn, hub, {deletion.DELETE_READINGS: deletion.KIND})
     app.state.hub, app.state.catalogue, app.state.intake, app.state.sockets = hub, catalogue, intake, sockets
     async with pool.acquire() as conn:
@@ -110,6 +110,7 @@ async def _keep_up(pool: Pool) -> None:
             async with pool.acquire() as conn:
                 await ensure_partitions(conn, clock.now_us())
                 await idempotency.forget_old(conn)
+                await accounts.forget_ended(conn, clock.to_datetime(clock.now_us()))
         except FAULTS as fault:
             log.warning("upkeep_failed", reason=str(fault))
 

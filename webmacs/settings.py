@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, ValidationInfo, field_validator
 
 PREFIX: Final = "WEBMACS_"
 FILE_VARIABLE: Final = "WEBMACS_SETTINGS_FILE"
@@ -20,6 +20,8 @@ FOREIGN_PREFIXES: Final = ("WEBMACS_CONTROLLER_", "WEBMACS_TEST_")
 """Variables of others: of the controller, and of the test suite."""
 
 ROLES: Final = ("viewer", "operator", "admin")
+RATE_MAX: Final = 100_000_000
+
 Origin: TypeAlias = Literal["command line", "environment", "file", "default"]
 
 
@@ -46,6 +48,22 @@ class Settings(BaseModel):
     """Origins (https://host, comma-separated) whose pages may use sockets and cookies; empty allows the own origin only."""
     secure_cookies: bool = False
     """Mark the session cookie Secure; set it wherever TLS stands in front."""
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Networks (10.0.0.2, 10.1.0.0/24, comma-separated) of the proxies whose X-Forwarded-For is believed; empty believes none."""
+    requests_per_minute: int = Field(default=6_000, ge=1, le=RATE_MAX)
+    """Requests that one session, API token or source may make a minute, as many at once; those with readings have limits of their own."""
+    address_requests_per_minute: int = Field(default=12_000, ge=1, le=RATE_MAX)
+    """Requests and openings of sockets from one address (IPv6: one /64) a minute, whoever asks; without those that carry readings."""
+    readings_requests_per_minute: int = Field(default=12_000, ge=1, le=RATE_MAX)
+    """Requests with readings that one session, API token or source may make a minute."""
+    readings_mb_per_minute: int = Field(default=3_000, ge=1, le=1_000_000)
+    """Megabytes of readings that one session, API token or source may send by REST a minute."""
+    address_readings_requests_per_minute: int = Field(default=60_000, ge=1, le=RATE_MAX)
+    """Requests with readings from one address a minute."""
+    user_sockets_max: int = Field(default=20, ge=1, le=100_000)
+    """WebSockets that one user may have open."""
+    address_sockets_max: int = Field(default=200, ge=1, le=100_000)
+    """WebSockets from one address (IPv6: one /64), controllers' and people's; raise it where many come through one router."""
     postgres_os_user: str | None = None
     """Existing user of the operating system that runs the embedded database when WebMACS is started by root."""
     public_url: str | None = None
@@ -69,7 +87,7 @@ class Settings(BaseModel):
     sso_role_mapping: tuple[str, ...] = ()
     """Groups and the roles they give (group=role, comma-separated); when set, it decides the role at each single sign-on."""
 
-    @field_validator("allowed_origins", "sso_role_mapping", mode="before")
+    @field_validator("allowed_origins", "trusted_proxies", "sso_role_mapping", mode="before")
     @classmethod
     def split_list(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -151,7 +169,9 @@ def environment(settings: Settings) -> dict[str, str]:
     """The variables from which another process of ours loads the same settings."""
     values = {name: getattr(settings, name) for name in Settings.model_fields}
     return {
-        variable(name): ",".join(value) if isinstance(value, tuple) else str(value) for name, value in values.items() if value is not None
+        variable(name): ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in values.items()
+        if value is not None
     }
 
 

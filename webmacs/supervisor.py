@@ -205,7 +205,7 @@ class Supervisor:
                 say("Bringing the database's schema up to date ...")
                 await self._migrate(url)
             await make_partitions(conn)
-            key = accounts.password_key(keys.load_or_make_signing_key(self.data_dir))
+            key = accounts.password_key(keys.load_or_make_installation_key(self.data_dir))
             if not await accounts.has_users(conn):
                 password = accounts.new_password()
                 async with conn.transaction():  # printed before it is committed: a start that is broken off here loses no password

@@ -137,6 +137,11 @@ async def test_a_mail_server_that_cannot_be_one_is_refused(rest: Rest, wrong: di
     await change(rest, 422, smtp=SMTP | wrong)
 
 
+async def test_statistics_are_kept_at_least_as_long_as_readings(rest: Rest) -> None:
+    await change(rest, 422, retention={"raw_days": 400, "statistics_days": 399})
+    await change(rest, retention={"raw_days": 400, "statistics_days": 400})
+
+
 async def test_a_dry_run_changes_nothing(rest: Rest) -> None:
     before = await get(rest)
     async with rest.client("admin") as client:

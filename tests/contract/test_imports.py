@@ -13,6 +13,7 @@ ORDER = (
     "clock",
     "logs",
     "keys",
+    "guessable",
     "ingest_core",
     "storage",
     "accounts",

@@ -19,6 +19,7 @@ from webmacs_controller import wire
 from webmacs import ingest_core
 from webmacs.fanout import hub
 from webmacs.http import socket
+from webmacs.settings import Settings
 from webmacs.telemetry import protocol
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +72,9 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     assert f"{socket.SILENCE_S_MAX:.0f} s" in PAGE
     assert f"shares {protocol.CREDIT_BYTES_MAX >> 20} MiB" in PAGE
     assert f"{hub.INTERVAL_MS_MIN} to {hub.INTERVAL_MS_MAX}" in PAGE
-    assert f"{socket.SOURCE_SOCKETS_MAX} for each source, {socket.USER_SOCKETS_MAX} for each person" in PAGE
+    settings = Settings()
+    people = f"{settings.user_sockets_max} for each person, {settings.address_sockets_max} for each address"
+    assert f"{socket.SOURCE_SOCKETS_MAX} for each source, {people}" in PAGE
 
 
 async def start(tmp_path: Path, name: str, *arguments: str) -> asyncio.subprocess.Process:

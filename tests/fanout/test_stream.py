@@ -6,14 +6,19 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 import websockets
 from parts.backend import Backend, make_source, make_user, sign_in
+from parts.dashboards import make_dashboard
 from parts.source import Source, data
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from webmacs import accounts
 
 ANSWER_S = 20.0
 
@@ -63,6 +68,35 @@ async def test_a_subscriber_gets_a_snapshot_and_then_what_is_committed(backend: 
         assert (point["value"], point["min"], point["max"], point["n"]) == (2.0, -4.0, 9.0, 3)
         assert point["timestamp"].endswith("Z")
         assert point["experiment_public_id"] is None
+
+
+async def test_a_kiosk_sees_the_readings_of_its_dashboard_and_no_other(
+    backend: Backend, token: str, conn: "asyncpg.Connection[Any]"
+) -> None:
+    owner, kiosk = await conn.fetchval("SELECT public_id FROM users WHERE username = 'watcher'"), accounts.new_token()
+    async with Source(backend.sockets, await make_source(backend.database, "walled")) as source:
+        shown, hidden = [event for _, event in (await source.hello(["on the wall", "not on it"])).accepted]
+        dashboard = await make_dashboard(conn, owner, [UUID(shown)])
+        await conn.execute(
+            """INSERT INTO api_tokens (public_id, user_id, name, hash, role, scopes, dashboard_public_id, created_on)
+               SELECT $1, id, 'wall', $2, 'viewer', '{}', $1, now() FROM users WHERE public_id = $3""",
+            dashboard, accounts.credential_hash(kiosk), owner,
+        )  # fmt: skip
+        async with stream(backend, kiosk) as socket:
+            assert (await expect(socket, "status"))["sources"] == []
+            t = now_us()
+            await source.send(data(1, {0: ([t], [1.0]), 1: ([t], [2.0])}))
+            await source.acknowledged(1)
+            for events, missing in (("all", False), ([shown, hidden], True)):
+                await ask(socket, type="subscribe", events=events)
+                if missing:
+                    assert hidden in (await expect(socket, "error"))["detail"]
+                seen = (await expect(socket, "snapshot"))["datapoints"]
+                assert [point["event_public_id"] for point in seen] == [shown]
+            await conn.execute("DELETE FROM api_tokens")
+            async with asyncio.timeout(ANSWER_S):
+                await socket.wait_closed()
+            assert socket.close_code == 4401
 
 
 async def test_only_what_was_asked_for_arrives(backend: Backend, token: str) -> None:

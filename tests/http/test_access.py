@@ -1,9 +1,9 @@
-"""Who may, for every route of the running application and every kind of caller: generated, so a new route is in it by itself."""
+"""How it is judged who asks, and from which page; who may do what is in test_matrix.py."""
 
 import re
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import jwt
 import pytest
@@ -15,79 +15,10 @@ from webmacs.http import access, guard
 from webmacs.http.route import Route
 
 MISSING = "01a20a7a-1b53-79ca-9623-0f2e8d54601f"
-STRANGERS = ("nobody", "expired", "revoked", "forged", "disabled", "unsigned", "wrong scheme", "unknown source")
-
-
-@pytest.fixture(scope="module")
-async def strangers(rest: Rest) -> dict[str, dict[str, str]]:
-    """Headers of everybody who must not come in."""
-    now = clock.to_datetime(clock.now_us())
-    admin, key = rest.users["admin"], rest.session_key
-    revoked = guard.issue_token(key, admin, now)
-    disabled = UUID(str(uuid4()))
-    async with rest.connection() as conn:
-        await conn.execute("INSERT INTO blacklist_tokens (jti, expires_on) VALUES ($1, $2)", revoked.jti, revoked.expires_on)
-        await conn.execute(
-            "INSERT INTO users (public_id, email, username, password_hash, role, enabled) "
-            "VALUES ($1, 'x@x.org', 'gone', '', 'admin', false)",
-            disabled,
-        )
-    claims = jwt.decode(rest.tokens["admin"], options={"verify_signature": False})
-
-    def bearer(token: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {token}"}
-
-    return {
-        "nobody": {},
-        "expired": bearer(jwt.encode(claims | {"iat": claims["iat"] - 90_000, "exp": claims["iat"] - 1}, key, "HS256")),
-        "revoked": bearer(revoked.text),
-        "forged": bearer(jwt.encode(claims, b"k" * 32, "HS256")),
-        "disabled": bearer(guard.issue_token(key, disabled, now + timedelta(minutes=1)).text),
-        "unsigned": bearer(jwt.encode(claims, None, "none")),
-        "wrong scheme": {"Authorization": f"Basic {rest.tokens['admin']}"},
-        "unknown source": bearer(accounts.new_credential()),
-    }
 
 
 def called(method: str, path: str) -> str:
     return re.sub(r"\{\w*_id\}", MISSING, path).replace("{file}", "nothing.txt")
-
-
-def cells(callers: tuple[str, ...]) -> list[Any]:
-    return [
-        pytest.param(method, path, caller, id=f"{method} {path} {caller}")
-        for method, path in sorted(access.TABLE)
-        if method != "WS"
-        for caller in callers
-    ]
-
-
-@pytest.mark.parametrize(("method", "path", "caller"), cells((*ROLES, "source")))
-async def test_a_route_admits_exactly_the_roles_of_its_row(rest: Rest, method: str, path: str, caller: Any) -> None:
-    async with rest.client(caller) as client:
-        if path == "/api/v1/auth/logout":
-            client.headers["Authorization"] = f"Bearer {rest.tokens['source']}" if caller == "source" else await _another(rest, caller)
-        response = await client.request(method, called(method, path))
-    admitted = access.TABLE[method, path].admits(caller)
-    assert (response.status_code == 403) is not admitted
-    assert response.status_code not in (401, 500)
-
-
-@pytest.mark.parametrize(("method", "path", "caller"), cells(STRANGERS))
-async def test_a_stranger_comes_in_only_where_it_is_public(
-    rest: Rest, strangers: dict[str, dict[str, str]], method: str, path: str, caller: str
-) -> None:
-    async with rest.client() as client:
-        response = await client.request(method, called(method, path), headers=strangers[caller])
-    assert (response.status_code == 401) is not access.TABLE[method, path].public
-    assert response.status_code != 500
-    if response.status_code == 401:
-        assert response.headers["www-authenticate"] == "Bearer"
-
-
-async def _another(rest: Rest, role: str) -> str:
-    """A session of its own, for the route that ends it."""
-    return f"Bearer {guard.issue_token(rest.session_key, rest.users[role], clock.to_datetime(clock.now_us())).text}"
 
 
 @pytest.mark.parametrize("claim", ["iss", "aud", "sub", "iat", "exp", "jti"])
@@ -112,10 +43,12 @@ async def test_the_role_is_the_one_in_the_database(rest: Rest) -> None:
     async with rest.connection() as conn, rest.client("operator") as client:
         assert (await client.post("/api/v1/events", json={})).status_code == 422
         await conn.execute("UPDATE users SET role = 'viewer' WHERE username = 'operator'")
+        rest.app.state.parts.known.forget()
         try:
             assert (await client.post("/api/v1/events", json={})).status_code == 403
         finally:
             await conn.execute("UPDATE users SET role = 'operator' WHERE username = 'operator'")
+            rest.app.state.parts.known.forget()
 
 
 async def test_a_cookie_writes_only_with_the_header(rest: Rest) -> None:
@@ -171,7 +104,7 @@ async def test_the_sweep_finds_every_session_that_has_ended_and_no_other(rest: R
 
     async def identity(token: str) -> guard.Identity:
         header = (b"authorization", f"Bearer {token}".encode())
-        known = await guard.identify(pool, rest.session_key, Request(request | {"headers": [header]}))
+        known = await guard.identify(pool, rest.app.state.parts.session_keys, Request(request | {"headers": [header]}))
         assert known is not None
         return known
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import io
+import json
 import logging
 import re
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from parts.rest import Rest, serve
 from starlette.applications import Starlette
 
+from webmacs import logs
 from webmacs.http import access, static
 from webmacs.http.envelope import SECURITY_HEADERS
 from webmacs.http.problem import Problem
@@ -52,6 +55,49 @@ async def test_a_request_id_is_kept_when_it_is_harmless(rest: Rest, given: str, 
     async with rest.client() as client:
         answered = (await client.get("/health/live", headers={"X-Request-ID": given})).headers["x-request-id"]
     assert (answered == given) is kept
+
+
+UNLUCKY = [
+    ("GET", "/nothing.txt", None, 404),
+    ("GET", "/api/v1/nothing", None, 404),
+    ("PATCH", "/api/v1/events", None, 405),
+    ("GET", "/api/v1/events?colour=red", None, 422),
+    ("POST", "/api/v1/events", b"{", 400),
+    ("POST", "/api/v1/events", b" " * (1024 * 1024 + 1), 413),
+    ("POST", "/api/v1/events", b'{"name": "a bug", "type": "sensor", "unit": ""}', 500),
+    ("GET", "/api/v1/events", None, 200),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status"), UNLUCKY)
+async def test_every_line_of_a_request_has_its_id(
+    rest: Rest, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: bytes | None, status: int
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    if status == 500:
+        monkeypatch.setattr("webmacs.http.route._account", fail)
+    written, root = io.StringIO(), logging.getLogger()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(logs.JsonLines())
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        async with rest.client("admin") as admin:
+            headers = {"X-Request-ID": "press-4.77", "Content-Type": "application/json"}
+            answer = await admin.request(method, path, content=body, headers=headers)
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    assert (answer.status_code, answer.headers["x-request-id"]) == (status, "press-4.77")
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    ours = [line for line in lines if line["logger"].startswith("webmacs.http")]
+    assert {line.get("request_id") for line in ours} == {"press-4.77"}
+    (served,) = (line for line in ours if line["event"] == "request_served")
+    assert (served["path"], served["status"]) == (path.partition("?")[0], status)
+    assert [line["event"] for line in ours if "exception" in line] == (["request_failed"] if status == 500 else [])
 
 
 async def test_a_bug_is_a_500_without_its_traceback_and_the_log_has_it(

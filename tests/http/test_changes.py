@@ -121,14 +121,6 @@ async def test_who_changes_what_somebody_else_has_changed_meanwhile_is_told(rest
         assert (await client.delete(address, headers={"If-Match": tag})).status_code == 204
 
 
-async def test_what_has_not_changed_is_not_sent_again(rest: Rest) -> None:
-    async with rest.client("operator") as client:
-        address = (await client.post(EVENTS, json=EVENT)).headers["location"]
-        same = await client.get(address, headers={"If-None-Match": '"7", "1"'})
-        assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", '"1"')
-        assert (await client.get(address, headers={"If-None-Match": '"7"'})).status_code == 200
-
-
 async def test_every_change_tells_who_when_from_where_and_from_what_to_what(rest: Rest) -> None:
     async with rest.client("operator", address="192.0.2.7") as client:
         made = await client.post(EVENTS, json=EVENT, headers={"X-Request-ID": "abc"})

@@ -12,8 +12,10 @@ import httpx
 import psutil
 
 from parts import processes
+from parts.limits import UNLIMITED
 from webmacs import accounts, keys
 from webmacs.accounts import Role
+from webmacs.settings import variable
 
 ROOT = Path(__file__).parents[2]
 READY_S = 30.0
@@ -41,6 +43,7 @@ class Backend:
         self._command = [*(("parts.sabotaged", switches, "--") if switches else ()), "webmacs", "serve"]
         self._settings = (
             {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "WEBMACS_PUBLIC_URL": self.url}
+            | {variable(name): str(value) for name, value in UNLIMITED.items()}
             | settings
             | {
                 "WEBMACS_DATABASE_URL": database,
@@ -115,7 +118,7 @@ async def make_user(database: str, data_dir: Path, email: str, role: Role = "adm
     conn = await asyncpg.connect(database)
     try:
         password = accounts.new_password()
-        key = accounts.password_key(keys.load_or_make_signing_key(data_dir))
+        key = accounts.password_key(keys.load_or_make_installation_key(data_dir))
         await accounts.create_user(conn, key, email=email, username=email.partition("@")[0], password=password, role=role)
     finally:
         await conn.close()

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
+from parts.limits import UNLIMITED
 from webmacs import accounts, keys
 from webmacs.app import create_app
 from webmacs.http import guard
@@ -55,8 +57,7 @@ class Rest:
 @asynccontextmanager
 async def serve(database: str, data_dir: Path, **given: Any) -> AsyncIterator[Rest]:
     """Runs the application's lifespan around the block. Users are called as their role, with PASSWORD."""
-    signing_key = keys.load_or_make_signing_key(data_dir)
-    password_hash = accounts.hash_password(accounts.password_key(signing_key), PASSWORD)
+    password_hash = accounts.hash_password(accounts.password_key(keys.load_or_make_installation_key(data_dir)), PASSWORD)
     conn: asyncpg.Connection[Any] = await asyncpg.connect(database)
     users = {}
     for role in ROLES:
@@ -66,13 +67,24 @@ async def serve(database: str, data_dir: Path, **given: Any) -> AsyncIterator[Re
             users[role], f"{role}@example.org", role, password_hash,
         )  # fmt: skip
     source, credential = await accounts.create_source(conn, "source")
-    valid_from = await conn.fetchval("SELECT max(sessions_valid_from) FROM users")
+    key = guard.session_key(keys.load_or_make_signing_key(data_dir))
+    tokens = {role: await begin_session(conn, key, users[role]) for role in ROLES} | {"source": credential}
     await conn.close()
-    key = guard.session_key(signing_key)
-    tokens = {role: guard.issue_token(key, users[role], valid_from).text for role in ROLES} | {"source": credential}
-    app = create_app(Settings(data_dir=data_dir, database_url=database, database_pool_size=3, **given))
+    app = create_app(Settings.model_validate({"data_dir": data_dir, "database_url": database, "database_pool_size": 3} | UNLIMITED | given))
     async with app.router.lifespan_context(app):
         yield Rest(app, data_dir, database, users, source, tokens)
+
+
+async def begin_session(conn: Any, key: bytes, user: UUID, *, confirmed_for: timedelta = timedelta(days=1)) -> str:
+    """A session's token. However long the tests take, the password counts as given just now."""
+    user_id, valid_from = await conn.fetchrow("SELECT id, sessions_valid_from FROM users WHERE public_id = $1", user)
+    token = guard.issue_token(key, user, valid_from)
+    await conn.execute(
+        """INSERT INTO sessions (jti, user_id, begun_on, last_used_on, expires_on, confirmed_on, address, user_agent)
+           VALUES ($1, $2, $3, $3, $4, $5, '127.0.0.1', 'test')""",
+        token.jti, user_id, token.issued_on, token.expires_on, token.issued_on + confirmed_for,
+    )  # fmt: skip
+    return token.text
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from webmacs_controller.spooled_stream import Loss
 
 from webmacs import clock
 from webmacs.commands import serve
-from webmacs.http import idempotency, route, socket
+from webmacs.http import envelope, idempotency, route, socket
 from webmacs.ingest_core import Drained
 from webmacs.settings import Settings
 from webmacs.storage import latest, runs
@@ -183,6 +183,7 @@ def hurried(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(socket, "FIRST_MESSAGE_S_MAX", 0.5)
     patch.setattr(socket, "SILENCE_S_MAX", 1.0)
     patch.setattr(socket, "SEND_S_MAX", 0.5)
+    patch.setattr(envelope, "SEND_S_MAX", 0.5)
     patch.setattr(flush, "STATEMENT_S_MAX", 1.0)
     connect = link.connect
 
@@ -200,6 +201,7 @@ def endless_patience(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(route, "BODY_GRACE_S", 900.0)
     for limit in ("FIRST_MESSAGE_S_MAX", "SILENCE_S_MAX", "SEND_S_MAX"):
         patch.setattr(socket, limit, 900.0)
+    patch.setattr(envelope, "SEND_S_MAX", 900.0)
 
 
 @switch

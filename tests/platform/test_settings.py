@@ -33,6 +33,7 @@ from webmacs.settings import Settings, SettingsError, environment, load
         ({"WEBMACS_PUBLIC_URL": "http://["}, "WEBMACS_PUBLIC_URL cannot be used: Invalid IPv6 URL."),
         ({"WEBMACS_SSO_SCOPES": "email"}, "WEBMACS_SSO_SCOPES cannot be used: it must hold the scope openid."),
         ({"WEBMACS_SSO_ROLE_MAPPING": "a=viewer,b=root"}, "WEBMACS_SSO_ROLE_MAPPING cannot be used: 'b=root' is not as group=role, with"),
+        ({"WEBMACS_TRUSTED_PROXIES": "10.0.0.1/8"}, "WEBMACS_TRUSTED_PROXIES cannot be used: value is not a valid IPv4 or IPv6 network."),
         ({"WEBMACS_SETTINGS_FILE": "/nowhere"}, "WEBMACS_SETTINGS_FILE names /nowhere, which cannot be read: No such file or directory"),
     ],
 )
@@ -82,7 +83,8 @@ def test_an_unknown_name_in_the_file_suggests_the_nearest(tmp_path: Path) -> Non
 
 
 def test_another_process_loads_the_same_settings() -> None:
-    settings = Settings(port=0, allowed_origins=("https://a", "https://b"), secure_cookies=True, database_url="postgresql://x@y/z")
+    lists = {"allowed_origins": ("https://a", "https://b"), "trusted_proxies": ("10.0.0.2", "fd00::/64")}
+    settings = Settings.model_validate({"port": 0, "secure_cookies": True, "database_url": "postgresql://x@y/z"} | lists)
     assert load(environment(settings)) == settings
 
 

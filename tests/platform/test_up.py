@@ -61,7 +61,7 @@ def test_secrets_can_be_read_by_their_owner_only(data: Path) -> None:
     folder = data / "secrets"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     names = {path.name for path in folder.iterdir()}
-    assert names == {"signing.key", "controller.credential", "postgres.password"}
+    assert names == {"installation.key", "signing.key", "controller.credential", "postgres.password"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 

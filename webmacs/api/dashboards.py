@@ -111,8 +111,8 @@ class Dashboard(msgspec.Struct, frozen=True):
 
 class DashboardsQuery(PageQuery, frozen=True):
     sort: Literal["name", "-name", "created_on", "-created_on", "changed_on", "-changed_on"] = "name"
-    is_global: bool | None = None
-    tag: Annotated[str, Meta(max_length=50)] | None = None
+    is_global: Annotated[bool | None, Meta(description="Only those for everybody, or only those of a person.")] = None
+    tag: Annotated[Annotated[str, Meta(max_length=50)] | None, Meta(description="Only those with this tag.")] = None
 
 
 SELECT: Final = """
@@ -123,11 +123,12 @@ SELECT: Final = """
 SEEN_BY: Final = "(d.is_global OR d.owner_id = $1 OR $2)"
 """With the caller's id, and whether he is an administrator: to anybody else, somebody's own dashboard does not exist."""
 WIDGETS: Final = """
-    ARRAY(SELECT row(w.public_id, w.config, w.title,
-                     ARRAY(SELECT e.public_id FROM dashboard_widget_events m JOIN events e ON e.id = m.event_id
-                            WHERE m.widget_id = w.id ORDER BY m.position),
-                     w.x, w.y, w.w, w.h)
-            FROM dashboard_widgets w WHERE w.dashboard_id = {dashboard}.id ORDER BY w.id) AS widgets
+    (SELECT coalesce(jsonb_agg(jsonb_build_object(
+                'public_id', w.public_id, 'config', w.config, 'title', w.title, 'x', w.x, 'y', w.y, 'w', w.w, 'h', w.h,
+                'event_public_ids', (SELECT coalesce(jsonb_agg(e.public_id ORDER BY m.position), '[]')
+                                       FROM dashboard_widget_events m JOIN events e ON e.id = m.event_id WHERE m.widget_id = w.id)
+            ) ORDER BY w.id), '[]')
+       FROM dashboard_widgets w WHERE w.dashboard_id = {dashboard}.id) AS widgets
 """
 
 
@@ -153,6 +154,8 @@ async def create_dashboard(call: Call[DashboardIn]) -> Dashboard:
 @route("GET", "/api/v1/dashboards/{public_id}")
 async def get_dashboard(call: Call) -> Dashboard:
     """Read a dashboard with its widgets."""
+    if call.identity.dashboard not in (None, call.public_id):  # a kiosk token opens one
+        raise NotFound("dashboard")
     row = await _find(call.pool, call.identity, call.public_id)
     return _dashboard(row)
 
@@ -249,6 +252,51 @@ async def delete_widget(call: Call) -> None:
     widget = _widget_of(before, call.path["widget_id"])
     await call.conn.execute("DELETE FROM dashboard_widgets WHERE public_id = $1", widget.public_id)
     call.headers["ETag"] = etag((await _tell(call, before, before.public_id)).version)
+
+
+class DashboardWithWidgets(DashboardIn, frozen=True):
+    """As a whole: what a document of the configuration holds, and what a version is restored from."""
+
+    widgets: Annotated[list[WidgetIn], Meta(max_length=WIDGETS_MAX)] = []  # noqa: RUF012 - msgspec copies an empty list for each
+
+
+async def put_dashboard(call: Call[DashboardWithWidgets]) -> Dashboard:
+    """Makes a dashboard with its widgets, or with a public id in the path makes that one so. Widgets that stay the same in their place keep
+    their ids. Raises what the routes above raise."""
+    wanted = call.body
+    if "public_id" not in call.path:
+        public_id = uuid7()
+        dashboard_id, before = await _insert(call, public_id, wanted), None
+    else:
+        dashboard_id, before = await _open(call)
+        public_id = before.public_id
+        await call.conn.execute(
+            "UPDATE dashboards SET name = $2, description = $3, tags = $4, is_global = $5, range_seconds = $6 WHERE id = $1",
+            dashboard_id, wanted.name, wanted.description, wanted.tags, wanted.is_global, wanted.range_seconds,
+        )  # fmt: skip
+    kept = 0
+    present = [] if before is None else before.widgets
+    while kept < min(len(present), len(wanted.widgets)) and widget_of(present[kept]) == wanted.widgets[kept]:
+        kept += 1
+    gone = [widget.public_id for widget in present[kept:]]
+    await call.conn.execute("DELETE FROM dashboard_widgets WHERE public_id = ANY($1)", gone)
+    for index, widget in enumerate(wanted.widgets[kept:], kept):
+        try:
+            await _add(call.conn, dashboard_id, widget)
+        except Unprocessable as problem:
+            raise problem.within("widgets", index) from None
+    return await _tell(call, before, public_id)
+
+
+async def read_global(conn: Connection) -> list[Dashboard]:
+    """Those for all."""
+    columns = SELECT.replace("d.id,", f"d.id, {WIDGETS.format(dashboard='d')},")
+    return [_dashboard(row) for row in await conn.fetch(f"{columns} WHERE d.is_global")]
+
+
+def widget_of(widget: Widget) -> WidgetIn:
+    """What it is, without its id."""
+    return WidgetIn(**{name: getattr(widget, name) for name in WidgetIn.__struct_fields__})
 
 
 def _viewer(identity: Identity) -> tuple[int, bool]:
@@ -358,11 +406,7 @@ def _widget_of(dashboard: Dashboard, public_id: UUID) -> Widget:
 
 def _dashboard(row: asyncpg.Record) -> Dashboard:
     values: dict[str, Any] = {name: row[name] for name in Dashboard.__struct_fields__}
-    return Dashboard(**values | {"widgets": [_widget(*widget) for widget in row["widgets"]]})
-
-
-def _widget(public_id: UUID, config: Any, *others: Any) -> Widget:
-    return Widget(public_id, msgspec.convert(config, Config), *others)
+    return Dashboard(**values | {"widgets": msgspec.convert(row["widgets"], list[Widget])})
 
 
 routes = [

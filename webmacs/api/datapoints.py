@@ -11,7 +11,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from webmacs import clock, ingest_core
-from webmacs.http import idempotency
+from webmacs.http import access, idempotency, kiosk
 from webmacs.http.compressed import decompress
 from webmacs.http.page import CursorPage, CursorQuery, make_cursor, read_cursor
 from webmacs.http.problem import Forbidden, NotFound, Unauthorized, Unprocessable, unavailable
@@ -157,7 +157,16 @@ class LatestOut(msgspec.Struct, frozen=True):
     data: list[Latest]
 
 
-@route("POST", "/api/v1/datapoints", status=201, accepts={"application/json": DatapointIn}, answers=Created, problems=(400,), once=True)
+@route(
+    "POST",
+    "/api/v1/datapoints",
+    status=201,
+    accepts={"application/json": DatapointIn},
+    answers=Created,
+    problems=(400,),
+    once=True,
+    readings=True,
+)
 async def create_datapoint(call: Call[bytes]) -> Response:
     """Store one reading. It is answered when it is committed."""
     batch = await read_body(call, "reading", call.body)
@@ -184,6 +193,7 @@ async def create_datapoint(call: Call[bytes]) -> Response:
     problems=(400, 415),
     body_bytes_max=ingest_core.BATCH_BYTES_MAX,
     once=True,
+    readings=True,
 )
 async def create_datapoints(call: Call[bytes]) -> Response:
     """Store up to 10,000 readings. A good one is taken whatever is wrong with the others, and the answer comes when they are committed.
@@ -218,12 +228,15 @@ async def store(call: Call[bytes, Any], batch: Batch, now_us: int, answer: Calla
     claim, sealing = call.claim, call.parts.sealing_key
     if claim is not None and (known := await idempotency.find(call.pool, claim, sealing)) is not None:
         return known
-    source_id = call.identity.id if call.identity.kind == "source" else None
+    identity = call.identity
+    source_id = identity.id if identity.kind == "source" else None
+    makes_events = source_id is None and (identity.scopes is None or access.covers(identity.scopes, "events:write", by_name=False))
+    poster = Poster(source_id, makes_events, call.actor, call.request_id)
     intake: Intake = call.request.app.state.intake
 
     receipt = None if claim is None else lambda taken: idempotency.seal(claim, sealing, answer(taken))
     try:
-        return answer(await intake.store(batch, Poster(source_id, call.actor, call.request_id), now_us, receipt))
+        return answer(await intake.store(batch, poster, now_us, receipt))
     except LookupError:
         raise Unauthorized("This source was removed.") from None
     except AlreadyStored:
@@ -360,7 +373,8 @@ async def series(call: Call[SeriesIn]) -> SeriesOut:
     answer = []
     async with call.pool.acquire() as conn:
         rows = await conn.fetch("SELECT public_id, id FROM events WHERE public_id = ANY($1)", asked.event_public_ids)
-        ids = {row["public_id"]: row["id"] for row in rows}
+        shown = await kiosk.events_of(conn, call.identity)
+        ids = {row["public_id"]: row["id"] for row in rows if shown is None or row["id"] in shown}
         for index, public_id in enumerate(asked.event_public_ids):
             if public_id not in ids:
                 raise Unprocessable.at("body", "event_public_ids", index, msg=f"There is no event {public_id}.")
@@ -376,8 +390,9 @@ async def latest(call: Call[None, LatestQuery]) -> LatestOut:
     rows = await call.pool.fetch(
         """SELECT e.public_id, l.created_on, l.value, x.public_id AS experiment_public_id
              FROM latest l JOIN events e ON e.id = l.event_id LEFT JOIN experiments x ON x.id = l.experiment_id
-            WHERE $1::uuid[] IS NULL OR e.public_id = ANY($1) ORDER BY e.name""",
+            WHERE ($1::uuid[] IS NULL OR e.public_id = ANY($1)) AND ($2::int4[] IS NULL OR e.id = ANY($2)) ORDER BY e.name""",
         call.query.event_public_ids,
+        await kiosk.events_of(call.pool, call.identity),
     )
     return LatestOut([Latest(*row) for row in rows])
 

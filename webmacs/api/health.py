@@ -49,7 +49,7 @@ async def get_health(call: Call) -> Health:
 
 async def _is_known(call: Call) -> bool:
     try:
-        return await guard.identify(call.pool, call.parts.session_key, call.request) is not None
+        return await guard.identify(call.pool, call.parts.session_keys, call.request, call.address) is not None
     except Problem:
         return False
 

@@ -1,6 +1,8 @@
 """Jobs: what was asked for and takes longer than a request may. A request that starts one answers 202 and where to look."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound
@@ -13,7 +15,7 @@ from webmacs.storage.pool import Connection, Pool
 
 class JobsQuery(PageQuery, frozen=True):
     sort: Literal["created_on", "-created_on", "finished_on", "-finished_on"] = "-created_on"
-    state: State | None = None
+    state: Annotated[State | None, Meta(description="Only those in this state.")] = None
 
 
 @route("GET", "/api/v1/jobs")

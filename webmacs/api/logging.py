@@ -54,11 +54,11 @@ class LogFilter(Shape, frozen=True):
 
 
 class LogQuery(CursorQuery, frozen=True):
-    logging_type: LoggingType | None = None
-    status: Status | None = None
+    logging_type: Annotated[LoggingType | None, Meta(description="Only entries of this type.")] = None
+    status: Annotated[Status | None, Meta(description="Only what is read, or only what is not.")] = None
     search: Search = ""
-    start: Timestamp | None = msgspec.field(default=None, name="from")
-    end: Timestamp | None = msgspec.field(default=None, name="to")
+    start: Annotated[Timestamp | None, Meta(description="Not before.")] = msgspec.field(default=None, name="from")
+    end: Annotated[Timestamp | None, Meta(description="Before.")] = msgspec.field(default=None, name="to")
 
     def __post_init__(self) -> None:
         check_range(self.start, self.end)

@@ -53,12 +53,21 @@ class Update(msgspec.Struct, frozen=True):
 
 class UpdatesQuery(PageQuery, frozen=True):
     sort: Literal["created_on", "-created_on", "completed_on", "-completed_on"] = "-created_on"
-    status: UpdateStatus | None = None
+    status: Annotated[UpdateStatus | None, Meta(description="Only updates with this status.")] = None
 
 
 class UploadQuery(Shape, frozen=True):
     version: Version
-    file_name: Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f\x7f]+$", examples=["webmacs-1.4.0.tar.gz"])]
+    file_name: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=255,
+            pattern=r"^[^/\\\x00-\x1f\x7f]+$",
+            examples=["webmacs-1.4.0.tar.gz"],
+            description="Its name, without a path.",
+        ),
+    ]
 
 
 SELECT: Final = """

@@ -142,9 +142,9 @@ class RulesQuery(PageQuery, frozen=True):
         "state_changed_on",
         "-state_changed_on",
     ] = "name"
-    event_public_id: UUID | None = None
-    enabled: bool | None = None
-    fired: bool | None = None
+    event_public_id: Annotated[UUID | None, Meta(description="Only rules of this event.")] = None
+    enabled: Annotated[bool | None, Meta(description="Only those that are enabled, or only those that are not.")] = None
+    fired: Annotated[bool | None, Meta(description="Only those that have fired and not cleared, or only the others.")] = None
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -155,8 +155,8 @@ class Transition(msgspec.Struct, frozen=True):
 
 SELECT: Final = """
     SELECT r.id, r.public_id, r.name, e.public_id AS event_public_id, e.name AS event, r.operator, r.threshold, r.threshold_high,
-           r.description, r.severity, r.enabled, r.dead_band, r.for_ms, r.clear_for_ms, r.cooldown_seconds, r.actions, r.fired,
-           r.state_changed_on, r.created_on, r.changed_on, r.version
+           r.description, r.severity, r.enabled, r.dead_band, r.for_ms, r.clear_for_ms, r.cooldown_seconds, r.actions,
+           r.enabled AND r.fired AS fired, r.state_changed_on, r.created_on, r.changed_on, r.version
       FROM rules r JOIN events e ON e.id = r.event_id
 """
 CONDITION: Final = ("event_public_id", "operator", "threshold", "threshold_high", "enabled")
@@ -170,7 +170,7 @@ async def list_rules(call: Call[None, RulesQuery]) -> Page[Rule]:
     matching = (
         SELECT
         + """ WHERE strpos(lower(r.name), lower($1)) > 0 AND ($2::uuid IS NULL OR e.public_id = $2)
-                AND ($3::bool IS NULL OR r.enabled = $3) AND ($4::bool IS NULL OR r.fired = $4)"""
+                AND ($3::bool IS NULL OR r.enabled = $3) AND ($4::bool IS NULL OR (r.enabled AND r.fired) = $4)"""
     )
     arguments = [query.search, query.event_public_id, query.enabled, query.fired]
     total, rows = await fetch_page(call.pool, matching, arguments, query, query.sort)
@@ -244,6 +244,10 @@ async def list_transitions(call: Call[None, CursorQuery]) -> CursorPage[Transiti
     matching = "SELECT t.id, t.fired, t.at, t.value FROM rule_transitions t WHERE t.rule_id = $1"
     cursor, rows = await fetch_after(call.pool, matching, [rule_id], call.query)
     return CursorPage(cursor, [Transition(row["fired"], row["at"], row["value"]) for row in rows])
+
+
+async def read_all(conn: Connection) -> list[Rule]:
+    return [_rule(row) for row in await conn.fetch(SELECT)]
 
 
 async def _judge(conn: Connection, rule: RuleIn, actions: list[Action]) -> int:

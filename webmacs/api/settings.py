@@ -19,7 +19,9 @@ from webmacs.jobs import queue
 from webmacs.storage.pool import Connection, Pool
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-LocalTime = Annotated[str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5, description="Of the plant's zone, as `06:00`.")]
+LocalTime = Annotated[
+    str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5, description="Of the plant's zone.", examples=["06:00"])
+]
 KeptDays = Annotated[int, Meta(ge=1, le=36_500)]
 PlantName = Annotated[str, Meta(max_length=200)]
 TimeZone = Annotated[str, Meta(min_length=1, max_length=100, description="A name of the IANA list.", examples=["Europe/Berlin"])]
@@ -48,6 +50,10 @@ class Retention(Shape, frozen=True):
 
     raw_days: KeptDays | None = None
     statistics_days: KeptDays | None = None
+
+    def __post_init__(self) -> None:
+        if self.raw_days is not None and self.statistics_days is not None and self.statistics_days < self.raw_days:
+            raise ValueError("Statistics are kept at least as long as the readings.")
 
 
 class Smtp(Shape, frozen=True, kw_only=True):

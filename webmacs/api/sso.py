@@ -22,7 +22,7 @@ from starlette.responses import RedirectResponse, Response
 
 from webmacs import clock, keys, logs
 from webmacs.api import auth
-from webmacs.api.auth import Session, User
+from webmacs.api.auth import Session
 from webmacs.http import audit
 from webmacs.http.access import Role
 from webmacs.http.audit import Actor, Entry
@@ -94,10 +94,6 @@ class _Account:
     role: Role
     enabled: bool
     registered_on: datetime
-
-    @property
-    def shown(self) -> User:
-        return User(self.public_id, self.email, self.username, self.role, self.registered_on)
 
 
 COLUMNS: Final = "u.id, u.public_id, u.email, u.username, u.role, u.enabled, u.registered_on"
@@ -171,20 +167,18 @@ async def exchange_sso_code(call: Call[Code]) -> Session:
         raise _no_session()
     async with call.pool.acquire() as conn, conn.transaction():
         row = await conn.fetchrow(
-            f"""
+            """
             WITH used AS (UPDATE sso_logins SET code_hash = NULL
                            WHERE code_hash = $1 AND state_hash = $2 AND code_expires_on > $3 RETURNING user_id)
-            SELECT {COLUMNS}, u.sessions_valid_from FROM used JOIN users u ON u.id = used.user_id WHERE u.enabled
-            """,  # noqa: S608
+            SELECT u.id, u.public_id FROM used JOIN users u ON u.id = used.user_id WHERE u.enabled
+            """,
             _sha256(call.body.code), _sha256(kept.state), clock.to_datetime(clock.now_us()),
         )  # fmt: skip
         if row is None:
             raise _no_session()
-        user = _account(row).shown
-        actor = Actor("user", user.public_id, user.username, call.actor.address)
-        await audit.write(conn, actor, call.request_id, [Entry("login", "session", user.public_id, user.username, detail="sso")])
-    log.info("login", user=str(user.public_id), address=call.actor.address, by="sso")
-    return auth._begin_session(call, user, row["sessions_valid_from"])
+        session = await auth.begin_session(conn, call, row["id"], None, "sso")
+    log.info("login", user=str(row["public_id"]), address=call.address, by="sso")
+    return session
 
 
 def _same_browser(kept: _Kept | None, state: str) -> _Kept:
@@ -244,7 +238,7 @@ async def _find_or_make(conn: Connection, settings: Settings, issuer: str, perso
     if settings.sso_role_mapping and role != account.role:
         if role is None:
             raise Refused("groups", f"{account.email} is in no group that may sign in")
-        await conn.execute("UPDATE users SET role = $2 WHERE id = $1", account.id, role)
+        await conn.execute("UPDATE users SET role = $2, version = version + 1 WHERE id = $1", account.id, role)
         entries.append(
             Entry("update", "user", account.public_id, account.username, {"role": account.role}, {"role": role}, "sso: role of the groups")
         )
@@ -264,7 +258,9 @@ async def _link(
     )  # fmt: skip
     if row is None:
         account = await _create(conn, settings, person, role, now)
-        entries.append(Entry("create", "user", account.public_id, account.username, None, msgspec.to_builtins(account.shown), "sso"))
+        entries.append(
+            Entry("create", "user", account.public_id, account.username, None, {"email": account.email, "role": account.role}, "sso")
+        )
     else:
         account = _account(row)
         if not account.enabled:
@@ -364,7 +360,9 @@ def _cookie(call: Call[Any, Any], value: str, max_age_s: int) -> str:
 
 
 def _no_session() -> Problem:
-    return Problem(401, "sso-code", "Not signed in", "This code was used, has ended, or is of another browser; begin the sign-on again.")
+    return Problem(
+        401, "sso-code", "Sign-in not finished", "This code was used, has ended, or is of another browser; begin the sign-on again."
+    )
 
 
 def _sha256(text: str) -> bytes:

@@ -82,7 +82,7 @@ class Webhook(msgspec.Struct, frozen=True):
 
 class WebhooksQuery(PageQuery, frozen=True):
     sort: Literal["name", "-name", "url", "-url", "created_on", "-created_on", "changed_on", "-changed_on"] = "url"
-    enabled: bool | None = None
+    enabled: Annotated[bool | None, Meta(description="Only those that are enabled, or only those that are not.")] = None
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -107,7 +107,7 @@ class DeliveryWithPayload(Delivery, frozen=True):
 
 
 class DeliveriesQuery(CursorQuery, frozen=True):
-    status: DeliveryStatus | None = None
+    status: Annotated[DeliveryStatus | None, Meta(description="Only deliveries with this status.")] = None
 
 
 SELECT: Final = """
@@ -232,6 +232,10 @@ async def redeliver(call: Call) -> DeliveryWithPayload:
     delivery = msgspec.structs.replace(before, status="pending", attempts=0, next_attempt_on=now)
     call.changed(_without_payload(before), _without_payload(delivery), action="redeliver")
     return delivery
+
+
+async def read_all(conn: Connection) -> list[Webhook]:
+    return [Webhook(**_values(row, Webhook)) for row in await conn.fetch(SELECT)]
 
 
 def check_url(url: str) -> None:

@@ -49,6 +49,7 @@ class PartialWrite(ProblemDocument, frozen=True, kw_only=True, rename={"kind": "
     problems=("malformed", "partial-write", 415),
     body_bytes_max=ingest_core.BATCH_BYTES_MAX,
     once=True,
+    readings=True,
 )
 async def write(call: Call[bytes, WriteQuery]) -> Response:
     """Store readings in InfluxDB's line protocol. 204: all of it is committed; 400 names lines that were refused, the others are stored.

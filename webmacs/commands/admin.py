@@ -12,7 +12,7 @@ from webmacs.settings import Settings
 
 
 def run(parsed: argparse.Namespace, settings: Settings) -> int:
-    key = accounts.password_key(keys.load_or_make_signing_key(make_data_dir(settings.data_dir)))
+    key = accounts.password_key(keys.load_or_make_installation_key(make_data_dir(settings.data_dir)))
     email, password = parsed.email, accounts.new_password()
     username = parsed.username if parsed.action == "create" and parsed.username else email.partition("@")[0]
 

@@ -41,4 +41,4 @@ def markdown() -> str:
 def _text(value: object) -> str:
     if value is None or value == ():
         return "none"
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

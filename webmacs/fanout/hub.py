@@ -41,6 +41,8 @@ class Client:
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
+        self.kiosk = identity.kind == "kiosk"
+        """It sees one dashboard, and is told of nothing else."""
         self._messages: deque[str] = deque()
         self._notices: deque[str] = deque(maxlen=NOTICES_MAX)
         self._some = asyncio.Event()
@@ -86,7 +88,8 @@ class Hub:
         self._groups: dict[Subscription, _Group] = {}
         self._subscriptions: dict[Client, Subscription] = {}
         self._clients: set[Client] = set()
-        self._standing: str | None = None
+        self._standing: tuple[str | None, str | None] = (None, None)
+        """As everybody is told it, and kiosks."""
         self._busy = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -96,8 +99,8 @@ class Hub:
 
     def join(self, client: Client) -> None:
         self._clients.add(client)
-        if self._standing is not None:
-            client.notify(self._standing)
+        if (told := self._standing[client.kiosk]) is not None:
+            client.notify(told)
 
     def leave(self, client: Client) -> None:
         self._clients.discard(client)
@@ -128,13 +131,15 @@ class Hub:
             if not self._groups:
                 self._busy.clear()
 
-    def broadcast(self, message: bytes, standing: bool = False) -> None:
-        """A status or configuration message to everybody. A standing one is also told to whoever comes later."""
-        text = message.decode()
+    def broadcast(self, message: bytes, standing: bool = False, *, kiosk: bytes | None = None) -> None:
+        """A status or configuration message to everybody; kiosks are told `kiosk`, or nothing. A standing one is also told to whoever
+        comes later."""
+        told = message.decode(), None if kiosk is None else kiosk.decode()
         if standing:
-            self._standing = text
+            self._standing = told
         for client in self._clients:
-            client.notify(text)
+            if (text := told[client.kiosk]) is not None:
+                client.notify(text)
 
     def tell(self, message: bytes, concerned: Callable[[Identity], bool]) -> None:
         """A message to those only whom it concerns."""

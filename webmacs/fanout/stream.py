@@ -8,9 +8,12 @@ from starlette.websockets import WebSocket
 
 from webmacs import clock
 from webmacs.fanout.hub import INTERVAL_MS_MAX, INTERVAL_MS_MIN, Client, Hub, Subscription
+from webmacs.http import kiosk
 from webmacs.http.guard import Identity
 from webmacs.http.route import socket
-from webmacs.http.socket import SupervisedSocket
+from webmacs.http.socket import CLOSE_AWAY, SupervisedSocket
+from webmacs.storage.faults import FAULTS
+from webmacs.storage.pool import Pool
 
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
 
@@ -34,10 +37,11 @@ class Events(Protocol):
 class StreamSocket(SupervisedSocket):
     """One accepted connection of a person or a machine that watches."""
 
-    def __init__(self, ws: WebSocket, identity: Identity, hub: Hub, events: Events) -> None:
+    def __init__(self, ws: WebSocket, identity: Identity, hub: Hub, events: Events, pool: Pool) -> None:
         super().__init__(ws, identity)
         self._hub = hub
         self._events = events
+        self._pool = pool
         self._client = Client(identity)
 
     async def serve(self) -> None:
@@ -62,12 +66,18 @@ class StreamSocket(SupervisedSocket):
         if isinstance(asked, Ping):
             self._client.notify(_json({"type": "pong"}))
         else:
-            self._subscribe(asked)
+            await self._subscribe(asked)
 
-    def _subscribe(self, asked: Subscribe) -> None:
-        events: frozenset[int] | None = None
+    async def _subscribe(self, asked: Subscribe) -> None:
+        try:
+            events = shown = await kiosk.events_of(self._pool, self.identity)
+        except FAULTS:
+            self.end(CLOSE_AWAY, "the database cannot be reached; reconnect")
+            return
         if asked.events != "all":
             known = {public_id: self._events.event_id(public_id) for public_id in asked.events}
+            if shown is not None:
+                known = {public_id: event_id if event_id in shown else None for public_id, event_id in known.items()}
             missing = [str(public_id) for public_id, event_id in known.items() if event_id is None]
             if missing:
                 self._client.notify(_json({"type": "error", "detail": f"no such event: {', '.join(missing[:10])}", "count": len(missing)}))
@@ -79,7 +89,7 @@ class StreamSocket(SupervisedSocket):
 async def datapoints_stream(ws: WebSocket, identity: Identity) -> None:
     """Watch readings as they are committed. The client says which events it watches and how often it wants to hear of them, in JSON."""
     state = ws.app.state
-    await state.sockets.serve(StreamSocket(ws, identity, state.hub, state.catalogue))
+    await state.sockets.serve(StreamSocket(ws, identity, state.hub, state.catalogue, state.parts.pool))
 
 
 def _json(message: dict[str, object]) -> str:

@@ -3,24 +3,23 @@
 Pure ASGI and outermost, so that refusals, errors and files pass here too.
 """
 
+import asyncio
 import re
 import secrets
+from collections.abc import Iterable
 from typing import Final
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webmacs import clock, logs
+from webmacs.http import cors
 from webmacs.http.problem import Problem, bug, problem_of, render
+from webmacs.settings import Settings
 
 log = logs.get(__name__)
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-GZIP_BYTES_MIN: Final = 1024
-GZIP_LEVEL: Final = 3
-"""About 100 MB/s; 9 would make a chart's answer 8 % smaller in five times the time."""
 
 SECURITY_HEADERS: Final = {
     "Content-Security-Policy": (
@@ -33,21 +32,26 @@ SECURITY_HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+SEND_S_MAX: Final = 30.0
+"""For each piece of an answer in pieces: who reads more slowly than that is cut off, and gives back what the answer holds."""
 HSTS: Final = "max-age=31536000"
 NOT_STORED: Final = ("/api/", "/health", "/openapi.json")
 
 
 class Envelope:
-    def __init__(self, app: ASGIApp, secure: bool) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._headers = SECURITY_HEADERS | ({"Strict-Transport-Security": HSTS} if secure else {})
+        headers = SECURITY_HEADERS | ({"Strict-Transport-Security": HSTS} if settings.secure_cookies else {})
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        self._not_stored = [*self._headers, (b"cache-control", b"no-store")]
+        self._allowed = cors.answer_headers(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         begun = clock.monotonic()
-        given = Headers(scope=scope).get("x-request-id", "")
+        given = _header(scope, b"x-request-id")
         request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         token = logs.request_id.set(request_id)
         status: int | None = None
@@ -56,12 +60,15 @@ class Envelope:
             nonlocal status
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                for name, value in self._headers.items():
-                    headers[name] = value
-                if scope["path"].startswith(NOT_STORED):
-                    headers["Cache-Control"] = "no-store"
+                message["headers"] = self._complete(scope, message["headers"], request_id)
+            elif message.get("more_body"):
+                try:
+                    async with asyncio.timeout(SEND_S_MAX):
+                        await send(message)
+                except TimeoutError:
+                    log.info("client_stuck", path=scope["path"])
+                    raise ClientDisconnect from None
+                return
             elif message["type"] == "websocket.accept":
                 status = 101
             elif message["type"] == "websocket.close" and status is None:
@@ -82,14 +89,26 @@ class Envelope:
                 await _refuse(problem or bug(), scope, receive, send_wrapped)
                 error.__traceback__ = None  # its frames hold it in turn: the server would read on until the cycle is collected
         finally:
-            fields = {
-                "method": scope.get("method", "WS"),
-                "path": scope["path"],
-                "status": status,
-                "ms": round((clock.monotonic() - begun) * 1_000, 1),
-            }
-            (log.debug if status is not None and status < 400 else log.info)("request_served", **fields)
+            write = log.debug if status is not None and status < 400 else log.info
+            ms = round((clock.monotonic() - begun) * 1_000, 1)
+            write("request_served", method=scope.get("method", "WS"), path=scope["path"], status=status, ms=ms)
             logs.request_id.reset(token)
+
+    def _complete(self, scope: Scope, headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+        """An answer's headers with those that all have; they are ours to say, whatever a handler said."""
+        ours = self._not_stored if scope["path"].startswith(NOT_STORED) else self._headers
+        said = {name for name, _ in ours}
+        complete = [pair for pair in headers if pair[0] not in said]
+        complete += ours
+        complete.append((b"x-request-id", request_id.encode()))
+        if self._allowed:
+            complete.append((b"vary", b"origin"))
+            complete += self._allowed.get(_header(scope, b"origin"), ())
+        return complete
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    return next((value.decode("latin-1") for given, value in scope["headers"] if given == name), "")
 
 
 async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,15 +116,3 @@ async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) 
         await send({"type": "websocket.close", "code": 1008, "reason": problem.title})
         return
     await render(problem)(scope, receive, send)
-
-
-class Compression:
-    """gzip for what is made on request; files bring their own compressed forms."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._plain = app
-        self._gzip = GZipMiddleware(app, GZIP_BYTES_MIN, GZIP_LEVEL)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        made_on_request = scope["type"] == "http" and scope["path"].startswith(("/api/", "/openapi.json"))
-        await (self._gzip if made_on_request else self._plain)(scope, receive, send)

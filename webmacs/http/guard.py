@@ -1,11 +1,15 @@
-"""Who is asking: sessions, source credentials, socket tickets, and from which page. The role is the one in the database, every time."""
+"""Who is asking: sessions, API tokens, source credentials, socket tickets, and from which page. The role is the one in the database,
+every time."""
 
 import base64
 import hashlib
+import ipaddress
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -14,6 +18,7 @@ import jwt
 from starlette.requests import HTTPConnection
 
 from webmacs import accounts, clock, keys
+from webmacs.http import access
 from webmacs.http.access import Access, Role
 from webmacs.http.problem import Forbidden, Unauthorized
 from webmacs.settings import Settings
@@ -25,10 +30,14 @@ ALGORITHM: Final = "HS256"
 CLAIMS: Final = ("iss", "aud", "sub", "iat", "exp", "jti")
 SESSION_S: Final = 24 * 3600
 TICKET_S: Final = 30
+FRESH_S: Final = 300
+"""So long a password counts as given just now."""
+TOUCHED_S: Final = 60
+"""When a session or a token was used last is known to this: a request does not cost a write."""
 COOKIE: Final = "webmacs_session"
 WRITE_HEADER: Final = "x-webmacs"
 """A page of another origin cannot send it without being asked first, and CORS is closed."""
-MACHINE_PREFIXES: Final = (accounts.CREDENTIAL_PREFIX, "wm_")
+MACHINE_PREFIXES: Final = (accounts.CREDENTIAL_PREFIX, accounts.TOKEN_PREFIX)
 """Of sources' credentials and of API tokens."""
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
@@ -37,9 +46,13 @@ ENDED: Final = "This session has ended or its credential is not valid; sign in a
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user in a session, or a source with its credential, as the database knew it when asked."""
+    """Who asks, as the database knew them when asked: a person in a session or by an API token, or a source with its credential.
 
-    kind: Literal["user", "source"]
+    Of a token `id` and `public_id` are its owner's, `role` is its own and at most the owner's. `jti` or `credential_hash` says which
+    session or credential it was.
+    """
+
+    kind: Literal["user", "token", "kiosk", "source"]
     id: int
     public_id: UUID
     name: str
@@ -48,6 +61,14 @@ class Identity:
     expires_on: datetime | None = None
     issued_on: datetime | None = None
     credential_hash: bytes | None = field(default=None, repr=False)
+    confirmed_on: datetime | None = None
+    """When the password was given last in this session."""
+    initial: bool = False
+    """The password was made for them: first they choose their own."""
+    scopes: frozenset[str] | None = None
+    """What a token may; None: whatever the role allows."""
+    dashboard: UUID | None = None
+    """Of a kiosk token: the dashboard that it opens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +84,39 @@ class Token:
 def session_key(signing_key: bytes) -> bytes:
     """The key that signs sessions."""
     return keys.derive(signing_key, "sessions")
+
+
+class SessionKeys:
+    """The keys of sessions: the one that signs, and after a rotation the former for as long as sessions that it signed may last.
+
+    Their files are looked at each time, so that `webmacs key rotate` counts at once, in every process. Raises keys.KeyFileError.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._seen: object = None
+        self._signing = b""
+        self._former: tuple[bytes, int] | None = None
+        self._read()
+
+    def signing(self) -> bytes:
+        self._read()
+        return self._signing
+
+    def accepted(self) -> list[bytes]:
+        self._read()
+        if self._former is None:
+            return [self._signing]
+        former, rotated_us = self._former
+        return [self._signing, former] if clock.now_us() < rotated_us + SESSION_S * 1_000_000 else [self._signing]
+
+    def _read(self) -> None:
+        seen = keys.signing_key_state(self._data_dir)
+        if seen is None or seen != self._seen:
+            former = keys.load_former_signing_key(self._data_dir)
+            self._former = None if former is None else (session_key(former[0]), former[1])
+            self._signing = session_key(keys.load_or_make_signing_key(self._data_dir))
+            self._seen = seen
 
 
 def issue_token(key: bytes, user: UUID, sessions_valid_from: datetime) -> Token:
@@ -81,8 +135,8 @@ def issue_token(key: bytes, user: UUID, sessions_valid_from: datetime) -> Token:
     return Token(jwt.encode(claims, key, ALGORITHM), jti, issued_on, expires_on)
 
 
-async def identify(pool: Pool, key: bytes, connection: HTTPConnection) -> Identity | None:
-    """Who asks; None when nothing was shown. One round trip. `key` is session_key(...).
+async def identify(pool: Pool, session_keys: SessionKeys, connection: HTTPConnection, address: str = "") -> Identity | None:
+    """Who asks; None when nothing was shown. One round trip. `address` is client_address(...).
 
     Raises Unauthorized for a credential that is not (any more) valid, Forbidden for a cookie that writes without its header.
     """
@@ -91,13 +145,15 @@ async def identify(pool: Pool, key: bytes, connection: HTTPConnection) -> Identi
         shown = _shown(authorization)
         if shown.startswith(accounts.CREDENTIAL_PREFIX):
             return await _identify_source(pool, shown)
-        return await _identify_user(pool, key, shown)
+        if shown.startswith(accounts.TOKEN_PREFIX):
+            return await _identify_token(pool, _sha256(shown), address)
+        return await _identify_user(pool, *_read_token(session_keys, shown))
     cookie = connection.cookies.get(COOKIE) if connection.scope["type"] == "http" else None
     if not cookie:
         return None
     if connection.scope["method"] not in SAFE_METHODS and connection.headers.get(WRITE_HEADER) != "1":
         raise Forbidden("A change made with the session cookie needs the header X-WebMACS: 1.", "write-header-missing")
-    return await _identify_user(pool, key, cookie)
+    return await _identify_user(pool, *_read_token(session_keys, cookie))
 
 
 def _shown(authorization: str) -> str:
@@ -121,27 +177,48 @@ def _shown(authorization: str) -> str:
     return shown
 
 
-async def require(pool: Pool, key: bytes, connection: HTTPConnection, access: Access) -> Identity | None:
-    """The caller where `access` admits them; None only on what is public. Raises Unauthorized or Forbidden."""
-    if access.public:
-        return None
-    identity = await identify(pool, key, connection)
-    return admit(identity, access)
-
-
-def admit(identity: Identity | None, access: Access) -> Identity:
+def admit(identity: Identity | None, row: Access, scope: str) -> Identity:
+    """The caller whom this row of the access table admits; `scope` is access.scope_of(...). Raises Unauthorized or Forbidden."""
     if identity is None:
         raise Unauthorized
-    if not access.admits(identity.role):
-        needed = f"the role {access.minimum} or above" + (", or a source's credential" if access.source else "")
+    if not row.admits(identity.role):
+        needed = f"the role {row.minimum} or above" + (", or a source's credential" if row.source else "")
         raise Forbidden(f"This needs {needed}; you are {identity.role}.")
+    if identity.kind == "kiosk":
+        if not row.kiosk:
+            raise Forbidden("A kiosk token opens its dashboard and nothing else.")
+    elif identity.kind == "token":
+        if row.session:
+            raise Forbidden("This is for a person who is signed in; an API token cannot do it.", "session-needed")
+        if not access.covers(identity.scopes or frozenset(), scope, by_name=row.fresh):
+            raise Forbidden(f"This token lacks the scope {scope}; make one that has it.", "scope-missing")
+    elif identity.kind == "user":
+        _admit_session(identity, row)
     return identity
+
+
+def _admit_session(identity: Identity, row: Access) -> None:
+    if identity.initial and not row.initial:
+        raise Forbidden(
+            "Your password was made for you: choose your own first, with PUT /api/v1/auth/me/password.", "password-change-needed"
+        )
+    if row.fresh and not is_fresh(identity):
+        raise Forbidden(
+            f"Give your password again, with POST /api/v1/auth/confirm; or sign in again; it then counts for {FRESH_S // 60} min.",
+            "password-needed",
+        )
+
+
+def is_fresh(identity: Identity) -> bool:
+    """Whether the password was given in this session within FRESH_S."""
+    confirmed_on = identity.confirmed_on
+    return confirmed_on is not None and clock.to_datetime(clock.now_us()) - confirmed_on <= timedelta(seconds=FRESH_S)
 
 
 def check_origin(connection: HTTPConnection, settings: Settings) -> None:
     """For sockets and writing requests: a browser must come from our own page or an allowed one. Raises Forbidden.
 
-    Machines send no Origin. The own host is what Host says; forwarded headers are not trusted. The cookie is bound to that host.
+    Machines send no Origin. The own host is what Host says, and no forwarded header. The cookie is bound to that host.
     """
     origin = connection.headers.get("origin")
     if origin is None or origin in settings.allowed_origins:
@@ -153,66 +230,88 @@ def check_origin(connection: HTTPConnection, settings: Settings) -> None:
     raise Forbidden("Pages of other origins may not do this; the setting allowed_origins names those that may.", "foreign-origin")
 
 
+def client_address(connection: HTTPConnection, settings: Settings) -> str:
+    """The address that asks: of limits, the login throttle and the audit log. "" where the transport has none.
+
+    The peer's own, unless the peer is one of `trusted_proxies`: then the last hop in X-Forwarded-For that is none of them. What a client
+    writes into that header stands before what proxies append, so it changes nothing.
+    """
+    peer = "" if connection.client is None else connection.client.host
+    address = _address(peer)
+    if not settings.trusted_proxies or address is None:
+        return peer if address is None else str(address)
+    told = ",".join(connection.headers.getlist("x-forwarded-for")).split(",")
+    while any(address in network for network in settings.trusted_proxies) and told:
+        hop = _address(told.pop().strip())
+        if hop is None:
+            break
+        address = hop
+    return str(address)
+
+
 async def make_ticket(conn: Connection, identity: Identity, path: str) -> tuple[str, datetime]:
-    """A socket ticket for the session that asks, and when it ends. Only its SHA-256 is kept; those that have ended are removed."""
+    """A socket ticket for the session or the API token that asks, and when it ends. Only its SHA-256 is kept."""
     ticket = secrets.token_urlsafe(32)
-    now = clock.to_datetime(clock.now_us())
-    expires_on = now + timedelta(seconds=TICKET_S)
-    await conn.execute("DELETE FROM socket_tickets WHERE expires_on < $1", now)
+    expires_on = clock.to_datetime(clock.now_us()) + timedelta(seconds=TICKET_S)
     await conn.execute(
-        """INSERT INTO socket_tickets (hash, user_id, jti, session_expires_on, session_issued_on, path, expires_on)
-           VALUES ($1, $2, $3, $4, $5, $6, $7)""",
-        _sha256(ticket), identity.id, identity.jti, identity.expires_on, identity.issued_on, path, expires_on,
+        """INSERT INTO socket_tickets (hash, user_id, jti, session_expires_on, session_issued_on, token_hash, path, expires_on)
+           VALUES ($1, $2, $3, CASE WHEN $3::uuid IS NOT NULL THEN $4::timestamptz END, $5, $6, $7, $8)""",
+        _sha256(ticket), identity.id, identity.jti, identity.expires_on, identity.issued_on, identity.credential_hash, path, expires_on,
     )  # fmt: skip
     return ticket, expires_on
 
 
-async def redeem_ticket(pool: Pool, ticket: str, path: str) -> Identity:
-    """The session behind a ticket, which is used up by it, also when it was for another path. Raises Unauthorized."""
+async def redeem_ticket(pool: Pool, ticket: str, path: str, address: str = "") -> Identity:
+    """Who asked for this ticket, which is used up by it, also when it was for another path. Raises Unauthorized."""
     row = await pool.fetchrow(
-        """
-        WITH ticket AS (DELETE FROM socket_tickets WHERE hash = $1 RETURNING *)
-        SELECT u.id, u.public_id, u.username, u.role, t.jti, t.session_expires_on, t.session_issued_on
-          FROM ticket t JOIN users u ON u.id = t.user_id
-         WHERE t.path = $2 AND t.expires_on > $3 AND t.session_expires_on > $3
-           AND u.enabled AND u.sessions_valid_from <= t.session_issued_on
-           AND NOT EXISTS (SELECT FROM blacklist_tokens b WHERE b.jti = t.jti)
-        """,
-        _sha256(ticket), path, clock.to_datetime(clock.now_us()),
-    )  # fmt: skip
-    if row is None:
-        raise Unauthorized("This ticket was used, has ended, or is for another address; ask for a new one.")
-    return Identity(
-        "user", row["id"], row["public_id"], row["username"], row["role"], row["jti"], row["session_expires_on"], row["session_issued_on"]
+        """WITH ticket AS (DELETE FROM socket_tickets WHERE hash = $1 RETURNING *)
+           SELECT u.public_id AS user, t.* FROM ticket t JOIN users u ON u.id = t.user_id""",
+        _sha256(ticket),
     )
+    now = clock.to_datetime(clock.now_us())
+    if row is None or row["path"] != path or row["expires_on"] <= now:
+        raise Unauthorized("This ticket was used, has ended, or is for another address; ask for a new one.")
+    if row["token_hash"] is not None:
+        return await _identify_token(pool, row["token_hash"], address)
+    if row["session_expires_on"] <= now:
+        raise Unauthorized(ENDED)
+    return await _identify_user(pool, row["user"], row["jti"], row["session_issued_on"], row["session_expires_on"])
 
 
 async def find_ended(pool: Pool, identities: Collection[Identity]) -> set[Identity]:
     """Those whose session or credential has ended since: signed out, expired, disabled, deleted, password or role changed.
 
-    One query for all, for the sockets' sweep. A changed role ends a session's sockets, so that they open again under the new one.
+    One query for all, for the sockets' sweep. A changed role ends sockets, so that they open again under the new one.
     """
     now = clock.to_datetime(clock.now_us())
     ended = {identity for identity in identities if identity.expires_on is not None and identity.expires_on <= now}
     users = [identity for identity in identities if identity.kind == "user"]
+    tokens = [identity for identity in identities if identity.kind in ("token", "kiosk")]
     sources = [identity for identity in identities if identity.kind == "source"]
-    if not users and not sources:
+    if not users and not tokens and not sources:
         return ended
     rows = await pool.fetch(
         """
-        SELECT true AS of_user, i.n FROM unnest($1::int4[], $2::uuid[], $3::timestamptz[], $4::text[])
+        SELECT 'user' AS kind, i.n FROM unnest($1::int4[], $2::uuid[], $3::timestamptz[], $4::text[])
                WITH ORDINALITY AS i (id, jti, issued_on, role, n)
          WHERE EXISTS (SELECT FROM blacklist_tokens b WHERE b.jti = i.jti)
             OR NOT EXISTS (SELECT FROM users u
                             WHERE u.id = i.id AND u.enabled AND u.role = i.role AND u.sessions_valid_from <= i.issued_on)
         UNION ALL
-        SELECT false, i.n FROM unnest($5::int4[], $6::bytea[]) WITH ORDINALITY AS i (id, hash, n)
+        SELECT 'token', i.n FROM unnest($5::bytea[], $6::int4[]) WITH ORDINALITY AS i (hash, rank, n)
+         WHERE NOT EXISTS (SELECT FROM api_tokens t JOIN users u ON u.id = t.user_id
+                            WHERE t.hash = i.hash AND u.enabled
+                              AND least(array_position($7::text[], t.role), array_position($7::text[], u.role)) = i.rank)
+        UNION ALL
+        SELECT 'source', i.n FROM unnest($8::int4[], $9::bytea[]) WITH ORDINALITY AS i (id, hash, n)
          WHERE NOT EXISTS (SELECT FROM sources s WHERE s.id = i.id AND s.enabled AND s.credential_hash = i.hash)
         """,
         [u.id for u in users], [u.jti for u in users], [u.issued_on for u in users], [u.role for u in users],
+        [t.credential_hash for t in tokens], [access.ROLES.index(t.role) + 1 for t in tokens], list(access.ROLES),
         [s.id for s in sources], [s.credential_hash for s in sources],
     )  # fmt: skip
-    return ended | {(users if row["of_user"] else sources)[row["n"] - 1] for row in rows}
+    listed = {"user": users, "token": tokens, "source": sources}
+    return ended | {listed[row["kind"]][row["n"] - 1] for row in rows}
 
 
 async def _identify_source(pool: Pool, credential: str) -> Identity:
@@ -223,32 +322,75 @@ async def _identify_source(pool: Pool, credential: str) -> Identity:
     return Identity("source", row["id"], row["public_id"], row["name"], "source", credential_hash=digest)
 
 
-async def _identify_user(pool: Pool, key: bytes, token: str) -> Identity:
-    user, jti, issued_on, expires_on = _read_token(key, token)
+async def _identify_token(pool: Pool, digest: bytes, address: str) -> Identity:
     row = await pool.fetchrow(
         """
-        SELECT id, public_id, username, role FROM users
-         WHERE public_id = $1 AND enabled AND sessions_valid_from <= $3
-           AND NOT EXISTS (SELECT FROM blacklist_tokens WHERE jti = $2)
+        WITH used AS (
+            UPDATE api_tokens SET last_used_on = $2, last_address = $3
+             WHERE id = (SELECT id FROM api_tokens WHERE hash = $1 AND (last_used_on IS NULL OR last_used_on <= $4)
+                            FOR UPDATE SKIP LOCKED))
+        SELECT u.id, u.public_id, u.username, u.role AS owner_role, t.name, t.role, t.scopes, t.dashboard_public_id, t.expires_on
+          FROM api_tokens t JOIN users u ON u.id = t.user_id
+         WHERE t.hash = $1 AND u.enabled AND (t.expires_on IS NULL OR t.expires_on > $2)
         """,
-        user, jti, issued_on,
+        digest, *_touching(address),
+    )  # fmt: skip
+    if row is None:
+        raise Unauthorized("This API token is not (any more) valid; make a new one.")
+    dashboard = row["dashboard_public_id"]
+    return Identity(
+        "token" if dashboard is None else "kiosk",
+        row["id"],
+        row["public_id"],
+        f"{row['username']} ({row['name']})",
+        min(row["role"], row["owner_role"], key=access.ROLES.index),
+        expires_on=row["expires_on"],
+        credential_hash=digest,
+        scopes=frozenset(row["scopes"]),
+        dashboard=dashboard,
+    )
+
+
+async def _identify_user(pool: Pool, user: UUID, jti: UUID, issued_on: datetime, expires_on: datetime) -> Identity:
+    now, _, before = _touching("")
+    row = await pool.fetchrow(
+        """
+        WITH used AS (
+            UPDATE sessions SET last_used_on = $4
+             WHERE jti = (SELECT jti FROM sessions WHERE jti = $2 AND last_used_on <= $5 FOR UPDATE SKIP LOCKED))
+        SELECT u.id, u.public_id, u.username, u.role, u.initial_password_until IS NOT NULL AS initial, s.confirmed_on
+          FROM users u LEFT JOIN sessions s ON s.jti = $2
+         WHERE u.public_id = $1 AND u.enabled AND u.sessions_valid_from <= $3
+           AND NOT EXISTS (SELECT FROM blacklist_tokens b WHERE b.jti = $2)
+        """,
+        user, jti, issued_on, now, before,
     )  # fmt: skip
     if row is None:
         raise Unauthorized(ENDED)
-    return Identity("user", row["id"], row["public_id"], row["username"], row["role"], jti, expires_on, issued_on)
+    return Identity(
+        "user",
+        row["id"],
+        row["public_id"],
+        row["username"],
+        row["role"],
+        jti,
+        expires_on,
+        issued_on,
+        confirmed_on=row["confirmed_on"],
+        initial=row["initial"],
+    )
 
 
-def _read_token(key: bytes, token: str) -> tuple[UUID, UUID, datetime, datetime]:
+def _touching(address: str) -> tuple[datetime, str, datetime]:
+    """(now, address, when a last use is old enough to be written anew)"""
+    now = clock.to_datetime(clock.now_us())
+    return now, address, now - timedelta(seconds=TOUCHED_S)
+
+
+def _read_token(session_keys: SessionKeys, token: str) -> tuple[UUID, UUID, datetime, datetime]:
     """(user, jti, issued, expires). Times are judged by our own clock, not by the library's."""
     try:
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            key,
-            algorithms=[ALGORITHM],
-            audience=AUDIENCE,
-            issuer=ISSUER,
-            options={"require": list(CLAIMS), "verify_exp": False, "verify_iat": False},
-        )
+        claims = _verified(token, session_keys.accepted())
         issued_us, expires_us = round(float(claims["iat"]) * 1e6), round(float(claims["exp"]) * 1e6)
         read = UUID(claims["sub"]), UUID(claims["jti"]), clock.to_datetime(issued_us), clock.to_datetime(expires_us)
     except (jwt.InvalidTokenError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
@@ -258,8 +400,39 @@ def _read_token(key: bytes, token: str) -> tuple[UUID, UUID, datetime, datetime]
     return read
 
 
+def _verified(token: str, accepted: Iterable[bytes]) -> dict[str, Any]:
+    """Its claims. Raises jwt.InvalidTokenError unless one of the keys has signed it and it has them all."""
+    refused: jwt.InvalidTokenError = jwt.InvalidSignatureError()
+    for key in accepted:
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                options={"require": list(CLAIMS), "verify_exp": False, "verify_iat": False},
+            )
+        except jwt.InvalidSignatureError as error:
+            refused = error
+        else:
+            return claims
+    raise refused
+
+
 def _sha256(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+@lru_cache(4_096)
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An IPv4 address also where a socket for both families wrote it as IPv6."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def _bare(host: str) -> str:

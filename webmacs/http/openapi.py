@@ -15,6 +15,7 @@ from webmacs.http.example import Examples
 from webmacs.http.guard import COOKIE, SAFE_METHODS, WRITE_HEADER
 from webmacs.http.idempotency import HEADER as IDEMPOTENCY_KEY
 from webmacs.http.idempotency import REPLAYED
+from webmacs.http.limits import FREE
 from webmacs.http.problem import MEDIA_TYPE, FieldError, ProblemDocument
 from webmacs.http.problem_pages import PAGES
 from webmacs.http.route import DRY_RUN, DRY_RUN_HEADER, Route, SocketRoute, Upload
@@ -44,6 +45,11 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "X-Request-ID": {"description": "Names the request in the log: the one that was sent, or a new one.", "schema": {"type": "string"}},
     "Location": {"description": "Address of what was made.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "integer", "minimum": 1}},
+    "RateLimit": {
+        "description": "The limit that is used up, and in how many seconds there is something left.",
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {"description": "The limit that is used up: `q` in `w` seconds.", "schema": {"type": "string"}},
     "WWW-Authenticate": {"description": "How to say who is asking.", "schema": {"type": "string"}},
     "ETag": {"description": "The version, to be sent as `If-Match` with a change.", "schema": {"type": "string", "examples": ['"3"']}},
     "Deprecation": {"description": "Since when it should not be used, as `@` and seconds since 1970.", "schema": {"type": "string"}},
@@ -51,7 +57,7 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     DRY_RUN_HEADER: {"description": "`true`: all of it was judged, and nothing was changed.", "schema": {"const": "true"}},
     REPLAYED: {"description": "`true`: this is the answer of the first request with this key.", "schema": {"const": "true"}},
 }
-PROBLEM_HEADERS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+PROBLEM_HEADERS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After", "RateLimit", "RateLimit-Policy"), 503: ("Retry-After",)}
 
 SECURITY_SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "The token of a session, as `POST /api/v1/auth/login` answers it."},
@@ -77,12 +83,6 @@ PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "name": "If-Match",
         "in": "header",
         "description": "Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins.",
-        "schema": {"type": "string", "examples": ['"3"']},
-    },
-    "If-None-Match": {
-        "name": "If-None-Match",
-        "in": "header",
-        "description": "The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body.",
         "schema": {"type": "string", "examples": ['"3"']},
     },
     IDEMPOTENCY_KEY: {
@@ -190,9 +190,6 @@ class _Writer:
         if one.maybe_nothing:
             shown = (DRY_RUN_HEADER,) if one.changes is not None else ()
             operation["responses"]["204"] = {"description": "Done; there is no body.", "headers": _headers(*shown)}
-        if one.method == "GET" and _has_version(one):
-            unchanged = {"description": "It is still what `If-None-Match` says; there is no body.", "headers": _headers("ETag")}
-            operation["responses"]["304"] = unchanged
         if one.path == "/health":  # the one answer that is a success in shape and a failure in status
             operation["responses"]["503"] = self._success(one) | {"description": "Readings cannot be stored now."}
         if one.deprecated is not None:
@@ -207,7 +204,6 @@ class _Writer:
         asked = {
             DRY_RUN: one.changes is not None,
             "If-Match": self._matches(one),
-            "If-None-Match": one.method == "GET" and _has_version(one),
             IDEMPOTENCY_KEY: _once(one),
         }
         return [name for name, true in asked.items() if true]
@@ -215,7 +211,7 @@ class _Writer:
     def _body(self, kind: Any) -> dict[str, Any]:
         """The example has every field where these go together, else those that are needed."""
         if kind in (bytes, Upload):
-            return {"schema": {}}
+            return {"schema": {"type": "string", "format": "binary"}}
         schema = self._schemas[kind]
         for full in (True, False):
             example = Examples(self.components, full=full).of(schema)
@@ -272,9 +268,13 @@ class _Writer:
 def problem_types(one: Route, matches: bool) -> set[str]:
     """The slug of every problem that an operation can answer. `matches`: it heeds If-Match."""
     types = {USUAL[422]}  # parameters that it does not know are refused
+    if one.path not in FREE:
+        types.add("too-many-requests")
     types |= {USUAL[problem] if isinstance(problem, int) else problem for problem in one.problems}
     if not one.access.public:
-        types |= {"unauthorized", "forbidden", "unavailable"}
+        types |= {"unauthorized", "forbidden", "unavailable", "session-needed" if one.access.session else "scope-missing"}
+        types |= set() if one.access.initial else {"password-change-needed"}
+        types |= {"password-needed"} if one.access.fresh else set()
     if one.method not in SAFE_METHODS:
         types |= {"foreign-origin"} if one.access.public else {"foreign-origin", "write-header-missing"}
     if one.body is not None:

@@ -21,9 +21,11 @@ FAILURES_OF_PAIR_MAX: Final = 10
 PAIR_WINDOW_S: Final = 15 * 60.0
 PAIR_PAUSE_S: Final = 30.0
 FAILURES_OF_ADDRESS_MAX: Final = 100
-ADDRESS_WINDOW_S: Final = 3600.0
+FAILURES_OF_ACCOUNT_MAX: Final = 100
+"""From wherever they come. Neither of the two holds back whoever signs in from an address that succeeded before."""
+HOUR_S: Final = 3600.0
 TRACKED_MAX: Final = 10_000
-"""Pairs and addresses remembered; the one that failed longest ago is forgotten first."""
+"""Of each kind remembered; what was touched longest ago is forgotten first."""
 
 
 class Passwords:
@@ -73,24 +75,36 @@ class LoginThrottle:
 
     _pairs: OrderedDict[tuple[str, str], _Failures] = field(default_factory=OrderedDict)
     _addresses: OrderedDict[str, _Failures] = field(default_factory=OrderedDict)
+    _accounts: OrderedDict[str, _Failures] = field(default_factory=OrderedDict)
+    _succeeded: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
+    """Accounts with an address from which they signed in before."""
 
     def begin(self, account: str, address: str) -> None:
         """Raises a 429 when this try may not even be hashed."""
-        now = clock.monotonic()
-        of_address = _entry(self._addresses, address, now, ADDRESS_WINDOW_S)
-        if of_address.count >= FAILURES_OF_ADDRESS_MAX:
-            raise too_many(of_address.begun + ADDRESS_WINDOW_S - now)
-        of_pair = _entry(self._pairs, (account.lower(), address), now, PAIR_WINDOW_S)
+        now, pair = clock.monotonic(), (account.lower(), address)
+        of_address = _entry(self._addresses, address, now, HOUR_S)
+        of_account = _entry(self._accounts, pair[0], now, HOUR_S)
+        if pair not in self._succeeded:
+            for failures, most in ((of_address, FAILURES_OF_ADDRESS_MAX), (of_account, FAILURES_OF_ACCOUNT_MAX)):
+                if failures.count >= most:
+                    raise too_many(failures.begun + HOUR_S - now)
+        of_pair = _entry(self._pairs, pair, now, PAIR_WINDOW_S)
         if of_pair.count >= FAILURES_OF_PAIR_MAX and now < of_pair.last + PAIR_PAUSE_S:
             raise too_many(of_pair.last + PAIR_PAUSE_S - now)
-        for failures in (of_address, of_pair):
+        for failures in (of_address, of_account, of_pair):
             failures.count += 1
             failures.last = now
 
     def succeeded(self, account: str, address: str) -> None:
-        self._pairs.pop((account.lower(), address), None)
-        if (of_address := self._addresses.get(address)) is not None:
-            of_address.count = max(0, of_address.count - 1)
+        pair = (account.lower(), address)
+        self._pairs.pop(pair, None)
+        self._succeeded[pair] = None
+        self._succeeded.move_to_end(pair)
+        if len(self._succeeded) > TRACKED_MAX:
+            self._succeeded.popitem(last=False)
+        for of_one in (self._addresses.get(address), self._accounts.get(pair[0])):
+            if of_one is not None:
+                of_one.count = max(0, of_one.count - 1)
 
 
 K = TypeVar("K")

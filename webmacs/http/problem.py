@@ -55,6 +55,8 @@ class Problem(Exception):
         self.detail = detail
         self.errors = list(errors)
         self.headers = dict(headers or {})
+        self.noted = False
+        """Whether the audit log has been told of this refusal in words of its own."""
 
     def document(self) -> ProblemDocument:
         return ProblemDocument(f"/problems/{self.type}", self.title, self.status, self.detail, self.errors or None, logs.request_id.get())
@@ -93,6 +95,10 @@ class Unprocessable(Problem):
     def at(cls, *loc: str | int, msg: str) -> "Unprocessable":
         """Unprocessable.at("body", "min_value", msg="It must not be above max_value.")"""
         return cls([FieldError(list(loc), msg)])
+
+    def within(self, *loc: str | int) -> "Unprocessable":
+        """The same of a part of the body, which is at this place of it."""
+        return Unprocessable([FieldError([error.loc[0], *loc, *error.loc[1:]], error.msg) for error in self.errors])
 
 
 def unavailable(detail: str = "The database cannot be reached or is too slow now; nothing is known to be changed. Try again.") -> Problem:

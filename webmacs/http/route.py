@@ -20,32 +20,34 @@ import tempfile
 import types
 import typing
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import Any, Final, Generic, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
-from starlette.routing import Route as Path
 from starlette.websockets import WebSocket
 from typing_extensions import TypeVar
 
 from webmacs import clock, logs
-from webmacs.http import access, audit, guard, idempotency
+from webmacs.http import access, audit, cors, guard, idempotency
 from webmacs.http.audit import Actor, Entry, Refusals
 from webmacs.http.deprecation import Deprecation
-from webmacs.http.guard import Identity
+from webmacs.http.guard import Identity, SessionKeys
+from webmacs.http.known import Known
+from webmacs.http.limits import Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
+from webmacs.http.paths import Paths
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
 from webmacs.oidc import Provider
 from webmacs.settings import Settings
-from webmacs.storage.changes import What, announce
+from webmacs.storage.changes import CHANNEL, What
 from webmacs.storage.pool import Connection, Pool
 from webmacs.storage.vitals import Pulse, Vitals
 
@@ -54,10 +56,14 @@ UPLOAD_BYTES_MAX: Final = 256 * 1024 * 1024
 BODY_GRACE_S: Final = 10.0
 BODY_BYTES_PER_S_MIN: Final = 1_000
 """After the grace a body must keep this pace; the web server itself would wait for ever."""
+COPIED_MIN: Final = 50
+"""More audit rows than these go in by COPY."""
 ITEMS_MAX: Final = 10_000
 """Items of a list whose errors are told."""
 HANDLER_S_MAX: Final = 10.0
 """An answer or a 503 within this time."""
+WITHDRAWING: Final = frozenset({"auth", "sessions", "sso", "sources", "tokens", "users"})
+"""Tags of routes whose writes may withdraw a credential."""
 DRY_RUN: Final = "dry_run"
 DRY_RUN_HEADER: Final = "X-WebMACS-Dry-Run"
 REFUSED: Final = frozenset({401, 403, 429})
@@ -79,10 +85,12 @@ class Parts:
 
     settings: Settings
     pool: Pool
-    session_key: bytes
+    session_keys: SessionKeys
+    known: Known
     sealing_key: bytes
     """For what the database keeps and must not know: see keys.seal."""
     refusals: Refusals
+    limits: Limits
     passwords: Passwords
     throttle: LoginThrottle
     vitals: Vitals
@@ -146,7 +154,12 @@ class Call(Generic[B, Q]):
     @property
     def actor(self) -> Actor:
         """Who asks, as the audit log says it."""
-        return actor_of(self.caller, self.request)
+        return actor_of(self.caller, self.address)
+
+    @property
+    def address(self) -> str:
+        """Where the request comes from."""
+        return guard.client_address(self.request, self.settings)
 
     @property
     def identity(self) -> Identity:
@@ -188,18 +201,25 @@ class Call(Generic[B, Q]):
         self.entries.append(Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail))
         self.announced |= dict.fromkeys(announced)
         version = getattr(state, "version", None)
-        if version is not None and public_id is not None and (before is None or after is None or before.version != after.version):
+        anew = before is None or after is None or getattr(before, "version", None) != version
+        if isinstance(version, int) and public_id is not None and anew:  # of software it is a text
             content = None if after is None else msgspec.to_builtins(after, str_keys=True)
             self.versions.append((kind, public_id, version + (after is None), content))
 
     def match(self, version: int) -> None:
         """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412."""
         asked = self.request.headers.get("if-match")
-        if asked is not None and asked.strip() != "*" and etag(version) not in [one.strip() for one in asked.split(",")]:
+        if asked is not None and asked.strip() != "*" and etag(version) not in _tags(asked):
             raise Problem(
                 412, "changed-meanwhile", "Changed meanwhile",
                 f"It has version {version} now, which is not what If-Match says; read it again and make the change anew.",
             )  # fmt: skip
+
+    def inner(self, kind: str, body: Any, public_id: UUID | None = None) -> "Call[Any, Any]":
+        """For another handler, which changes such a `kind`, in this call's transaction: what it changes is told with what this one does."""
+        path = {} if public_id is None else {"public_id": public_id}
+        call: Call[Any, Any] = self
+        return replace(call, request=Request({**self.request.scope, "path_params": path}), body=body, query=None, kind=kind, headers={})
 
     @property
     def request_id(self) -> str | None:
@@ -234,6 +254,8 @@ class Route:
     deprecated: Deprecation | None = None
     maybe_nothing: bool = False
     """Its handler answers `Answer | None`: None is a 204, whatever the status of the answer."""
+    readings: bool = False
+    """Whether it counts against the limits of readings."""
 
     @property
     def tag(self) -> str:
@@ -258,6 +280,7 @@ def route(
     answers: Any = None,
     once: bool = False,
     deprecated: Deprecation | None = None,
+    readings: bool = False,
 ) -> Callable[[Handler], Route]:
     """Makes a Route of an async handler `(call: Call[Body, Query]) -> Answer`; both default to None, an answer None is a 204.
 
@@ -278,7 +301,7 @@ def route(
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
         return Route(
             method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, once,
-            deprecated, maybe_nothing,
+            deprecated, maybe_nothing, readings,
         )  # fmt: skip
 
     return make
@@ -304,16 +327,12 @@ def socket(path: str) -> Callable[[Socket], SocketRoute]:
 
 
 def compose(routes: Iterable[Route], sockets: Iterable[SocketRoute]) -> list[BaseRoute]:
-    """Starlette's routes: one per path, so that a wrong method is told which there are."""
+    """Starlette's routes. A path is one place with its methods, so that a wrong one is told which there are."""
     by_path: dict[str, dict[str, _Endpoint]] = {}
     for one in routes:
         by_path.setdefault(one.path, {})[one.method] = _Endpoint(one)
-    composed: list[BaseRoute] = [
-        Path(_typed(path), _Dispatcher(endpoints), methods=None, include_in_schema=False) for path, endpoints in by_path.items()
-    ]
-    composed += [WebSocketRoute(one.path, _judged(one)) for one in sockets]
-    composed.append(Mount("/api", _nothing))
-    return composed
+    dispatchers = {path: _Dispatcher(endpoints) for path, endpoints in by_path.items()}
+    return [Paths(dispatchers), *(WebSocketRoute(one.path, _judged(one)) for one in sockets), Mount("/api", _nothing)]
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -321,21 +340,22 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
     raise HTTPException(404)
 
 
-def _typed(path: str) -> str:
-    return path.replace("_id}", "_id:uuid}")
-
-
 def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def actor_of(caller: Identity | None, connection: HTTPConnection) -> Actor:
-    address = None if connection.client is None else connection.client.host
+def _tags(header: str) -> list[str]:
+    """The entity tags of If-Match. A weak one is as good: a version is the same, in whatever coding it was read."""
+    return [one.strip().removeprefix("W/") for one in header.split(",")]
+
+
+def actor_of(caller: Identity | None, address: str | None) -> Actor:
+    address = address or None
     return Actor("nobody", None, None, address) if caller is None else Actor(caller.kind, caller.public_id, caller.name, address)
 
 
 class _Dispatcher:
-    """The methods of one path. A class, because Starlette hands a class instance every method and a function only those listed."""
+    """The methods of one path."""
 
     def __init__(self, endpoints: Mapping[str, "_Endpoint"]) -> None:
         self._endpoints = endpoints
@@ -344,11 +364,18 @@ class _Dispatcher:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         endpoint = self._endpoints.get(method)
-        if endpoint is None:
-            raise HTTPException(405, headers={"Allow": self._allowed})
         request = Request(scope, receive, send)
-        response = await endpoint.answer(request)
-        await response(scope, receive, send)
+        if endpoint is not None:
+            response = await endpoint.answer(request)
+        elif (permitted := cors.preflight(request, request.app.state.parts.settings, self._endpoints)) is not None:
+            response = permitted
+        else:
+            raise HTTPException(405, headers={"Allow": self._allowed})
+        try:
+            await response(scope, receive, send)
+        finally:
+            if isinstance(response, StreamingResponse) and isinstance(response.body_iterator, AsyncGenerator):
+                await response.body_iterator.aclose()  # however it ended: what the answer holds is given back now
 
 
 class _Endpoint:
@@ -357,41 +384,48 @@ class _Endpoint:
     def __init__(self, route: Route) -> None:
         self._route = route
         self._access = route.access
+        self._withdraws = route.method not in guard.SAFE_METHODS and route.tag in WITHDRAWING
+        self._scope = access.scope_of(route.method, route.path)
         self._decoder = None if route.body in (None, bytes, Upload) else msgspec.json.Decoder(route.body)
         self._query = _QueryReader(route.query or _NoQuery)
 
     async def answer(self, request: Request) -> Response:
         parts: Parts = request.app.state.parts
         caller: Identity | None = None
+        begun = clock.monotonic()
+        address = guard.client_address(request, parts.settings)
         try:
             if request.method not in guard.SAFE_METHODS:
                 guard.check_origin(request, parts.settings)
             if not self._access.public:
                 async with asyncio.timeout(HANDLER_S_MAX):
-                    caller = await guard.identify(parts.pool, parts.session_key, request)
-                caller = guard.admit(caller, self._access)
-            response = await self._serve(request, caller)
+                    caller = await parts.known.identify(request, address)
+                caller = guard.admit(caller, self._access, self._scope)
+                parts.limits.admit_caller(caller, readings=self._route.readings)
+            try:
+                response = await self._serve(request, caller, HANDLER_S_MAX - (clock.monotonic() - begun))
+            finally:
+                if self._withdraws:  # also when it failed: the answer to a commit may be lost
+                    parts.known.forget()
             if self._route.deprecated is not None:
                 response.headers.update(self._route.deprecated.headers())
             return response
         except Problem as problem:
-            if problem.status in REFUSED:
+            if problem.status in REFUSED and not problem.noted:
                 what = f"{request.method} {self._route.path}: {problem.detail}"
-                parts.refusals.note(actor_of(caller, request), logs.request_id.get(), "refused", "request", what)
+                parts.refusals.note(actor_of(caller, address), logs.request_id.get(), "refused", "request", what)
             raise
 
-    async def _serve(self, request: Request, caller: Identity | None) -> Response:
+    async def _serve(self, request: Request, caller: Identity | None, patience_s: float) -> Response:
+        """`patience_s`: for the handler; a slow body has limits of its own."""
         route = self._route
         changes = route.changes is not None
         asked, dry_run = self._query.read(request, with_dry_run=changes)
-        async with _body_of(request, route, self._decoder) as (body, digest):
+        async with _body_of(request, route, self._decoder, caller) as (body, digest):
             call: Call[Any, Any] = Call(request, caller, body, asked if route.query else None, route.status, route.changes, dry_run)
             call.claim = self._claim(call, digest)
-            async with asyncio.timeout(HANDLER_S_MAX):
+            async with asyncio.timeout(patience_s):
                 response = await (self._change(call) if changes else self._answer(call))
-        tag = response.headers.get("etag")
-        if request.method == "GET" and tag in [one.strip() for one in request.headers.get("if-none-match", "").split(",")]:
-            return Response(None, 304, {"ETag": tag or ""})
         return response
 
     async def _answer(self, call: Call[Any, Any]) -> Response:
@@ -450,23 +484,40 @@ class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def _account(conn: Connection, call: Call[Any, Any]) -> None:
-    """What a change leaves behind besides itself."""
-    if call.entries:
-        await audit.write(conn, call.actor, call.request_id, call.entries)
-    if call.versions:
-        now, name = clock.to_datetime(clock.now_us()), call.actor.name
-        rows = [(kind, public_id, version, now, name, content) for kind, public_id, version, content in call.versions]
+    """What a change leaves behind besides itself: its audit rows, its versions, and word of it; one round trip for all."""
+    if not (call.entries or call.versions or call.announced):
+        return
+    actor, now, entries = call.actor, clock.to_datetime(clock.now_us()), call.entries
+    versions = [{"kind": kind, "id": public_id, "version": n, "content": content} for kind, public_id, n, content in call.versions]
+    if len(entries) > COPIED_MIN:
+        await audit.write(conn, actor, call.request_id, entries)
+        rows = [(kind, public_id, n, now, actor.name, content) for kind, public_id, n, content in call.versions]
         columns = ("kind", "object_public_id", "version", "at", "actor_name", "content")
-        if len(rows) == 1:
-            await conn.execute(f"INSERT INTO versions ({', '.join(columns)}) VALUES ($1, $2, $3, $4, $5, $6)", *rows[0])  # noqa: S608
-        else:
-            await conn.copy_records_to_table("versions", records=rows, columns=columns)
-    for what in call.announced:
-        await announce(conn, what)
+        await conn.copy_records_to_table("versions", records=rows, columns=columns)
+        entries, versions = [], []
+    await conn.fetch(
+        """
+        WITH audited AS (
+            INSERT INTO audit_log (at, action, kind, object_public_id, object_name, actor_kind, actor_public_id, actor_name, address,
+                                   request_id, before, after, detail)
+            SELECT $1, e.action, e.kind, e.object_public_id, e.object_name, $2, $3, $4, $5, $6, e.before, e.after, e.detail
+              FROM jsonb_to_recordset($7)
+                AS e (action text, kind text, object_public_id uuid, object_name text, before jsonb, after jsonb, detail text)
+        ), kept AS (
+            INSERT INTO versions (kind, object_public_id, version, at, actor_name, content)
+            SELECT v.kind, v.id, v.version, $1, $4, v.content
+              FROM jsonb_to_recordset($8) AS v (kind text, id uuid, version int4, content jsonb)
+        )
+        SELECT pg_notify($9, what) FROM jsonb_array_elements_text($10) AS what
+        """,
+        now, actor.kind, actor.public_id, actor.name, actor.address, call.request_id, entries, versions, CHANNEL, list(call.announced),
+    )  # fmt: skip
 
 
 @asynccontextmanager
-async def _body_of(request: Request, route: Route, decoder: "msgspec.json.Decoder[Any] | None") -> AsyncIterator[tuple[Any, bytes]]:
+async def _body_of(
+    request: Request, route: Route, decoder: "msgspec.json.Decoder[Any] | None", caller: Identity | None
+) -> AsyncIterator[tuple[Any, bytes]]:
     """(the body as the route wants it, its SHA-256). Raises Problem."""
     if route.body is None:
         yield None, b""
@@ -478,6 +529,8 @@ async def _body_of(request: Request, route: Route, decoder: "msgspec.json.Decode
         if decoder is not None:
             _check_media_type(request)
         raw = await _read_body(request, route.body_bytes_max)
+        if route.readings and caller is not None:
+            typing.cast(Parts, request.app.state.parts).limits.charge_readings(caller, len(raw))
         yield (raw if decoder is None else decode_body(decoder, raw)), hashlib.sha256(raw).digest()
 
 
@@ -500,18 +553,28 @@ async def _save_body(request: Request, file: File, bytes_max: int) -> Upload:
 
 
 def _judged(one: SocketRoute) -> Callable[[WebSocket], Awaitable[None]]:
-    row = access.TABLE["WS", one.path]
+    row, scope = access.TABLE["WS", one.path], access.scope_of("WS", one.path)
+
+    async def admit(websocket: WebSocket, parts: Parts) -> Identity:
+        address = guard.client_address(websocket, parts.settings)
+        identity: Identity | None = None
+        try:
+            guard.check_origin(websocket, parts.settings)
+            ticket = websocket.query_params.get("ticket")
+            async with asyncio.timeout(HANDLER_S_MAX):
+                if ticket is None:
+                    identity = await guard.identify(parts.pool, parts.session_keys, websocket, address)
+                else:
+                    identity = await guard.redeem_ticket(parts.pool, ticket, one.path, address)
+            return guard.admit(identity, row, scope)
+        except Problem as problem:
+            if problem.status in REFUSED:
+                what = f"WS {one.path}: {problem.detail}"
+                parts.refusals.note(actor_of(identity, address), logs.request_id.get(), "refused", "request", what)
+            raise
 
     async def endpoint(websocket: WebSocket) -> None:
-        parts: Parts = websocket.app.state.parts
-        guard.check_origin(websocket, parts.settings)
-        ticket = websocket.query_params.get("ticket")
-        async with asyncio.timeout(HANDLER_S_MAX):
-            if ticket is None:
-                identity = await guard.identify(parts.pool, parts.session_key, websocket)
-            else:
-                identity = await guard.redeem_ticket(parts.pool, ticket, one.path)
-        await one.handler(websocket, guard.admit(identity, row))
+        await one.handler(websocket, await admit(websocket, websocket.app.state.parts))
 
     return endpoint
 
@@ -587,7 +650,11 @@ def _errors_of_items(kind: Any, raw: bytes, first: FieldError) -> list[FieldErro
         case _:
             return []
     errors = []
-    for index, item in enumerate(msgspec.json.decode(raw)[name][:ITEMS_MAX]):
+    try:
+        items = msgspec.json.decode(raw)[name]
+    except msgspec.ValidationError:  # a number beyond float64, which has no place of its own
+        return []
+    for index, item in enumerate(items[:ITEMS_MAX]):
         try:
             msgspec.convert(item, item_type)
         except msgspec.ValidationError as error:
@@ -646,6 +713,12 @@ def _fields_of(query: Any, kind: type[msgspec.inspect.Type]) -> frozenset[str]:
         if any(isinstance(member, kind) for member in members):
             found.add(one.encode_name)
     return frozenset(found)
+
+
+def errors_at(loc: Sequence[str | int], error: msgspec.ValidationError) -> list[FieldError]:
+    """Of a part of a body that a handler decodes by itself; `loc` is its place."""
+    fault = _field_error("", error)
+    return [FieldError([*loc, *fault.loc[1:]], fault.msg)]
 
 
 def _field_error(place: str, error: msgspec.ValidationError) -> FieldError:

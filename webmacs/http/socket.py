@@ -14,9 +14,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from webmacs_controller.wire import SILENCE_S_MAX
 
 from webmacs import clock, logs
-from webmacs.http import guard
+from webmacs.http import guard, limits
 from webmacs.http.guard import Identity
 from webmacs.http.problem import Problem
+from webmacs.settings import Settings
 from webmacs.storage.faults import FAULTS
 from webmacs.storage.pool import Pool
 
@@ -39,8 +40,9 @@ FIRST_MESSAGE_S_MAX: Final = 5.0
 SEND_S_MAX: Final = 5.0
 """A send that takes longer means a stuck client."""
 CLOSE_S_MAX: Final = 1.0
-USER_SOCKETS_MAX: Final = 20
 SOURCE_SOCKETS_MAX: Final = 4
+ROOM_AFTER_S: Final = 30
+"""What a 429 suggests: nobody knows when one of the others closes, but a dead one is found by then."""
 SWEEP_S: Final = 3.0
 """A withdrawn credential stops open sockets within 5 s."""
 CLOSE_ALL_S_MAX: Final = 3.0
@@ -58,6 +60,9 @@ class SupervisedSocket(ABC):
         self._patience_s = FIRST_MESSAGE_S_MAX
         self._close: tuple[int, str] | None = None
         self._closing = asyncio.Event()
+
+    def address(self, settings: Settings) -> str:
+        return guard.client_address(self._ws, settings)
 
     @abstractmethod
     async def hear(self, message: str | bytes) -> None:
@@ -129,8 +134,10 @@ class SupervisedSocket(ABC):
 class OpenSockets:
     """The live sockets of this process: how many each caller may have, and whose credential has ended since."""
 
-    def __init__(self) -> None:
-        self._open: set[SupervisedSocket] = set()
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open: dict[SupervisedSocket, str] = {}
+        """With the address that each counts for."""
         self._none = asyncio.Event()
         self._none.set()
 
@@ -138,17 +145,21 @@ class OpenSockets:
         return len(self._open)
 
     async def serve(self, socket: SupervisedSocket) -> None:
-        """Raises a 429 before the upgrade is accepted when the caller has too many."""
-        most = SOURCE_SOCKETS_MAX if socket.identity.kind == "source" else USER_SOCKETS_MAX
+        """Raises a 429 before the upgrade is accepted when the caller or the address has too many."""
+        most = SOURCE_SOCKETS_MAX if socket.identity.kind == "source" else self._settings.user_sockets_max
         mine = sum(1 for other in self._open if (other.identity.kind, other.identity.id) == (socket.identity.kind, socket.identity.id))
         if mine >= most:
-            raise Problem(429, "too-many-sockets", "Too many sockets", f"{socket.identity.name} has {mine} open sockets; close one first.")
-        self._open.add(socket)
+            raise _too_many(f"{socket.identity.name} has {mine} open sockets, which is the limit; close one first.")
+        network = limits.network_of(socket.address(self._settings))
+        here = sum(1 for other in self._open.values() if other == network)
+        if here >= self._settings.address_sockets_max:
+            raise _too_many(f"{here} sockets are open from this address; close one first, or raise the setting address_sockets_max.")
+        self._open[socket] = network
         self._none.clear()
         try:
             await socket.serve()
         finally:
-            self._open.discard(socket)
+            del self._open[socket]
             if not self._open:
                 self._none.set()
 
@@ -171,3 +182,7 @@ class OpenSockets:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_ALL_S_MAX):
                 await self._none.wait()
+
+
+def _too_many(detail: str) -> Problem:
+    return Problem(429, "too-many-sockets", "Too many sockets", detail, headers={"Retry-After": str(ROOM_AFTER_S)})

@@ -16,12 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from webmacs.http.compression import preferred
 from webmacs.http.guard import SAFE_METHODS
 from webmacs.http.problem import Problem
 
 FOLDER: Final = Path(__file__).parent.parent / "static"
 ENCODINGS: Final = {".br": "br", ".gz": "gzip"}
-"""In the order of preference."""
 HASHED: Final = "assets/"
 """The build names these by their content: they never change."""
 NO_PAGES: Final = ("api", "ws", "health", "metrics", "docs", "openapi.json")
@@ -104,15 +104,9 @@ async def _serve(request: Request, file: File) -> Response:
     if file.etag in request.headers.get("if-none-match", ""):  # also in a list, or weakened by a proxy that compresses
         return Response(status_code=304, headers=headers)
     path = file.path
-    accepted = _accepted(request.headers.get("accept-encoding", ""))
-    for coding, sidecar in file.sidecars.items():
-        if coding in accepted:
-            headers["Content-Encoding"], path = coding, sidecar
+    for coding in preferred(request.headers.get("accept-encoding", "")):
+        if coding in file.sidecars:
+            headers["Content-Encoding"], path = coding, file.sidecars[coding]
             break
     content = await asyncio.to_thread(path.read_bytes)
     return Response(content, headers=headers, media_type=file.media_type)
-
-
-def _accepted(header: str) -> set[str]:
-    codings = (part.replace(" ", "").lower().partition(";") for part in header.split(","))
-    return {coding for coding, _, weight in codings if weight not in ("q=0", "q=0.0", "q=0.00", "q=0.000")}

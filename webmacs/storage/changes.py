@@ -7,6 +7,7 @@ from webmacs.storage.pool import Connection
 CHANNEL: Final = "webmacs_config"
 
 What = Literal[
+    "access",
     "annotations",
     "events",
     "experiments",

@@ -39,7 +39,9 @@ async def tell(pool: Pool, hub: Hub, intake: Intake, vitals: Vitals) -> None:
             except FAULTS as fault:
                 log.debug("status_without_database", reason=str(fault))
         period += 1
-        hub.broadcast(orjson.dumps(_status(known, intake, vitals), option=orjson.OPT_UTC_Z), standing=True)
+        status = _status(known, intake, vitals)
+        message, kiosk = (orjson.dumps(one, option=orjson.OPT_UTC_Z) for one in (status, status | {"sources": []}))
+        hub.broadcast(message, standing=True, kiosk=kiosk)
 
 
 def _status(known: list[tuple[int, UUID, str, bool]], intake: Intake, vitals: Vitals) -> dict[str, object]:

@@ -84,6 +84,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give the password again
+         * @description For 5 minutes this session may then do what asks for it, as managing users and tokens. Role: viewer or above.
+         */
+        post: operations["confirm"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/me": {
         parameters: {
             query?: never;
@@ -96,7 +116,11 @@ export interface paths {
          * @description Role: viewer or above.
          */
         get: operations["get_me"];
-        put?: never;
+        /**
+         * Change one's own profile
+         * @description Another e-mail needs the password beside it. Role: viewer or above.
+         */
+        put: operations["change_me"];
         post?: never;
         delete?: never;
         options?: never;
@@ -219,6 +243,170 @@ export interface paths {
          */
         post: operations["exchange_sso_code"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List one's own sessions
+         * @description The one that was used last comes first; there are 50 at most. Role: viewer or above.
+         */
+        get: operations["list_own_sessions"];
+        put?: never;
+        post?: never;
+        /**
+         * End all of one's sessions but this one
+         * @description Role: viewer or above.
+         */
+        delete: operations["end_other_sessions"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/sessions/{session_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * End one of one's sessions
+         * @description Its token is void at once, and its sockets end within 5 s. Role: viewer or above.
+         */
+        delete: operations["end_own_session"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{public_id}/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a user's sessions
+         * @description Role: admin or above.
+         */
+        get: operations["list_sessions_of_user"];
+        put?: never;
+        post?: never;
+        /**
+         * End every session of a user
+         * @description Role: admin or above.
+         */
+        delete: operations["end_sessions_of_user"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List API tokens: one's own; an administrator may see everybody's
+         * @description Role: viewer or above.
+         */
+        get: operations["list_tokens"];
+        put?: never;
+        /**
+         * Create an API token
+         * @description It is in this answer and nowhere else; a program sends it as `Authorization: Bearer`. Role: viewer or above.
+         */
+        post: operations["create_token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tokens/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete an API token
+         * @description It is void at once, and its sockets end within 5 s. Role: viewer or above.
+         */
+        delete: operations["delete_token"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List users
+         * @description `search` looks into names and e-mails, ignoring case. Role: admin or above.
+         */
+        get: operations["list_users"];
+        put?: never;
+        /**
+         * Create a user
+         * @description Without a password one is made: it is in this answer and nowhere else, and the user has to change it. Role: admin or above.
+         */
+        post: operations["create_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a user
+         * @description Role: admin or above.
+         */
+        get: operations["get_user"];
+        /**
+         * Change a user
+         * @description Another role or password, or disabling, ends their sessions at once and their sockets within 5 s. Role: admin or above.
+         */
+        put: operations["change_user"];
+        post?: never;
+        /**
+         * Delete a user, with their sessions and API tokens
+         * @description What they made and wrote stays. Role: admin or above.
+         */
+        delete: operations["delete_user"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1426,6 +1614,90 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/configuration": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export the configuration
+         * @description One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration gives the same bytes, so that two of them can be compared line by line and kept under version control. Role: admin or above.
+         */
+        get: operations["export_configuration"];
+        put?: never;
+        /**
+         * Bring in a configuration, all of it or nothing
+         * @description Objects are found by their names: those that are not here are created, of the others the fields that are given are changed. With dry_run=true the answer says what would be done. Role: admin or above.
+         */
+        post: operations["import_configuration"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/versions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List what was changed, the newest first: of what you may read
+         * @description An admin sees every kind. Role: viewer or above.
+         */
+        get: operations["list_versions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/versions/{kind}/{object_id}/{version}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a version; with `against`, what changed between another one and this one
+         * @description Role: viewer or above.
+         */
+        get: operations["get_version"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/versions/{kind}/{object_id}/{version}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Bring a version back
+         * @description The object gets a new version that holds what the old one held, judged as any change is; what was deleted is not brought back, and secrets stay as they are now. Role: operator or above.
+         */
+        post: operations["restore_version"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1539,6 +1811,63 @@ export interface components {
             event_public_ids: string[] | null;
             /** @default null */
             experiment_public_id: string | null;
+        };
+        /** ApiToken */
+        ApiToken: {
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            /** @description The user's name. */
+            owner: string;
+            /**
+             * @description What it counts for now: at most its owner's role.
+             * @enum {unknown}
+             */
+            role: "admin" | "operator" | "viewer";
+            scopes: string[];
+            dashboard_public_id: string | null;
+            /** Format: date-time */
+            created_on: string;
+            expires_on: string | null;
+            /** @description To the minute. */
+            last_used_on: string | null;
+            last_address: string | null;
+        };
+        /** ApiTokenCreated */
+        ApiTokenCreated: {
+            /** Format: uuid */
+            public_id: string;
+            name: string;
+            /** @description The user's name. */
+            owner: string;
+            /**
+             * @description What it counts for now: at most its owner's role.
+             * @enum {unknown}
+             */
+            role: "admin" | "operator" | "viewer";
+            scopes: string[];
+            dashboard_public_id: string | null;
+            /** Format: date-time */
+            created_on: string;
+            expires_on: string | null;
+            /** @description To the minute. */
+            last_used_on: string | null;
+            last_address: string | null;
+            /** @description Shown this once; only its SHA-256 is kept. */
+            token: string;
+        };
+        /** Applied */
+        Applied: {
+            /** @enum {unknown} */
+            section: "dashboards" | "events" | "rules" | "webhooks";
+            /** @description Its name; of a webhook its address. */
+            key: string;
+            /** @enum {unknown} */
+            action: "create" | "update";
+            /** @description Of an update: the fields that change. */
+            changes: {
+                [key: string]: components["schemas"]["FromTo"];
+            };
         };
         /** AuditEntry */
         AuditEntry: {
@@ -1692,6 +2021,54 @@ export interface components {
              */
             ttl_seconds: number;
         };
+        /** Comparison */
+        Comparison: {
+            created: number;
+            updated: number;
+            unchanged: number;
+            /** @description What is created or updated. */
+            objects: components["schemas"]["Applied"][];
+            /** @description By section: what is here and not in the document. It stays. */
+            only_here: {
+                [key: string]: string[];
+            };
+        };
+        /**
+         * Configuration
+         * @description A section that is not given is left alone, and so is an object that is not in its section.
+         */
+        Configuration: {
+            /** @enum {unknown} */
+            format: "webmacs-configuration-1";
+            /**
+             * @description As of POST /api/v1/events; with source and channel_key where a source writes it.
+             * @default []
+             */
+            events: Record<string, never>[];
+            /**
+             * @description As of POST /api/v1/rules, with event_name.
+             * @default []
+             */
+            rules: Record<string, never>[];
+            /**
+             * @description As of POST /api/v1/webhooks, with event_names and without a secret.
+             * @default []
+             */
+            webhooks: Record<string, never>[];
+            /**
+             * @description Those for all, with widgets; these as of their own POST, with event_names.
+             * @default []
+             */
+            dashboards: Record<string, never>[];
+        };
+        /** Confirmation */
+        Confirmation: {
+            /**
+             * Format: date-time
+             * @description Until then the password counts as given just now.
+             */
+            confirmed_until: string;
+        };
         /** Credentials */
         Credentials: {
             /** @example operator@example.org */
@@ -1721,6 +2098,12 @@ export interface components {
             /** @description Give it as `cursor` to read on; null: this was the last page. */
             next: string | null;
             data: components["schemas"]["Transition"][];
+        };
+        /** CursorPage[Version] */
+        CursorPage_Version_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["Version"][];
         };
         /** Dashboard */
         Dashboard: {
@@ -2124,6 +2507,18 @@ export interface components {
             widget_type: "experiment";
         };
         /**
+         * Exported
+         * @description The sections of an import, whole.
+         */
+        Exported: {
+            /** @enum {unknown} */
+            format: "webmacs-configuration-1";
+            events: unknown[];
+            rules: unknown[];
+            webhooks: unknown[];
+            dashboards: unknown[];
+        };
+        /**
          * FieldError
          * @description Where in the request, and what is wrong there.
          */
@@ -2407,6 +2802,58 @@ export interface components {
             /** @description false: 50,000 were marked, the newest first; ask again for those that are left. */
             complete: boolean;
         };
+        /** Me */
+        Me: {
+            /** Format: uuid */
+            public_id: string;
+            email: string;
+            username: string;
+            /**
+             * @description Of an API token the role that it has.
+             * @enum {unknown}
+             */
+            role: "admin" | "operator" | "source" | "viewer";
+            /** Format: date-time */
+            registered_on: string;
+            /**
+             * @example en
+             * @example de-CH
+             */
+            language: string;
+            time_zone: string | null;
+            /** @enum {unknown} */
+            theme: "auto" | "dark" | "light";
+            last_login_on: string | null;
+            /** Format: date-time */
+            password_changed_on: string;
+            /** @description The password was made for them; nothing else is open before it is changed. */
+            must_change_password: boolean;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /** OpenSession */
+        OpenSession: {
+            /** Format: uuid */
+            public_id: string;
+            /** Format: date-time */
+            begun_on: string;
+            /**
+             * Format: date-time
+             * @description To the minute.
+             */
+            last_used_on: string;
+            /** Format: date-time */
+            expires_on: string;
+            /** @description Where it began. */
+            address: string;
+            user_agent: string;
+            /** @description It is the one that asks. */
+            current: boolean;
+        };
+        /** OpenSessions */
+        OpenSessions: {
+            data: components["schemas"]["OpenSession"][];
+        };
         /** Page[Annotation] */
         Page_Annotation_: {
             page: number;
@@ -2415,6 +2862,15 @@ export interface components {
             /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Annotation"][];
+        };
+        /** Page[ApiToken] */
+        Page_ApiToken_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["ApiToken"][];
         };
         /** Page[Dashboard] */
         Page_Dashboard_: {
@@ -2506,6 +2962,15 @@ export interface components {
             total: number;
             data: components["schemas"]["Update"][];
         };
+        /** Page[User] */
+        Page_User_: {
+            page: number;
+            /** @example 25 */
+            page_size: number;
+            /** @description How many there are on all pages. */
+            total: number;
+            data: components["schemas"]["User"][];
+        };
         /** Page[Webhook] */
         Page_Webhook_: {
             page: number;
@@ -2514,6 +2979,10 @@ export interface components {
             /** @description How many there are on all pages. */
             total: number;
             data: components["schemas"]["Webhook"][];
+        };
+        /** PasswordAgain */
+        PasswordAgain: {
+            password: string;
         };
         /** PasswordChange */
         PasswordChange: {
@@ -2621,6 +3090,25 @@ export interface components {
             /** @default [] */
             bindings: components["schemas"]["PictureBinding"][];
         };
+        /**
+         * ProfileChange
+         * @description What is not given stays as it is. Another e-mail needs the password.
+         */
+        ProfileChange: {
+            /** @example Maria Weber */
+            username?: string;
+            /** @example operator@example.org */
+            email?: string;
+            password?: string;
+            /**
+             * @example en
+             * @example de-CH
+             */
+            language?: string;
+            time_zone?: string | null;
+            /** @enum {unknown} */
+            theme?: "auto" | "dark" | "light";
+        };
         /** Recording */
         Recording: {
             /** @description Of the oldest reading that is stored; null: none is. */
@@ -2631,6 +3119,14 @@ export interface components {
             n: number;
             /** @description What these take, without indexes. */
             bytes: number;
+        };
+        /** Restored */
+        Restored: {
+            /** Format: uuid */
+            public_id: string;
+            /** @description The new version, which holds what the old one held. */
+            version: number;
+            content: Record<string, never>;
         };
         /**
          * Retention
@@ -2818,7 +3314,7 @@ export interface components {
             token_type: string;
             /** Format: date-time */
             expires_on: string;
-            user: components["schemas"]["User"];
+            user: components["schemas"]["Me"];
         };
         /** Settings */
         Settings: {
@@ -2881,9 +3377,15 @@ export interface components {
         Shift: {
             /** @example Early */
             name: string;
-            /** @description Of the plant's zone, as `06:00`. */
+            /**
+             * @description Of the plant's zone.
+             * @example 06:00
+             */
             start: string;
-            /** @description Of the plant's zone, as `06:00`. */
+            /**
+             * @description Of the plant's zone.
+             * @example 06:00
+             */
             end: string;
             /** @description On which it begins. */
             days: ("fri" | "mon" | "sat" | "sun" | "thu" | "tue" | "wed")[];
@@ -3084,6 +3586,28 @@ export interface components {
             /** @example /ws/datapoints/stream */
             path: string;
         };
+        /** TokenIn */
+        TokenIn: {
+            /** @example nightly report */
+            name: string;
+            /** @description `read`, `write` (both: whatever the role allows), or of one resource, as `events:write`. */
+            scopes?: string[];
+            /**
+             * @description At most the owner's, which null is.
+             * @default null
+             */
+            role: ("admin" | "operator" | "viewer") | null;
+            /**
+             * @description null: it lasts until it is deleted.
+             * @default null
+             */
+            expires_on: string | null;
+            /**
+             * @description Makes a kiosk token: it opens this dashboard, read-only, and nothing else, whatever its scopes.
+             * @default null
+             */
+            dashboard_public_id: string | null;
+        };
         /** Transition */
         Transition: {
             /** @description true: it fired; false: it cleared. */
@@ -3133,9 +3657,95 @@ export interface components {
             email: string;
             username: string;
             /** @enum {unknown} */
-            role: "admin" | "operator" | "source" | "viewer";
+            role: "admin" | "operator" | "viewer";
+            enabled: boolean;
             /** Format: date-time */
             registered_on: string;
+            last_login_on: string | null;
+            /** Format: date-time */
+            password_changed_on: string;
+            must_change_password: boolean;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+        };
+        /**
+         * UserChange
+         * @description What is not given stays as it is. Another role or password, or disabling, ends every session of the user.
+         */
+        UserChange: {
+            /** @example operator@example.org */
+            email?: string;
+            /** @example Maria Weber */
+            username?: string;
+            /** @enum {unknown} */
+            role?: "admin" | "operator" | "viewer";
+            enabled?: boolean;
+            /** @description null: one is made, shown once, to be changed. */
+            password?: string | null;
+        };
+        /** UserIn */
+        UserIn: {
+            /** @example operator@example.org */
+            email: string;
+            /** @example Maria Weber */
+            username: string;
+            /** @enum {unknown} */
+            role: "admin" | "operator" | "viewer";
+            /** @default true */
+            enabled: boolean;
+            /**
+             * @description null: one is made, shown once, good for 24 h, to be changed.
+             * @default null
+             */
+            password: string | null;
+        };
+        /** UserWithPassword */
+        UserWithPassword: {
+            /** Format: uuid */
+            public_id: string;
+            email: string;
+            username: string;
+            /** @enum {unknown} */
+            role: "admin" | "operator" | "viewer";
+            enabled: boolean;
+            /** Format: date-time */
+            registered_on: string;
+            last_login_on: string | null;
+            /** Format: date-time */
+            password_changed_on: string;
+            must_change_password: boolean;
+            /** @description Counts its changes; also its ETag. */
+            version: number;
+            /** @description One that was made for them just now; shown this once. */
+            initial_password: string | null;
+        };
+        /** Version */
+        Version: {
+            /** @example event */
+            kind: string;
+            /** Format: uuid */
+            object_public_id: string;
+            /** @description The `version` that the object had then. */
+            number: number;
+            /** @description Of the object; null where it has none, or was deleted. */
+            name: string | null;
+            /** Format: date-time */
+            at: string;
+            /** @description Who made it so. */
+            actor: string | null;
+            deleted: boolean;
+            /**
+             * @description The object as the API showed it; null unless asked for, or deleted.
+             * @default null
+             */
+            content: Record<string, never> | null;
+            /**
+             * @description With `against`: the fields that differ, from that version to this one.
+             * @default null
+             */
+            changes: {
+                [key: string]: components["schemas"]["FromTo"];
+            } | null;
         };
         /** Webhook */
         Webhook: {
@@ -3299,8 +3909,8 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description Forbidden (`/problems/forbidden`). */
-        forbidden: {
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/password-needed`). Forbidden (`/problems/scope-missing`). Forbidden (`/problems/write-header-missing`). */
+        "forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing": {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
                 [name: string]: unknown;
@@ -3309,8 +3919,58 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/write-header-missing`). */
-        "forbidden_or_foreign-origin_or_write-header-missing": {
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/scope-missing`). Forbidden (`/problems/write-header-missing`). */
+        "forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/session-needed`). Forbidden (`/problems/write-header-missing`). */
+        "forbidden_or_foreign-origin_or_password-change-needed_or_session-needed_or_write-header-missing": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/session-needed`). Forbidden (`/problems/write-header-missing`). */
+        "forbidden_or_foreign-origin_or_session-needed_or_write-header-missing": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/scope-missing`). */
+        "forbidden_or_password-change-needed_or_scope-missing": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/session-needed`). */
+        "forbidden_or_password-change-needed_or_session-needed": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/scope-missing`). */
+        "forbidden_or_scope-missing": {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
                 [name: string]: unknown;
@@ -3400,11 +4060,26 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description Too many attempts (`/problems/too-many-attempts`). */
-        "too-many-attempts": {
+        /** @description Too many attempts (`/problems/too-many-attempts`). Too many requests (`/problems/too-many-requests`). */
+        "too-many-attempts_or_too-many-requests": {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
                 "Retry-After": components["headers"]["Retry-After"];
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Too many requests (`/problems/too-many-requests`). */
+        "too-many-requests": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                "Retry-After": components["headers"]["Retry-After"];
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
             };
             content: {
@@ -3480,8 +4155,6 @@ export interface components {
         dry_run: boolean;
         /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
         "If-Match": string;
-        /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-        "If-None-Match": string;
         /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
         "Idempotency-Key": string;
     };
@@ -3493,6 +4166,10 @@ export interface components {
         Location: string;
         /** @description Seconds to wait before trying again. */
         "Retry-After": number;
+        /** @description The limit that is used up, and in how many seconds there is something left. */
+        RateLimit: string;
+        /** @description The limit that is used up: `q` in `w` seconds. */
+        "RateLimit-Policy": string;
         /** @description How to say who is asking. */
         "WWW-Authenticate": string;
         /** @description The version, to be sent as `If-Match` with a change. */
@@ -3571,8 +4248,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -3609,8 +4287,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -3650,7 +4329,14 @@ export interface operations {
                      *         "email": "email",
                      *         "username": "username",
                      *         "role": "admin",
-                     *         "registered_on": "2026-11-23T12:00:00Z"
+                     *         "registered_on": "2026-11-23T12:00:00Z",
+                     *         "language": "en",
+                     *         "time_zone": "Europe/Berlin",
+                     *         "theme": "auto",
+                     *         "last_login_on": "2026-11-23T12:00:00Z",
+                     *         "password_changed_on": "2026-11-23T12:00:00Z",
+                     *         "must_change_password": true,
+                     *         "version": 1
                      *       }
                      *     }
                      */
@@ -3664,7 +4350,7 @@ export interface operations {
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
-            429: components["responses"]["too-many-attempts"];
+            429: components["responses"]["too-many-attempts_or_too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -3686,8 +4372,53 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_session-needed_or_write-header-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    confirm: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "password": "password"
+                 *     }
+                 */
+                "application/json": components["schemas"]["PasswordAgain"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "confirmed_until": "2026-11-23T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Confirmation"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_session-needed_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-attempts_or_too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -3704,6 +4435,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3713,15 +4445,93 @@ export interface operations {
                      *       "email": "email",
                      *       "username": "username",
                      *       "role": "admin",
-                     *       "registered_on": "2026-11-23T12:00:00Z"
+                     *       "registered_on": "2026-11-23T12:00:00Z",
+                     *       "language": "en",
+                     *       "time_zone": "Europe/Berlin",
+                     *       "theme": "auto",
+                     *       "last_login_on": "2026-11-23T12:00:00Z",
+                     *       "password_changed_on": "2026-11-23T12:00:00Z",
+                     *       "must_change_password": true,
+                     *       "version": 1
                      *     }
                      */
-                    "application/json": components["schemas"]["User"];
+                    "application/json": components["schemas"]["Me"];
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_me: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "username": "Maria Weber",
+                 *       "email": "operator@example.org",
+                 *       "password": "password",
+                 *       "language": "en",
+                 *       "time_zone": "Europe/Berlin",
+                 *       "theme": "auto"
+                 *     }
+                 */
+                "application/json": components["schemas"]["ProfileChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "email": "email",
+                     *       "username": "username",
+                     *       "role": "admin",
+                     *       "registered_on": "2026-11-23T12:00:00Z",
+                     *       "language": "en",
+                     *       "time_zone": "Europe/Berlin",
+                     *       "theme": "auto",
+                     *       "last_login_on": "2026-11-23T12:00:00Z",
+                     *       "password_changed_on": "2026-11-23T12:00:00Z",
+                     *       "must_change_password": true,
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Me"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_session-needed_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-attempts_or_too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -3761,7 +4571,14 @@ export interface operations {
                      *         "email": "email",
                      *         "username": "username",
                      *         "role": "admin",
-                     *         "registered_on": "2026-11-23T12:00:00Z"
+                     *         "registered_on": "2026-11-23T12:00:00Z",
+                     *         "language": "en",
+                     *         "time_zone": "Europe/Berlin",
+                     *         "theme": "auto",
+                     *         "last_login_on": "2026-11-23T12:00:00Z",
+                     *         "password_changed_on": "2026-11-23T12:00:00Z",
+                     *         "must_change_password": true,
+                     *         "version": 1
                      *       }
                      *     }
                      */
@@ -3770,12 +4587,12 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_session-needed_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
-            429: components["responses"]["too-many-attempts"];
+            429: components["responses"]["too-many-attempts_or_too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -3815,11 +4632,12 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -3850,6 +4668,7 @@ export interface operations {
                 };
             };
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
         };
     };
     begin_sso: {
@@ -3875,6 +4694,7 @@ export interface operations {
             };
             404: components["responses"]["sso-off"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
         };
     };
     end_sso: {
@@ -3906,6 +4726,7 @@ export interface operations {
             };
             404: components["responses"]["sso-off"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -3944,7 +4765,14 @@ export interface operations {
                      *         "email": "email",
                      *         "username": "username",
                      *         "role": "admin",
-                     *         "registered_on": "2026-11-23T12:00:00Z"
+                     *         "registered_on": "2026-11-23T12:00:00Z",
+                     *         "language": "en",
+                     *         "time_zone": "Europe/Berlin",
+                     *         "theme": "auto",
+                     *         "last_login_on": "2026-11-23T12:00:00Z",
+                     *         "password_changed_on": "2026-11-23T12:00:00Z",
+                     *         "must_change_password": true,
+                     *         "version": 1
                      *       }
                      *     }
                      */
@@ -3959,6 +4787,634 @@ export interface operations {
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_own_sessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "begun_on": "2026-11-23T12:00:00Z",
+                     *           "last_used_on": "2026-11-23T12:00:00Z",
+                     *           "expires_on": "2026-11-23T13:00:00Z",
+                     *           "address": "address",
+                     *           "user_agent": "user agent",
+                     *           "current": true
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["OpenSessions"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_session-needed"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    end_other_sessions: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_session-needed_or_write-header-missing"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    end_own_session: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of sessions, by its public id. */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_session-needed_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_sessions_of_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of users, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "begun_on": "2026-11-23T12:00:00Z",
+                     *           "last_used_on": "2026-11-23T12:00:00Z",
+                     *           "expires_on": "2026-11-23T13:00:00Z",
+                     *           "address": "address",
+                     *           "user_agent": "user agent",
+                     *           "current": true
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["OpenSessions"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    end_sessions_of_user: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of users, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_tokens: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-created_on" | "-expires_on" | "-last_used_on" | "-name" | "created_on" | "expires_on" | "last_used_on" | "name";
+                /** @description Of everybody, for an administrator. */
+                all?: boolean;
+                /** @description Of this user, for an administrator. */
+                user?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "name": "name",
+                     *           "owner": "owner",
+                     *           "role": "admin",
+                     *           "scopes": [
+                     *             "scope"
+                     *           ],
+                     *           "dashboard_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "created_on": "2026-11-23T12:00:00Z",
+                     *           "expires_on": "2026-11-23T13:00:00Z",
+                     *           "last_used_on": "2026-11-23T12:00:00Z",
+                     *           "last_address": "last address"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_ApiToken_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_token: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "nightly report",
+                 *       "scopes": [
+                 *         "read"
+                 *       ],
+                 *       "role": "admin",
+                 *       "expires_on": "2026-11-23T13:00:00Z",
+                 *       "dashboard_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *     }
+                 */
+                "application/json": components["schemas"]["TokenIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "name": "name",
+                     *       "owner": "owner",
+                     *       "role": "admin",
+                     *       "scopes": [
+                     *         "scope"
+                     *       ],
+                     *       "dashboard_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "created_on": "2026-11-23T12:00:00Z",
+                     *       "expires_on": "2026-11-23T13:00:00Z",
+                     *       "last_used_on": "2026-11-23T12:00:00Z",
+                     *       "last_address": "last address",
+                     *       "token": "token"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ApiTokenCreated"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_token: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of tokens, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_users: {
+        parameters: {
+            query?: {
+                /** @description The first is 1; one beyond the last is empty. */
+                page?: number;
+                /** @description How many of them a page has. */
+                page_size?: number;
+                /** @description Text that is somewhere in it; a to z in either case. */
+                search?: string;
+                /** @description The field to sort by; with a leading `-` the greatest first. */
+                sort?: "-email" | "-last_login_on" | "-registered_on" | "-role" | "-username" | "email" | "last_login_on" | "registered_on" | "role" | "username";
+                /** @description Only users of this role. */
+                role?: "admin" | "operator" | "viewer";
+                /** @description Only users who may sign in, or only those who may not. */
+                enabled?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "page": 1,
+                     *       "page_size": 25,
+                     *       "total": 1,
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "email": "email",
+                     *           "username": "username",
+                     *           "role": "admin",
+                     *           "enabled": true,
+                     *           "registered_on": "2026-11-23T12:00:00Z",
+                     *           "last_login_on": "2026-11-23T12:00:00Z",
+                     *           "password_changed_on": "2026-11-23T12:00:00Z",
+                     *           "must_change_password": true,
+                     *           "version": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Page_User_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_user: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "email": "operator@example.org",
+                 *       "username": "Maria Weber",
+                 *       "role": "admin",
+                 *       "enabled": true,
+                 *       "password": "password...."
+                 *     }
+                 */
+                "application/json": components["schemas"]["UserIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "email": "email",
+                     *       "username": "username",
+                     *       "role": "admin",
+                     *       "enabled": true,
+                     *       "registered_on": "2026-11-23T12:00:00Z",
+                     *       "last_login_on": "2026-11-23T12:00:00Z",
+                     *       "password_changed_on": "2026-11-23T12:00:00Z",
+                     *       "must_change_password": true,
+                     *       "version": 1,
+                     *       "initial_password": "initial password"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["UserWithPassword"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of users, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "email": "email",
+                     *       "username": "username",
+                     *       "role": "admin",
+                     *       "enabled": true,
+                     *       "registered_on": "2026-11-23T12:00:00Z",
+                     *       "last_login_on": "2026-11-23T12:00:00Z",
+                     *       "password_changed_on": "2026-11-23T12:00:00Z",
+                     *       "must_change_password": true,
+                     *       "version": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_user: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of users, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "email": "operator@example.org",
+                 *       "username": "Maria Weber",
+                 *       "role": "admin",
+                 *       "enabled": true,
+                 *       "password": "password...."
+                 *     }
+                 */
+                "application/json": components["schemas"]["UserChange"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "email": "email",
+                     *       "username": "username",
+                     *       "role": "admin",
+                     *       "enabled": true,
+                     *       "registered_on": "2026-11-23T12:00:00Z",
+                     *       "last_login_on": "2026-11-23T12:00:00Z",
+                     *       "password_changed_on": "2026-11-23T12:00:00Z",
+                     *       "must_change_password": true,
+                     *       "version": 1,
+                     *       "initial_password": "initial password"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["UserWithPassword"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_user: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
+            path: {
+                /** @description Which one of users, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -4041,8 +5497,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -4140,22 +5597,20 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
     get_event: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of events, by its public id. */
                 public_id: string;
@@ -4208,19 +5663,11 @@ export interface operations {
                     "application/json": components["schemas"]["Event"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -4319,7 +5766,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -4327,6 +5774,7 @@ export interface operations {
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -4403,10 +5851,11 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -4441,9 +5890,10 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -4527,12 +5977,13 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -4567,8 +6018,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -4587,7 +6039,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "text/csv": unknown;
+                "text/csv": string;
             };
         };
         responses: {
@@ -4621,11 +6073,12 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -4691,8 +6144,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -4765,22 +6219,20 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
     get_experiment: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of experiments, by its public id. */
                 public_id: string;
@@ -4818,19 +6270,11 @@ export interface operations {
                     "application/json": components["schemas"]["Experiment"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -4901,13 +6345,14 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -4984,11 +6429,12 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5038,9 +6484,10 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5101,10 +6548,11 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5174,8 +6622,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5248,21 +6697,19 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
     get_annotation: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of annotations, by its public id. */
                 public_id: string;
@@ -5302,19 +6749,11 @@ export interface operations {
                     "application/json": components["schemas"]["Annotation"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5388,13 +6827,14 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5426,10 +6866,11 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5499,11 +6940,12 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5542,8 +6984,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5597,8 +7040,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5657,22 +7101,20 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
     get_source: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of sources, by its public id. */
                 public_id: string;
@@ -5706,19 +7148,11 @@ export interface operations {
                     "application/json": components["schemas"]["Source"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5778,7 +7212,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -5786,6 +7220,7 @@ export interface operations {
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5817,10 +7252,11 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5871,9 +7307,10 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -5920,19 +7357,17 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
     get_health: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path?: never;
             cookie?: never;
         };
@@ -5961,16 +7396,8 @@ export interface operations {
                     "application/json": components["schemas"]["Health"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             /** @description Readings cannot be stored now. */
             503: {
                 headers: {
@@ -6034,6 +7461,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-created_on" | "-finished_on" | "created_on" | "finished_on";
+                /** @description Only those in this state. */
                 state?: "cancelled" | "done" | "failed" | "queued" | "running";
             };
             header?: never;
@@ -6092,8 +7520,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -6152,9 +7581,10 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -6221,20 +7651,18 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
     get_settings: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path?: never;
             cookie?: never;
         };
@@ -6274,18 +7702,10 @@ export interface operations {
                     "application/json": components["schemas"]["Settings"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -6304,7 +7724,35 @@ export interface operations {
         };
         requestBody: {
             content: {
-                /** @example {} */
+                /**
+                 * @example {
+                 *       "plant_name": "plant name",
+                 *       "time_zone": "Europe/Berlin",
+                 *       "shifts": [
+                 *         {
+                 *           "name": "Early",
+                 *           "start": "06:00",
+                 *           "end": "06:00",
+                 *           "days": [
+                 *             "fri"
+                 *           ]
+                 *         }
+                 *       ],
+                 *       "retention": {
+                 *         "raw_days": 1,
+                 *         "statistics_days": 1
+                 *       },
+                 *       "smtp": {
+                 *         "host": "mail.example.org",
+                 *         "port": 587,
+                 *         "security": "none",
+                 *         "user": "user",
+                 *         "sender": "webmacs@example.org",
+                 *         "password": "password"
+                 *       },
+                 *       "jobs_kept_days": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["SettingsChange"];
             };
         };
@@ -6346,12 +7794,13 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -6375,8 +7824,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -6414,8 +7864,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -6479,8 +7930,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -6552,22 +8004,20 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
     get_plugin_instance: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of plugins, by its public id. */
                 public_id: string;
@@ -6607,19 +8057,11 @@ export interface operations {
                     "application/json": components["schemas"]["PluginInstance"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -6690,7 +8132,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -6698,6 +8140,7 @@ export interface operations {
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -6729,10 +8172,11 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -6781,9 +8225,10 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -6852,23 +8297,21 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
     get_channel: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of plugins, by its public id. */
                 public_id: string;
@@ -6908,19 +8351,11 @@ export interface operations {
                     "application/json": components["schemas"]["Channel"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -6988,7 +8423,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -6996,6 +8431,7 @@ export interface operations {
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7029,11 +8465,12 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7090,8 +8527,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7112,7 +8550,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/zip": unknown;
+                "application/zip": string;
             };
         };
         responses: {
@@ -7147,11 +8585,12 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable_or_wheel-refused"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7195,9 +8634,10 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7226,9 +8666,10 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7255,9 +8696,10 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7268,11 +8710,15 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
+                /** @description Only entries of this type. */
                 logging_type?: "error" | "info" | "warning";
+                /** @description Only what is read, or only what is not. */
                 status?: "read" | "unread";
                 /** @description Beginnings of words, all of which an entry holds; the case of a to z is ignored. */
                 search?: string;
+                /** @description Not before. */
                 from?: string;
+                /** @description Before. */
                 to?: string;
             };
             header?: never;
@@ -7308,8 +8754,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7364,11 +8811,12 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7406,9 +8854,10 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7460,12 +8909,13 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7512,11 +8962,12 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7531,8 +8982,11 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-event" | "-name" | "-state_changed_on" | "changed_on" | "created_on" | "event" | "name" | "state_changed_on";
+                /** @description Only rules of this event. */
                 event_public_id?: string;
+                /** @description Only those that are enabled, or only those that are not. */
                 enabled?: boolean;
+                /** @description Only those that have fired and not cleared, or only the others. */
                 fired?: boolean;
             };
             header?: never;
@@ -7593,8 +9047,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7684,22 +9139,20 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
     get_rule: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of rules, by its public id. */
                 public_id: string;
@@ -7753,19 +9206,11 @@ export interface operations {
                     "application/json": components["schemas"]["Rule"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7863,7 +9308,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -7871,6 +9316,7 @@ export interface operations {
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7902,10 +9348,11 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7949,9 +9396,10 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -7966,6 +9414,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "-url" | "changed_on" | "created_on" | "name" | "url";
+                /** @description Only those that are enabled, or only those that are not. */
                 enabled?: boolean;
             };
             header?: never;
@@ -8011,8 +9460,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -8085,22 +9535,20 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
     get_webhook: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of webhooks, by its public id. */
                 public_id: string;
@@ -8139,19 +9587,11 @@ export interface operations {
                     "application/json": components["schemas"]["Webhook"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -8225,7 +9665,7 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
@@ -8233,6 +9673,7 @@ export interface operations {
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -8264,10 +9705,11 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -8278,6 +9720,7 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
+                /** @description Only deliveries with this status. */
                 status?: "dead_letter" | "delivered" | "failed" | "pending";
             };
             header?: never;
@@ -8319,9 +9762,10 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -8364,9 +9808,10 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -8417,10 +9862,11 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -8435,6 +9881,7 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-completed_on" | "-created_on" | "completed_on" | "created_on";
+                /** @description Only updates with this status. */
                 status?: "applying" | "completed" | "downloading" | "failed" | "pending" | "rolled_back" | "verifying";
             };
             header?: never;
@@ -8477,8 +9924,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -8539,12 +9987,13 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -8553,6 +10002,7 @@ export interface operations {
             query: {
                 /** @description After semver.org. */
                 version: string;
+                /** @description Its name, without a path. */
                 file_name: string;
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
@@ -8566,7 +10016,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/octet-stream": unknown;
+                "application/octet-stream": string;
             };
         };
         responses: {
@@ -8601,21 +10051,19 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
     get_update: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of ota, by its public id. */
                 public_id: string;
@@ -8651,19 +10099,11 @@ export interface operations {
                     "application/json": components["schemas"]["Update"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -8695,11 +10135,12 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -8714,7 +10155,9 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-changed_on" | "-created_on" | "-name" | "changed_on" | "created_on" | "name";
+                /** @description Only those for everybody, or only those of a person. */
                 is_global?: boolean;
+                /** @description Only those with this tag. */
                 tag?: string;
             };
             header?: never;
@@ -8778,8 +10221,9 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -8864,21 +10308,19 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
     get_dashboard: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description The `ETag` of what is known already; if it is still the same, the answer is a 304 without a body. */
-                "If-None-Match"?: components["parameters"]["If-None-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of dashboards, by its public id. */
                 public_id: string;
@@ -8935,19 +10377,11 @@ export interface operations {
                     "application/json": components["schemas"]["Dashboard"];
                 };
             };
-            /** @description It is still what `If-None-Match` says; there is no body. */
-            304: {
-                headers: {
-                    "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -9035,13 +10469,14 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -9073,10 +10508,11 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -9150,9 +10586,10 @@ export interface operations {
                 };
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -9239,12 +10676,13 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -9324,13 +10762,14 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -9409,12 +10848,13 @@ export interface operations {
             };
             400: components["responses"]["malformed"];
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };
@@ -9445,9 +10885,287 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["unauthorized"];
-            403: components["responses"]["forbidden_or_foreign-origin_or_write-header-missing"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    export_configuration: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "format": "webmacs-configuration-1",
+                     *       "events": [
+                     *         {}
+                     *       ],
+                     *       "rules": [
+                     *         {}
+                     *       ],
+                     *       "webhooks": [
+                     *         {}
+                     *       ],
+                     *       "dashboards": [
+                     *         {}
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Exported"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            409: components["responses"]["conflict"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    import_configuration: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "format": "webmacs-configuration-1",
+                 *       "events": [],
+                 *       "rules": [],
+                 *       "webhooks": [],
+                 *       "dashboards": []
+                 *     }
+                 */
+                "application/json": components["schemas"]["Configuration"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "created": 1,
+                     *       "updated": 1,
+                     *       "unchanged": 1,
+                     *       "objects": [
+                     *         {
+                     *           "section": "dashboards",
+                     *           "key": "key",
+                     *           "action": "create",
+                     *           "changes": {}
+                     *         }
+                     *       ],
+                     *       "only_here": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Comparison"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_versions: {
+        parameters: {
+            query?: {
+                /** @description Of what was changed. */
+                kind?: string;
+                /** @description Of what was changed. */
+                object_public_id?: string;
+                /** @description Name of who changed it. */
+                actor?: string;
+                /** @description Not before. */
+                from?: string;
+                /** @description Before. */
+                to?: string;
+                /** @description With the whole state that each version holds. */
+                content?: boolean;
+                /** @description How many at most. */
+                limit?: number;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "kind": "event",
+                     *           "object_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "number": 1,
+                     *           "name": "name",
+                     *           "at": "2026-11-23T12:00:00Z",
+                     *           "actor": "actor",
+                     *           "deleted": true,
+                     *           "content": {},
+                     *           "changes": {}
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CursorPage_Version_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_version: {
+        parameters: {
+            query?: {
+                /** @description Compare it with this version of the same object. */
+                against?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Which one of versions. */
+                kind: string;
+                /** @description Which one of {kind}, by its public id. */
+                object_id: string;
+                /** @description Which one of {object_id}. */
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "kind": "event",
+                     *       "object_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "number": 1,
+                     *       "name": "name",
+                     *       "at": "2026-11-23T12:00:00Z",
+                     *       "actor": "actor",
+                     *       "deleted": true,
+                     *       "content": {},
+                     *       "changes": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Version"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    restore_version: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path: {
+                /** @description Which one of versions. */
+                kind: string;
+                /** @description Which one of {kind}, by its public id. */
+                object_id: string;
+                /** @description Which one of {object_id}. */
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "version": 1,
+                     *       "content": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Restored"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
     };

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
 from webmacs.api.jobs import accepted
+from webmacs.http import kiosk
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, FieldError, NotFound, Unprocessable
 from webmacs.http.route import Call, route
@@ -198,7 +199,9 @@ async def list_events(call: Call[None, EventsQuery]) -> Page[Event]:
     """List events. `search` looks into names and descriptions, ignoring the case of a to z."""
     query = call.query
     matching = SELECT + MATCHING + " AND (strpos(lower(e.name), lower($6)) > 0 OR strpos(lower(e.description), lower($6)) > 0)"
-    total, rows = await fetch_page(call.pool, matching, [*wanted_of(query), query.search], query, query.sort)
+    matching += " AND ($7::int4[] IS NULL OR e.id = ANY($7))"
+    shown = await kiosk.events_of(call.pool, call.identity)
+    total, rows = await fetch_page(call.pool, matching, [*wanted_of(query), query.search, shown], query, query.sort)
     return Page(query.page, query.page_size, total, [event_of(row) for row in rows])
 
 

@@ -1,0 +1,198 @@
+"""The configuration as one document: what is exported comes in elsewhere as the same bytes; an import is compared, whole, repeatable."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parts.rest import Rest, serve
+
+FORMAT = {"format": "webmacs-configuration-1"}
+EVENTS = [
+    {"name": "Boiler", "type": "sensor", "unit": "°C", "max_value": 120, "tags": ["hall"], "limit_hi": 90.5},
+    {"name": "Valve", "type": "actuator", "unit": "%", "min_value": 0, "max_value": 100},
+]
+COMMAND = {"type": "command", "event_name": "Valve", "value": 100}
+RULES = [{"name": "Too hot", "event_name": "Boiler", "operator": "gt", "threshold": 95, "actions": [{"type": "alarm"}, COMMAND]}]
+WEBHOOKS = [{"url": "https://example.org/hook", "events": ["sensor.reading"], "event_names": ["Valve", "Boiler"]}]
+GAUGE = {"config": {"widget_type": "gauge", "max": 120}, "title": "Now", "event_names": ["Boiler"]}
+CHART = {"config": {"widget_type": "line_chart"}, "event_names": ["Valve", "Boiler"], "y": 3}
+DASHBOARDS = [{"name": "Hall", "tags": ["hall"], "widgets": [GAUGE, CHART]}]
+WHOLE: dict[str, Any] = FORMAT | {"events": EVENTS, "rules": RULES, "webhooks": WEBHOOKS, "dashboards": DASHBOARDS}
+
+
+@pytest.fixture(autouse=True)
+async def empty(rest: Rest) -> AsyncIterator[None]:
+    yield
+    async with rest.connection() as conn:
+        await conn.execute("DELETE FROM dashboards; DELETE FROM webhooks; DELETE FROM rules; DELETE FROM events; DELETE FROM versions")
+
+
+async def bring_in(rest: Rest, document: Any, status: int = 200, query: str = "", role: str = "admin") -> Any:
+    async with rest.client(role) as client:
+        answer = await client.post(f"/api/v1/configuration{query}", json=document)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+async def export(rest: Rest) -> bytes:
+    async with rest.client("admin") as client:
+        answer = await client.get("/api/v1/configuration")
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def counts(answer: Any) -> tuple[int, int, int]:
+    return answer["created"], answer["updated"], answer["unchanged"]
+
+
+async def test_what_is_exported_comes_in_elsewhere_as_the_same_bytes(rest: Rest, database: str, tmp_path: Path) -> None:
+    assert counts(await bring_in(rest, WHOLE)) == (5, 0, 0)
+    exported = await export(rest)
+    async with serve(database, tmp_path) as other:
+        await bring_in(other, FORMAT | {"events": [{"name": "Other", "type": "sensor", "unit": ""}]})  # other ids for the same names
+        async with other.connection() as conn:
+            await conn.execute("DELETE FROM events")
+        assert counts(await bring_in(other, json.loads(exported))) == (5, 0, 0)
+        assert await export(other) == exported
+        assert counts(await bring_in(other, json.loads(exported))) == (0, 0, 5)
+
+
+async def test_an_export_has_an_object_a_line_and_neither_ids_nor_secrets(rest: Rest) -> None:
+    await bring_in(rest, WHOLE)
+    async with rest.client("admin") as client:
+        (webhook,) = (await client.get("/api/v1/webhooks")).json()["data"]
+        await client.put(f"/api/v1/webhooks/{webhook['public_id']}", json={"secret": "s3cret-of-hook"})
+    exported = (await export(rest)).decode()
+    assert "public_id" not in exported
+    assert "s3cret" not in exported
+    names = [line for line in exported.splitlines() if '"name":' in line]
+    assert len(names) == 5
+    assert counts(await bring_in(rest, json.loads(exported))) == (0, 0, 5)
+
+
+async def test_only_what_is_given_is_touched_and_each_change_is_a_version(rest: Rest) -> None:
+    await bring_in(rest, WHOLE)
+    before = json.loads(await export(rest))
+    answer = await bring_in(rest, FORMAT | {"events": [{"name": "Boiler", "unit": "K"}], "rules": [{"name": "Too hot", "threshold": 400}]})
+    assert answer["objects"] == [
+        {"section": "events", "key": "Boiler", "action": "update", "changes": {"unit": {"from": "°C", "to": "K"}}},
+        {"section": "rules", "key": "Too hot", "action": "update", "changes": {"threshold": {"from": 95.0, "to": 400.0}}},
+    ]
+    assert answer["only_here"] == {"events": ["Valve"], "rules": []}
+    after = json.loads(await export(rest))
+    before["events"][0]["unit"], before["rules"][0]["threshold"] = "K", 400.0
+    assert after == before
+    async with rest.connection() as conn:
+        assert await conn.fetchval("SELECT count(*) FROM versions WHERE version = 2 AND actor_name = 'admin'") == 2
+        assert await conn.fetchval("SELECT count(*) FROM audit_log WHERE action = 'update' AND kind IN ('event', 'rule')") == 2
+
+
+async def test_a_dry_run_says_what_would_be_done_and_does_nothing(rest: Rest) -> None:
+    await bring_in(rest, FORMAT | {"events": EVENTS[:1]})
+    before = await export(rest)
+    answer = await bring_in(rest, WHOLE, query="?dry_run=true")
+    assert counts(answer) == (4, 0, 1)
+    assert await export(rest) == before
+    real = await bring_in(rest, WHOLE)
+    assert real == answer
+
+
+async def test_widgets_that_stay_keep_their_ids_and_others_are_replaced(rest: Rest) -> None:
+    await bring_in(rest, WHOLE)
+    changed = DASHBOARDS[0] | {"widgets": [GAUGE, CHART | {"title": "Both"}]}
+    async with rest.connection() as conn:
+        before = await conn.fetch("SELECT public_id FROM dashboard_widgets ORDER BY id")
+        assert counts(await bring_in(rest, FORMAT | {"dashboards": [changed]})) == (0, 1, 0)
+        after = await conn.fetch("SELECT public_id FROM dashboard_widgets ORDER BY id")
+    assert (after[0] == before[0], after[1] == before[1]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("document", "loc"),
+    [
+        ({"events": [{"name": "A", "type": "sensor"}]}, ["events", "A", "unit"]),
+        ({"events": [{"name": "A", "type": "sensor", "unit": "", "colour": "red"}]}, ["events", "A", "colour"]),
+        ({"events": [EVENTS[0], EVENTS[0]]}, ["events", "Boiler"]),
+        ({"events": [{"type": "sensor"}]}, ["events", 0, "name"]),
+        ({"events": [EVENTS[0] | {"source": "nobody", "channel_key": "k"}]}, ["events", "Boiler", "source"]),
+        ({"rules": RULES}, ["rules", "Too hot"]),
+        ({"events": EVENTS, "rules": [RULES[0] | {"treshold": 1}]}, ["rules", "Too hot", "treshold"]),
+        ({"events": EVENTS, "rules": [RULES[0] | {"operator": "between"}]}, ["rules", "Too hot", "threshold_high"]),
+        ({"events": EVENTS, "rules": [RULES[0] | {"threshold": "hot"}]}, ["rules", "Too hot", "threshold"]),
+        ({"webhooks": [{"url": "http://127.0.0.1/", "events": ["sensor.reading"]}]}, ["webhooks", "http://127.0.0.1/", "url"]),
+        (
+            {"webhooks": [{"url": "https://a.example/", "events": ["sensor.reading"], "secret": "s"}]},
+            ["webhooks", "https://a.example/", "secret"],
+        ),
+        (
+            {"dashboards": [{"name": "D", "widgets": [{"config": {"widget_type": "gauge"}, "x": 11}]}]},
+            ["dashboards", "D", "widgets", 0, "x"],
+        ),
+        ({"dashboards": [{"name": "D", "is_global": False}]}, ["dashboards", "D", "is_global"]),
+        ({"alarms": []}, ["alarms"]),
+        ({"rules": RULES * 1_001}, ["rules"]),
+    ],
+)
+async def test_a_fault_names_section_key_and_field_and_nothing_is_done(rest: Rest, document: Any, loc: list[Any]) -> None:
+    refused = await bring_in(rest, FORMAT | {"events": EVENTS[1:]} | document, 422)
+    assert refused["errors"][0]["loc"] == ["body", *loc]
+    async with rest.connection() as conn:
+        assert await conn.fetchval("SELECT count(*) FROM events") == 0
+
+
+async def test_every_fault_of_a_section_is_named(rest: Rest) -> None:
+    rules = [{"name": name, "event_name": "Nobody", "operator": "gt", "threshold": 1} for name in ("A", "B")]
+    refused = await bring_in(rest, FORMAT | {"rules": rules}, 422)
+    assert [error["loc"][2] for error in refused["errors"] if "Nobody" in error["msg"]] == ["A", "B"]
+
+
+async def test_an_event_of_a_source_comes_in_as_the_sources(rest: Rest) -> None:
+    written = EVENTS[0] | {"source": "source", "instance": "PLC", "channel_key": "plc/t1"}
+    assert counts(await bring_in(rest, FORMAT | {"events": [written]})) == (1, 0, 0)
+    async with rest.client("viewer") as client:
+        (event,) = (await client.get("/api/v1/events")).json()["data"]
+    assert (event["source"], event["instance"], event["channel_key"]) == ("source", "PLC", "plc/t1")
+    exported = json.loads(await export(rest))
+    assert exported["events"][0]["channel_key"] == "plc/t1"
+    assert counts(await bring_in(rest, exported)) == (0, 0, 1)
+    await bring_in(rest, FORMAT | {"events": [written | {"channel_key": "plc/t2"}]}, 422)
+    await bring_in(rest, FORMAT | {"events": [written | {"name": "Again"}]}, 409)
+
+
+async def test_dashboards_that_a_name_does_not_tell_apart_are_a_conflict(rest: Rest) -> None:
+    async with rest.client("operator") as client:
+        for _ in range(2):
+            assert (await client.post("/api/v1/dashboards", json={"name": "Hall", "is_global": True})).status_code == 201
+    async with rest.client("admin") as client:
+        assert (await client.get("/api/v1/configuration")).status_code == 409
+    await bring_in(rest, FORMAT | {"dashboards": [{"name": "Hall"}]}, 409)
+
+
+async def test_what_is_somebodys_own_is_not_exported(rest: Rest) -> None:
+    async with rest.client("operator") as client:
+        await client.post("/api/v1/dashboards", json={"name": "Mine"})
+    assert json.loads(await export(rest))["dashboards"] == []
+
+
+async def test_only_an_admin_exports_and_imports(rest: Rest) -> None:
+    await bring_in(rest, WHOLE, 403, role="operator")
+    async with rest.client("operator") as client:
+        assert (await client.get("/api/v1/configuration")).status_code == 403
+
+
+async def test_thousands_of_events_come_in_at_once(rest: Rest) -> None:
+    events = [EVENTS[0] | {"name": f"Channel {number}"} for number in range(3_000)]
+    assert counts(await bring_in(rest, FORMAT | {"events": events})) == (3_000, 0, 0)
+    assert counts(await bring_in(rest, json.loads(await export(rest)))) == (0, 0, 3_000)
+
+
+@pytest.mark.parametrize("threshold", ["1" + "0" * 400, "1e999", '"\\u0000"', '{"a":' * 500 + "1" + "}" * 500, "true", "null"])
+async def test_a_number_that_is_none_is_refused(rest: Rest, threshold: str) -> None:
+    await bring_in(rest, FORMAT | {"events": EVENTS})
+    rule = f'{{"name": "Too hot", "event_name": "Boiler", "operator": "gt", "threshold": {threshold}}}'
+    async with rest.client("admin") as client:
+        content = f'{{"format": "webmacs-configuration-1", "rules": [{rule}]}}'
+        answer = await client.post("/api/v1/configuration", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text

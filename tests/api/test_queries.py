@@ -1,0 +1,174 @@
+"""What a request costs the database: a list is one statement with its total, however many rows it has. The lists are those of ROUTES."""
+
+import typing
+from typing import Any
+
+import pytest
+from parts.queries import Queries, counting
+from parts.rest import Rest
+
+from webmacs import app
+from webmacs.api.events import event
+from webmacs.http.page import CursorPage, Page
+
+LENGTHS = {Page: "page_size", CursorPage: "limit"}
+LISTS = {one.path: LENGTHS[kind] for one in app.ROUTES if one.method == "GET" and (kind := typing.get_origin(one.returns)) in LENGTHS}
+MANY = 50
+EACH = "SELECT gen_random_uuid(), 'row ' || n"
+ROWS = {
+    "/api/v1/annotations": (
+        "INSERT INTO annotations (public_id, text, from_on, scoped, author_name, author_public_id, created_on, changed_on)"
+        f" {EACH}, now(), false, 'ann', gen_random_uuid(), now(), now() FROM {{n}}"
+    ),
+    "/api/v1/audit": "INSERT INTO audit_log (at, action, kind, actor_kind) SELECT now(), 'read', 'row', 'system' FROM {n}",
+    "/api/v1/dashboards": (
+        "INSERT INTO dashboards (public_id, name, description, tags, is_global, owner_name, created_on, changed_on)"
+        f" {EACH}, '', '{{{{}}}}', true, 'ann', now(), now() FROM {{n}}"
+    ),
+    "/api/v1/events": f"INSERT INTO events (public_id, name, type, unit) {EACH}, 'sensor', 'bar' FROM {{n}}",
+    "/api/v1/experiments": f"INSERT INTO experiments (public_id, name, started_on, stopped_on) {EACH}, now(), now() + '1 s' FROM {{n}}",
+    "/api/v1/experiments/{public_id}/summary": (
+        "WITH made AS (INSERT INTO events (public_id, name, type, unit)"
+        " SELECT gen_random_uuid(), 'scoped ' || n, 'sensor', 'bar' FROM {n} RETURNING id)"
+        " INSERT INTO experiment_events (experiment_id, event_id) SELECT (SELECT min(id) FROM experiments), id FROM made"
+    ),
+    "/api/v1/jobs": (
+        f"INSERT INTO jobs (public_id, kind, subject, parameters, state, finished_on) {EACH}, 'x', '{{{{}}}}', 'done', now() FROM {{n}}"
+    ),
+    "/api/v1/logging": (
+        "WITH made AS (INSERT INTO log_entries (public_id, content, created_on, logging_type, author_kind)"
+        f" {EACH}, now(), 'info', 'system' FROM {{n}} RETURNING id, created_on)"
+        " INSERT INTO log_status (entry_id, created_on) SELECT id, created_on FROM made"
+    ),
+    "/api/v1/ota": f"INSERT INTO firmware_updates (public_id, version, changelog, created_on) {EACH}, '', now() FROM {{n}}",
+    "/api/v1/plugins": (
+        "INSERT INTO plugin_instances (public_id, name, source_id, plugin_id, created_on, changed_on)"
+        f" {EACH}, (SELECT min(id) FROM sources), 'x', now(), now() FROM {{n}}"
+    ),
+    "/api/v1/plugins/packages": (
+        "INSERT INTO plugin_packages (public_id, name, version, summary, plugin_ids, file_name, size, sha256, created_on)"
+        f" {EACH}, '1', '', ARRAY['x'], 'x.whl', 1, 'sha ' || n, now() FROM {{n}}"
+    ),
+    "/api/v1/rules": (
+        f"INSERT INTO rules (public_id, name, event_id, operator, threshold) {EACH}, (SELECT min(id) FROM events), 'gt', 1 FROM {{n}}"
+    ),
+    "/api/v1/rules/{public_id}/transitions": (
+        "INSERT INTO rule_transitions (rule_id, fired, at, value) SELECT (SELECT min(id) FROM rules), true, now(), n FROM {n}"
+    ),
+    "/api/v1/sources": f"INSERT INTO sources (public_id, name, credential_hash) {EACH}, sha256(n::text::bytea) FROM {{n}}",
+    "/api/v1/webhooks": (
+        "INSERT INTO webhooks (public_id, name, url, description, events, scoped, enabled, created_on, changed_on)"
+        f" {EACH}, 'https://example.org/' || n, '', ARRAY['sensor.reading'], false, true, now(), now() FROM {{n}}"
+    ),
+    "/api/v1/webhooks/{public_id}/deliveries": (
+        "INSERT INTO webhook_deliveries (public_id, webhook_id, event_type, payload, next_attempt_on, created_on)"
+        " SELECT gen_random_uuid(), (SELECT min(id) FROM webhooks), 'sensor.reading', '{{}}', now() + '1 day', now() FROM {n}"
+    ),
+}
+"""By the path of a list: SQL that makes its rows. {n} stands for a series of numbers."""
+SEVERAL = {"/api/v1/experiments/{public_id}/summary": 3}
+"""A list below a thing looks for that first; the summary of an experiment also reads runs and gaps."""
+PARENTS = {
+    "/api/v1/experiments/{public_id}": (
+        "INSERT INTO experiments (public_id, name, started_on, stopped_on, scoped)"
+        " SELECT gen_random_uuid(), 'parent', now(), now() + '1 s', true",
+        "experiments",
+    ),
+    "/api/v1/rules/{public_id}": (
+        "WITH made AS (INSERT INTO events (public_id, name, type, unit) SELECT gen_random_uuid(), 'parent', 'sensor', '' RETURNING id)"
+        " INSERT INTO rules (public_id, name, event_id, operator, threshold) SELECT gen_random_uuid(), 'parent', id, 'gt', 1 FROM made",
+        "rules",
+    ),
+    "/api/v1/webhooks/{public_id}": (
+        "INSERT INTO webhooks (public_id, name, url, description, events, scoped, enabled, created_on, changed_on) SELECT"
+        " gen_random_uuid(), 'parent', 'https://example.org', '', ARRAY['sensor.reading'], false, true, now(), now()",
+        "webhooks",
+    ),
+}
+"""By the path of the thing that has lists below it: SQL that makes the first one, and its table."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def parents(rest: Rest) -> dict[str, str]:
+    """The address of one of each."""
+    made = {}
+    async with rest.connection() as conn:
+        for path, (statement, table) in PARENTS.items():
+            await conn.execute(statement)
+            public_id = await conn.fetchval(f"SELECT public_id FROM {table} ORDER BY id LIMIT 1")
+            made[path] = path.replace("{public_id}", str(public_id))
+    return made
+
+
+async def make_rows(rest: Rest, path: str, first: int, last: int) -> None:
+    assert path in ROWS, f"Say in ROWS how rows of {path} are made, so that its statements can be counted."
+    async with rest.connection() as conn:
+        await conn.execute(ROWS[path].format(n=f"generate_series({first}, {last}) n"))
+
+
+async def statements(rest: Rest, queries: Queries, method: str, path: str, **more: Any) -> list[str]:
+    """Those of a request of an administrator who is known already."""
+    async with rest.client("admin") as admin:
+        await admin.get("/api/v1/auth/me")
+        response, sent = await queries.of(admin, method, path, **more)
+        assert response.is_success, response.text
+        return sent
+
+
+@pytest.mark.parametrize(("path", "length"), LISTS.items())
+async def test_a_list_is_one_statement_however_long_it_is(rest: Rest, parents: dict[str, str], path: str, length: str) -> None:
+    address = path
+    for parent, made in parents.items():
+        address = address.replace(parent, made)
+    async with counting(rest) as queries, rest.client("admin") as admin:
+        counted = []
+        for first, last in ((1, 1), (2, MANY)):
+            await make_rows(rest, path, first, last)
+            await admin.get(address)  # a connection's first look at a type is a statement of the driver's own
+            counted.append(await statements(rest, queries, "GET", f"{address}?{length}={MANY}"))
+        assert len((await admin.get(f"{address}?{length}={MANY}")).json()["data"]) == MANY
+    allowed = SEVERAL.get(path, 2 if "{" in path else 1)
+    assert [len(sent) for sent in counted] == [allowed, allowed], counted
+
+
+async def test_who_asks_is_one_statement_and_then_none(rest: Rest) -> None:
+    async with counting(rest) as queries, rest.client("viewer") as viewer:
+        rest.app.state.parts.known.forget()
+        _, first = await queries.of(viewer, "GET", "/api/v1/gaps")
+        _, second = await queries.of(viewer, "GET", "/api/v1/gaps")
+    assert (len(first), len(second)) == (2, 1)
+
+
+async def test_one_object_is_one_statement(rest: Rest) -> None:
+    async with counting(rest) as queries, rest.client("admin") as admin:
+        address = (await admin.post("/api/v1/events", json={"name": "one", "type": "sensor", "unit": ""})).headers["location"]
+        assert len(await statements(rest, queries, "GET", address)) == 1
+
+
+async def test_a_change_costs_three_round_trips_besides_its_own(rest: Rest) -> None:
+    """Its beginning, what it leaves behind (audit row, version, word of it), and its commit."""
+    async with counting(rest) as queries:
+        new = {"name": "another", "type": "sensor", "unit": ""}
+        sent = await statements(rest, queries, "POST", "/api/v1/events", json=new)
+        insert, select = sent[1:3]
+        assert (insert.startswith("INSERT INTO events"), select.startswith("SELECT e.id")) == (True, True)
+        assert (sent[0], sent[-1]) == ("BEGIN;", "COMMIT;")
+        assert [line for line in sent if "INSERT INTO audit_log" in line and "INSERT INTO versions" in line and "pg_notify" in line] == [
+            sent[3]
+        ]
+        assert len(sent) == 5
+
+
+async def test_a_list_that_asks_again_for_each_row_is_found_out(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch_page = event.fetch_page
+
+    async def asking_again(pool: Any, *more: Any) -> Any:
+        total, rows = await fetch_page(pool, *more)
+        for row in rows:
+            await pool.fetchval("SELECT name FROM events WHERE id = $1", row["id"])
+        return total, rows
+
+    monkeypatch.setattr(event, "fetch_page", asking_again)
+    await make_rows(rest, "/api/v1/events", 101, 107)
+    async with counting(rest) as queries:
+        assert len(await statements(rest, queries, "GET", "/api/v1/events?page_size=7")) == 1 + 7

@@ -1,0 +1,337 @@
+"""The configuration as one text document: exported, compared, and brought in all or nothing, by names instead of ids.
+
+A section holds objects of a kind, found by their key. What an object says of events it says by their names, which are looked for in the
+document first and then here. Each change is made by the handler of its own route, with its checks, its version and its audit row; so with
+`?dry_run=true` the answer is exactly what would be done.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
+
+import asyncpg
+import msgspec
+from msgspec import Meta
+
+from webmacs.api import dashboards, rules, webhooks
+from webmacs.api.dashboards import DashboardWithWidgets
+from webmacs.api.events import bulk, event
+from webmacs.api.events.bulk import FromTo, Item
+from webmacs.http.problem import Conflict, FieldError, Unprocessable
+from webmacs.http.route import Call, errors_at, route
+from webmacs.http.shape import Shape
+from webmacs.storage.pool import Connection
+
+BODY_BYTES_MAX: Final = 32 * 1024 * 1024
+IMPORTING: Final = 0x5745_4243  # one import after the other, under this advisory lock
+FORMAT: Final[Literal["webmacs-configuration-1"]] = "webmacs-configuration-1"
+WRITTEN_BY: Final = ("source", "instance", "channel_key")
+"""Of an event that a source writes."""
+NAMED: Final = {"event_public_id": "event_name", "event_public_ids": "event_names"}
+"""What is an id in the API is a name in a document."""
+
+Content = dict[str, Any]
+Events = Annotated[list[Content], Meta(max_length=bulk.EVENTS_MAX)]
+Objects = Annotated[list[Content], Meta(max_length=1_000)]
+"""So many are done within the time that a request may take; more come in parts."""
+Key = Annotated[str, Meta(description="Its name; of a webhook its address.")]
+
+
+class Configuration(Shape, frozen=True):
+    """A section that is not given is left alone, and so is an object that is not in its section."""
+
+    format: Literal["webmacs-configuration-1"]
+    events: Annotated[Events, Meta(description="As of POST /api/v1/events; with source and channel_key where a source writes it.")] = []  # noqa: RUF012
+    rules: Annotated[Objects, Meta(description="As of POST /api/v1/rules, with event_name.")] = []  # noqa: RUF012
+    webhooks: Annotated[Objects, Meta(description="As of POST /api/v1/webhooks, with event_names and without a secret.")] = []  # noqa: RUF012
+    dashboards: Annotated[Objects, Meta(description="Those for all, with widgets; these as of their own POST, with event_names.")] = []  # noqa: RUF012
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """The sections of an import, whole."""
+
+    format: Literal["webmacs-configuration-1"]
+    events: list[msgspec.Raw]
+    rules: list[msgspec.Raw]
+    webhooks: list[msgspec.Raw]
+    dashboards: list[msgspec.Raw]
+
+
+class Applied(msgspec.Struct, frozen=True):
+    section: Literal["events", "rules", "webhooks", "dashboards"]
+    key: Key
+    action: Literal["create", "update"]
+    changes: Annotated[dict[str, FromTo], Meta(description="Of an update: the fields that change.")]
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    created: int
+    updated: int
+    unchanged: int
+    objects: Annotated[list[Applied], Meta(description="What is created or updated.")]
+    only_here: Annotated[dict[str, list[Key]], Meta(description="By section: what is here and not in the document. It stays.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A kind of objects. `new` is the body that makes one, `change` that which changes one; where they are the same, one is put whole."""
+
+    kind: str
+    key: str
+    new: type[Shape]
+    change: type[Shape]
+    read: Callable[[Connection], Awaitable[Sequence[Any]]]
+    create: Callable[[Call[Any, Any]], Awaitable[Any]]
+    update: Callable[[Call[Any, Any]], Awaitable[Any]]
+    unordered: str | None = None
+    """A list whose order says nothing."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that a document does not hold, and what they are."""
+
+    def content(self, state: Any) -> Content:
+        """What a document holds of an object, with ids."""
+        content: Content = msgspec.to_builtins(state)
+        for widget in content.get("widgets", []):
+            widget.pop("public_id", None)
+        return {name: content[name] for name in self.new.__struct_fields__ if name in content and name not in self.fixed}
+
+    def shown(self, content: Content, names: Mapping[str, str]) -> Content:
+        """The same, with names; `names` by public id."""
+        if self.unordered is not None and content[self.unordered] is not None:
+            content = content | {self.unordered: sorted(content[self.unordered], key=lambda public_id: names.get(public_id, public_id))}
+        shown: Content = _renamed(content, NAMED, names.get)
+        return shown
+
+
+SECTIONS: Final[Mapping[str, Section]] = {
+    "rules": Section(
+        "rule", "name", rules.RuleIn, rules.RuleChange, rules.read_all, rules.create_rule.handler, rules.change_rule.handler
+    ),
+    "webhooks": Section(
+        "webhook", "url", webhooks.WebhookIn, webhooks.WebhookChange, webhooks.read_all,
+        webhooks.create_webhook.handler, webhooks.change_webhook.handler, unordered="event_public_ids", fixed={"secret": None},
+    ),
+    "dashboards": Section(
+        "dashboard", "name", DashboardWithWidgets, DashboardWithWidgets, dashboards.read_global,
+        dashboards.put_dashboard, dashboards.put_dashboard, fixed={"is_global": True},
+    ),
+}  # fmt: skip
+"""After the events, which they name."""
+
+
+@route("GET", "/api/v1/configuration", problems=(409,))
+async def export_configuration(call: Call) -> Exported:
+    """Export the configuration. One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration
+    gives the same bytes, so that two of them can be compared line by line and kept under version control."""
+    async with call.pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+        events = await _read_events(conn)
+        names = {str(one.public_id): one.name for one in events}
+        document = {"events": _lines([_event_content(one) for one in events], "name")}
+        for name, section in SECTIONS.items():
+            objects = [section.shown(section.content(state), names) for state in await section.read(conn)]
+            _refuse_ambiguous(name, section, objects)
+            document[name] = _lines(objects, section.key)
+    call.headers["Content-Disposition"] = 'attachment; filename="webmacs-configuration.json"'
+    return Exported(FORMAT, **document)
+
+
+@route("POST", "/api/v1/configuration", problems=(409,), changes="configuration", body_bytes_max=BODY_BYTES_MAX)
+async def import_configuration(call: Call[Configuration]) -> Comparison:
+    """Bring in a configuration, all of it or nothing. Objects are found by their names: those that are not here are created, of the others
+    the fields that are given are changed. With dry_run=true the answer says what would be done."""
+    await call.conn.execute("SELECT pg_advisory_xact_lock($1)", IMPORTING)
+    objects, unchanged = await _save_events(call, call.body.events)
+    here = await _read_events(call.conn)
+    names = {str(one.public_id): one.name for one in here}
+    only_here = {"events": sorted(set(names.values()) - {one["name"] for one in call.body.events})} if call.body.events else {}
+    for name, section in SECTIONS.items():
+        given: list[Content] = getattr(call.body, name)
+        if not given:
+            continue
+        present = _by_key(name, section, await section.read(call.conn))
+        plans = _judge(name, section, given, present, names)
+        for plan in plans:
+            if plan.changes or plan.before is None:
+                await _carry_out(call, name, section, plan)
+                objects.append(Applied(name, plan.key, "update" if plan.before else "create", plan.changes))  # type: ignore[arg-type]
+            else:
+                unchanged += 1
+        only_here[name] = sorted(present.keys() - {plan.key for plan in plans})
+    created = sum(one.action == "create" for one in objects)
+    return Comparison(created, len(objects) - created, unchanged, objects, only_here)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    key: str
+    before: Any
+    """The object as it is here; None: it is to be made."""
+    body: Any
+    changes: dict[str, FromTo]
+
+
+def _judge(name: str, section: Section, given: Sequence[Content], present: Mapping[str, Any], names: Mapping[str, str]) -> list[_Plan]:
+    """What is to become of each object of a section. Raises Unprocessable with every fault."""
+    errors = _key_errors(name, section.key, given)
+    ids = {event_name: public_id for public_id, event_name in names.items()}
+    plans = []
+    for entry in [] if errors else given:
+        key = entry[section.key]
+        place = ["body", name, key]
+        errors += [FieldError([*place, one], "A document does not hold it.") for one in section.fixed if one in entry]
+        unknown: list[str] = []
+        wanted = _renamed(entry, {after: before for before, after in NAMED.items()}, ids.get, unknown)
+        errors += [FieldError(place, f"There is no event called {one}, neither in this document nor here.") for one in unknown]
+        state = present.get(key)
+        before = {} if state is None else section.content(state)
+        try:
+            body = msgspec.convert(before | wanted | dict(section.fixed), section.new)
+            after = section.content(body)
+            old, new = ({} if state is None else section.shown(before, names)), section.shown(after, names)
+            changes = {} if state is None else {one: FromTo(old[one], new[one]) for one in new if old[one] != new[one]}
+            if state is not None and section.change is not section.new:
+                shared = [one for one in after if after[one] != before[one]]
+                body = msgspec.convert({one: after[one] for one in shared}, section.change)
+        except msgspec.ValidationError as error:
+            errors += errors_at(place, error)
+        else:
+            plans.append(_Plan(key, state, body, changes))
+    if errors:
+        raise Unprocessable(errors)
+    return plans
+
+
+async def _carry_out(call: Call[Configuration], name: str, section: Section, plan: _Plan) -> None:
+    """Raises what the handler raises, with the place."""
+    public_id = None if plan.before is None else plan.before.public_id
+    inner = call.inner(section.kind, plan.body, public_id)
+    try:
+        await (section.create if public_id is None else section.update)(inner)
+    except Unprocessable as problem:
+        raise problem.within(name, plan.key) from None
+    except Conflict as problem:
+        raise Conflict(f"{name}, {plan.key}: {problem.detail}") from None
+
+
+async def _save_events(call: Call[Configuration], given: Sequence[Content]) -> tuple[list[Applied], int]:
+    """(events that were created or changed, how many stay as they are). Raises Unprocessable with every fault."""
+    errors = _key_errors("events", "name", given)
+    items = []
+    for position, entry in enumerate([] if errors else given):
+        place = ("body", "events", entry["name"])
+        try:
+            change = msgspec.convert({one: value for one, value in entry.items() if one not in WRITTEN_BY}, event.EventChange)
+        except msgspec.ValidationError as error:
+            errors += errors_at(place, error)
+        else:
+            items.append(Item(position, place, None, event.fields_of(change)))
+    if errors:
+        raise Unprocessable(errors)
+    if not items:
+        return [], 0
+    saved = await bulk.save(call.inner("event", None), items)
+    await _give_to_sources(call.conn, given, {one.name: one for one in saved.data})
+    objects = [Applied("events", one.name, one.action, one.changes) for one in saved.data if one.action != "unchanged"]
+    return objects, saved.unchanged
+
+
+async def _give_to_sources(conn: Connection, given: Sequence[Content], saved: Mapping[str, bulk.SavedEvent]) -> None:
+    """A new event that a source writes belongs to it, as if the source had made it; one that is here belongs to whom it belongs.
+    Raises Unprocessable."""
+    written = [one for one in given if any(one.get(field) is not None for field in WRITTEN_BY)]
+    if not written:
+        return
+    rows = await conn.fetch("SELECT s.name, w.id FROM writers w JOIN sources s ON s.id = w.source_id")
+    writers = {row["name"]: row["id"] for row in rows}
+    rows = await conn.fetch(event.SELECT + " WHERE e.name = ANY($1)", [one["name"] for one in written])
+    present = {row["name"]: event.event_of(row) for row in rows}
+    errors, new = [], []
+    for one in written:
+        place, source, key = ["body", "events", one["name"]], one.get("source"), one.get("channel_key")
+        if not isinstance(source, str) or source not in writers:
+            errors.append(
+                FieldError([*place, "source"], "There is no such source here; create it first, or leave out who writes the event.")
+            )
+        elif not isinstance(key, str) or not 1 <= len(key) <= 100 or not isinstance(one.get("instance"), str | None):
+            errors.append(FieldError([*place, "channel_key"], "A source's event has a channel_key, and instance is a text or null."))
+        elif saved[one["name"]].action == "create":
+            new.append((saved[one["name"]].public_id, writers[source], one.get("instance"), key))
+        elif (present[one["name"]].source, present[one["name"]].channel_key) != (source, key):
+            errors.append(FieldError([*place, "source"], "The event of this name is written by somebody else here; rename one of the two."))
+    if errors:
+        raise Unprocessable(errors)
+    try:
+        await conn.executemany("UPDATE events SET writer_id = $2, instance = $3, channel_key = $4 WHERE public_id = $1", new)
+    except asyncpg.UniqueViolationError:
+        raise Conflict("A channel of a source is an event of another name here, or stands there twice; give it that name.") from None
+
+
+async def _read_events(conn: Connection) -> list[event.Event]:
+    return [event.event_of(row) for row in await conn.fetch(event.SELECT)]
+
+
+def _event_content(one: event.Event) -> Content:
+    content: Content = msgspec.to_builtins(event.fields_of(one))
+    return content | {name: value for name in WRITTEN_BY if (value := getattr(one, name)) is not None}
+
+
+def _by_key(name: str, section: Section, states: Sequence[Any]) -> dict[str, Any]:
+    _refuse_ambiguous(name, section, [section.content(state) for state in states])
+    return {getattr(state, section.key): state for state in states}
+
+
+def _refuse_ambiguous(name: str, section: Section, objects: Sequence[Content]) -> None:
+    """Raises Conflict where a name would not say which object is meant."""
+    seen: set[str] = set()
+    for one in objects:
+        if one[section.key] in seen:
+            raise Conflict(
+                f"Two {name} are called {one[section.key]}; give one of them another name, as a document tells them apart by it."
+            )
+        seen.add(one[section.key])
+
+
+def _key_errors(name: str, key: str, given: Sequence[Content]) -> list[FieldError]:
+    """Objects without a key, and keys that stand there twice."""
+    errors, seen = [], set()
+    for index, entry in enumerate(given):
+        value = entry.get(key)
+        if not isinstance(value, str):
+            errors.append(FieldError(["body", name, index, key], "Each object is found by it: give a text."))
+        elif value in seen:
+            errors.append(FieldError(["body", name, value], "It stands there twice."))
+        else:
+            seen.add(value)
+    return errors
+
+
+def _renamed(value: Any, fields: Mapping[str, str], find: Callable[[str], str | None], unknown: list[str] | None = None) -> Any:
+    """The value with ids in place of names or the other way round, at any depth. What is not found stays, or is gathered in `unknown`."""
+
+    def one(name: Any) -> Any:
+        found = find(name) if isinstance(name, str) else None
+        if found is None and isinstance(name, str) and unknown is not None:
+            unknown.append(name)
+        return name if found is None else found
+
+    if isinstance(value, list):
+        return [_renamed(part, fields, find, unknown) for part in value]
+    if not isinstance(value, dict):
+        return value
+    renamed = {}
+    for name, part in value.items():
+        if name not in fields:
+            renamed[name] = _renamed(part, fields, find, unknown)
+        elif isinstance(part, list):
+            renamed[fields[name]] = [one(entry) for entry in part]
+        else:
+            renamed[fields[name]] = one(part)
+    return renamed
+
+
+def _lines(objects: Sequence[Content], key: str) -> list[msgspec.Raw]:
+    """A line each, by their keys."""
+    return [msgspec.Raw(b"\n" + msgspec.json.encode(one, order="sorted")) for one in sorted(objects, key=lambda one: str(one[key]))]
+
+
+routes = [export_configuration, import_configuration]
