@@ -688,6 +688,56 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/datapoints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List readings of up to 20 events, in the order of time
+         * @description A page may be short though more follow: read on while there is a `next`. Role: viewer or above.
+         */
+        get: operations["list_datapoints"];
+        put?: never;
+        /**
+         * Store one reading
+         * @description It is answered when it is committed. Role: operator or above, or a source.
+         */
+        post: operations["create_datapoint"];
+        /**
+         * Delete an event's readings of a stretch of time
+         * @description Answers how many there were; a stretch with too many is refused. Role: admin or above.
+         */
+        delete: operations["delete_datapoints"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/datapoints/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Store up to 10,000 readings
+         * @description A good one is taken whatever is wrong with the others, and the answer comes when they are committed.
+         *
+         *     As JSON, or with `Content-Type: application/x-ndjson` one reading a line. The body may come with `Content-Encoding: gzip`. Role: operator or above, or a source.
+         */
+        post: operations["create_datapoints"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/datapoints/series": {
         parameters: {
             query?: never;
@@ -722,6 +772,52 @@ export interface paths {
         get: operations["latest"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/datapoints/{public_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read one reading
+         * @description Role: viewer or above.
+         */
+        get: operations["get_datapoint"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete one reading
+         * @description What was written at the same instant before it is deleted with it. Role: admin or above.
+         */
+        delete: operations["delete_datapoint"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/write": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Store readings in InfluxDB's line protocol
+         * @description 204: all of it is committed; 400 names lines that were refused, the others are stored.
+         *
+         *     Each field is a series, `measurement.field;tag=value` with the tags in order, and belongs to the event with this channel key, or else this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond 2^53, is refused by its line; true and false are 1 and 0. The body may come with `Content-Encoding: gzip`; the credential also as `Token ...`, or as the password of Basic. Role: operator or above, or a source.
+         */
+        post: operations["write"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1931,6 +2027,20 @@ export interface components {
             /** @default null */
             decimals: number | null;
         };
+        /** BatchIn */
+        BatchIn: {
+            datapoints: components["schemas"]["DatapointIn"][];
+        };
+        /**
+         * BatchOut
+         * @description Each reading is taken or refused by itself. What is not in `results` was taken and is stored.
+         */
+        BatchOut: {
+            accepted: number;
+            refused: number;
+            /** @description Every reading that was refused, in order. */
+            results: components["schemas"]["RefusedItem"][];
+        };
         /** Channel */
         Channel: {
             /** Format: uuid */
@@ -2069,6 +2179,22 @@ export interface components {
              */
             confirmed_until: string;
         };
+        /**
+         * Created
+         * @description A reading that is stored.
+         */
+        Created: {
+            /**
+             * Format: uuid
+             * @description Made of event and time; it never changes.
+             */
+            public_id: string;
+            /** Format: uuid */
+            event_public_id: string;
+            /** Format: date-time */
+            timestamp: string;
+            value: number;
+        };
         /** Credentials */
         Credentials: {
             /** @example operator@example.org */
@@ -2080,6 +2206,12 @@ export interface components {
             /** @description Give it as `cursor` to read on; null: this was the last page. */
             next: string | null;
             data: components["schemas"]["AuditEntry"][];
+        };
+        /** CursorPage[Datapoint] */
+        CursorPage_Datapoint_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["Datapoint"][];
         };
         /** CursorPage[Delivery] */
         CursorPage_Delivery_: {
@@ -2153,6 +2285,35 @@ export interface components {
             /** @default null */
             range_seconds: number | null;
         };
+        /** Datapoint */
+        Datapoint: {
+            /**
+             * Format: uuid
+             * @description Made of event and time; it never changes.
+             */
+            public_id: string;
+            /** Format: uuid */
+            event_public_id: string;
+            /** Format: date-time */
+            timestamp: string;
+            value: number;
+            experiment_public_id: string | null;
+        };
+        /** DatapointIn */
+        DatapointIn: {
+            /** Format: uuid */
+            event_public_id: string;
+            /**
+             * @description A number that a float64 holds; integers up to 2^53.
+             * @example 21.5
+             */
+            value: number;
+            /**
+             * @description Rounded to µs; at most 30 days old and 24 hours ahead. Without it: now, plus 1 µs for each repeat of an event.
+             * @default null
+             */
+            timestamp: string | null;
+        };
         /** Delivery */
         Delivery: {
             /**
@@ -2208,6 +2369,17 @@ export interface components {
             webhook_public_id: string;
             /** @description The body, as it is sent. */
             payload: unknown;
+        };
+        /** Erased */
+        Erased: {
+            /** Format: uuid */
+            event_public_id: string;
+            /** Format: date-time */
+            from: string;
+            /** Format: date-time */
+            to: string;
+            /** @description How many readings, those that had been overwritten included. */
+            deleted: number;
         };
         /** Event */
         Event: {
@@ -3120,6 +3292,18 @@ export interface components {
             /** @description What these take, without indexes. */
             bytes: number;
         };
+        /** RefusedItem */
+        RefusedItem: {
+            /** @description Its place in `datapoints`, or its line, from 0. */
+            index: number;
+            /**
+             * @description As on the telemetry socket.
+             * @example unknown_channel
+             * @example out_of_bounds
+             */
+            code: string;
+            detail: string;
+        };
         /** Restored */
         Restored: {
             /** Format: uuid */
@@ -4011,6 +4195,16 @@ export interface components {
         };
         /** @description Malformed (`/problems/malformed`). */
         malformed: {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Malformed (`/problems/malformed`). Partial write (`/problems/partial-write`). */
+        "malformed_or_partial-write": {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
                 [name: string]: unknown;
@@ -6874,6 +7068,230 @@ export interface operations {
             503: components["responses"]["unavailable"];
         };
     };
+    list_datapoints: {
+        parameters: {
+            query: {
+                /** @description How many at most. */
+                limit?: number;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
+                /** @description Whose readings. */
+                event_public_ids: string[];
+                /** @description Readings at or after it. */
+                from?: string;
+                /** @description Readings before it. */
+                to?: string;
+                /** @description Readings of its time; its events are to be named. */
+                experiment_public_id?: string;
+                /** @description The oldest or the newest first. */
+                sort?: "-timestamp" | "timestamp";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "next": "next",
+                     *       "data": [
+                     *         {
+                     *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *           "timestamp": "2026-11-23T12:00:00Z",
+                     *           "value": 21.5,
+                     *           "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CursorPage_Datapoint_"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_datapoint: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "value": 21.5,
+                 *       "timestamp": "2026-11-23T12:00:00Z"
+                 *     }
+                 */
+                "application/json": components["schemas"]["DatapointIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    Location: components["headers"]["Location"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "timestamp": "2026-11-23T12:00:00Z",
+                     *       "value": 21.5
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Created"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_datapoints: {
+        parameters: {
+            query: {
+                /** @description Whose readings. */
+                event_public_id: string;
+                /** @description Readings at or after it. */
+                from: string;
+                /** @description Readings before it. */
+                to: string;
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "from": "2026-11-23T12:00:00Z",
+                     *       "to": "2026-11-23T13:00:00Z",
+                     *       "deleted": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Erased"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_datapoints: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "datapoints": [
+                 *         {
+                 *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *           "value": 21.5,
+                 *           "timestamp": "2026-11-23T12:00:00Z"
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["BatchIn"];
+                /**
+                 * @example {
+                 *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *       "value": 21.5,
+                 *       "timestamp": "2026-11-23T12:00:00Z"
+                 *     }
+                 */
+                "application/x-ndjson": components["schemas"]["DatapointIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "accepted": 1,
+                     *       "refused": 1,
+                     *       "results": [
+                     *         {
+                     *           "index": 1,
+                     *           "code": "unknown_channel",
+                     *           "detail": "detail"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BatchOut"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     series: {
         parameters: {
             query?: never;
@@ -6986,6 +7404,129 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
             422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_datapoint: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of datapoints, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "timestamp": "2026-11-23T12:00:00Z",
+                     *       "value": 21.5,
+                     *       "experiment_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Datapoint"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_datapoint: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path: {
+                /** @description Which one of datapoints, by its public id. */
+                public_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    write: {
+        parameters: {
+            query?: {
+                /** @description What the lines' times count since 1970; ns unless it is said. */
+                precision?: "h" | "m" | "ms" | "n" | "ns" | "s" | "u" | "us";
+                /** @description What InfluxDB's clients send; there is one database here. */
+                db?: string;
+                /** @description What InfluxDB's clients send; there is one database here. */
+                rp?: string;
+                /** @description What InfluxDB's clients send; there is one database here. */
+                bucket?: string;
+                /** @description What InfluxDB's clients send; there is one database here. */
+                org?: string;
+                /** @description What InfluxDB's clients send; there is one database here. */
+                consistency?: string;
+            };
+            header?: {
+                /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
+                "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /** @example cpu,host=hall-3,cpu=cpu0 usage_idle=97.5,usage_user=1.25 1795539291000000000 */
+                "text/plain": string;
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            400: components["responses"]["malformed_or_partial-write"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
