@@ -11,7 +11,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from webmacs import clock, ingest_core
-from webmacs.http import idempotency, kiosk
+from webmacs.http import access, idempotency, kiosk
 from webmacs.http.compressed import decompress
 from webmacs.http.page import CursorPage, CursorQuery, make_cursor, read_cursor
 from webmacs.http.problem import Forbidden, NotFound, Unauthorized, Unprocessable, unavailable
@@ -228,12 +228,15 @@ async def store(call: Call[bytes, Any], batch: Batch, now_us: int, answer: Calla
     claim, sealing = call.claim, call.parts.sealing_key
     if claim is not None and (known := await idempotency.find(call.pool, claim, sealing)) is not None:
         return known
-    source_id = call.identity.id if call.identity.kind == "source" else None
+    identity = call.identity
+    source_id = identity.id if identity.kind == "source" else None
+    makes_events = source_id is None and (identity.scopes is None or access.covers(identity.scopes, "events:write", by_name=False))
+    poster = Poster(source_id, makes_events, call.actor, call.request_id)
     intake: Intake = call.request.app.state.intake
 
     receipt = None if claim is None else lambda taken: idempotency.seal(claim, sealing, answer(taken))
     try:
-        return answer(await intake.store(batch, Poster(source_id, call.actor, call.request_id), now_us, receipt))
+        return answer(await intake.store(batch, poster, now_us, receipt))
     except LookupError:
         raise Unauthorized("This source was removed.") from None
     except AlreadyStored:

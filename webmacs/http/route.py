@@ -296,7 +296,7 @@ def route(
         body, query = (None if kind is types.NoneType else kind for kind in asked[:2])
         maybe_nothing = types.NoneType in typing.get_args(hints["return"])
         returns = typing.get_args(hints["return"])[0] if maybe_nothing else hints["return"]
-        returns = answers or (None if returns is types.NoneType else returns)
+        returns = None if returns is types.NoneType or status == 204 else answers or returns
         answer_status = status or (200 if returns is not None else 204)
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
         return Route(

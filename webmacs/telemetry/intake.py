@@ -71,10 +71,11 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Poster:
-    """Who brings readings by REST: a source writes its own events, others write any, and series of line protocol that have no event yet
-    get one."""
+    """Who brings readings by REST: a source writes its own events, others write any."""
 
     source_id: int | None
+    makes_events: bool
+    """For series of line protocol that have none yet."""
     actor: Actor
     request_id: str | None
 
@@ -341,7 +342,7 @@ class Intake:
         if unnamed.series:
             anybodys = poster.source_id is None
             unknown = await self._known.name_series(writer_id, unnamed.series, anybodys)
-            if unknown and anybodys:
+            if unknown and poster.makes_events:
                 made = await catalogue.make_series(self._pool, unknown, poster.actor, poster.request_id)
                 log.info("events_made", source="rest", events=made)
                 await self._known.name_series(writer_id, unknown, anybodys)
