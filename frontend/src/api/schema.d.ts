@@ -7509,16 +7509,14 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The answer. */
+            /** @description Done; there is no body. */
             204: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/json": unknown;
-                };
+                content?: never;
             };
             400: components["responses"]["malformed_or_partial-write"];
             401: components["responses"]["unauthorized"];
@@ -7918,7 +7916,6 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -7943,7 +7940,6 @@ export interface operations {
             503: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -10501,7 +10497,6 @@ export interface operations {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     Location: components["headers"]["Location"];
-                    ETag: components["headers"]["ETag"];
                     "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
@@ -10566,7 +10561,6 @@ export interface operations {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     Location: components["headers"]["Location"];
-                    ETag: components["headers"]["ETag"];
                     "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
@@ -10617,7 +10611,6 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
-                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -10654,10 +10647,7 @@ export interface operations {
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
-            header?: {
-                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
-                "If-Match"?: components["parameters"]["If-Match"];
-            };
+            header?: never;
             path: {
                 /** @description Which one of ota, by its public id. */
                 public_id: string;
@@ -10679,7 +10669,6 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             409: components["responses"]["conflict"];
-            412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
