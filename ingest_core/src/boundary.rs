@@ -281,6 +281,7 @@ impl Core {
         })
     }
 
+    #[allow(clippy::too_many_arguments)] // a call of Python's, all of whose words it needs
     fn accept_batch(
         &self,
         py: Python<'_>,
