@@ -1,5 +1,5 @@
 """Single readings out of runs, page by page: a page opens the runs that it needs and no others, so that page 10,000 costs what page 1
-costs. See docs/decisions/0013-readings-by-rest.md."""
+costs. See docs/decisions/0015-readings-by-rest.md."""
 
 import asyncio
 from collections.abc import Sequence
