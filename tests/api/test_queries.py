@@ -12,7 +12,12 @@ from webmacs.api.events import event
 from webmacs.http.page import CursorPage, Page
 
 LENGTHS = {Page: "page_size", CursorPage: "limit"}
-LISTS = {one.path: LENGTHS[kind] for one in app.ROUTES if one.method == "GET" and (kind := typing.get_origin(one.returns)) in LENGTHS}
+LISTS = {
+    one.path: LENGTHS[kind]
+    for one in app.ROUTES
+    if one.method == "GET" and (kind := typing.get_origin(one.returns)) in LENGTHS and one.path != "/api/v1/datapoints"
+}
+"""Readings come out of runs and are counted apart."""
 MANY = 50
 EACH = "SELECT gen_random_uuid(), 'row ' || n"
 ROWS = {
@@ -56,6 +61,16 @@ ROWS = {
         "INSERT INTO rule_transitions (rule_id, fired, at, value) SELECT (SELECT min(id) FROM rules), true, now(), n FROM {n}"
     ),
     "/api/v1/sources": f"INSERT INTO sources (public_id, name, credential_hash) {EACH}, sha256(n::text::bytea) FROM {{n}}",
+    "/api/v1/tokens": (
+        "INSERT INTO api_tokens (public_id, name, user_id, hash, role, scopes, created_on)"
+        f" {EACH}, (SELECT id FROM users WHERE username = 'admin'), sha256(n::text::bytea), 'viewer', ARRAY['read'], now() FROM {{n}}"
+    ),
+    "/api/v1/users": (
+        f"INSERT INTO users (public_id, username, email, password_hash, role) {EACH}, n || '@rows.example.org', '', 'viewer' FROM {{n}}"
+    ),
+    "/api/v1/versions": (
+        "INSERT INTO versions (kind, object_public_id, version, at, content) SELECT 'event', gen_random_uuid(), 1, now(), '{{}}' FROM {n}"
+    ),
     "/api/v1/webhooks": (
         "INSERT INTO webhooks (public_id, name, url, description, events, scoped, enabled, created_on, changed_on)"
         f" {EACH}, 'https://example.org/' || n, '', ARRAY['sensor.reading'], false, true, now(), now() FROM {{n}}"
@@ -137,6 +152,19 @@ async def test_who_asks_is_one_statement_and_then_none(rest: Rest) -> None:
         _, first = await queries.of(viewer, "GET", "/api/v1/gaps")
         _, second = await queries.of(viewer, "GET", "/api/v1/gaps")
     assert (len(first), len(second)) == (2, 1)
+
+
+async def test_a_page_of_readings_costs_the_same_however_many_there_are(rest: Rest) -> None:
+    async with counting(rest) as queries, rest.client("admin") as admin:
+        event = (await admin.post("/api/v1/events", json={"name": "read", "type": "sensor", "unit": ""})).json()["public_id"]
+        address, counted = f"/api/v1/datapoints?event_public_ids={event}&limit={MANY}", []
+        for count in (1, 4_000):
+            readings = [{"event_public_id": event, "value": value} for value in range(count)]
+            stored = await admin.post("/api/v1/datapoints/batch", json={"datapoints": readings})
+            assert stored.json()["accepted"] == count
+            await admin.get(address)
+            counted.append(len(await statements(rest, queries, "GET", address)))
+    assert counted[0] == counted[1]
 
 
 async def test_one_object_is_one_statement(rest: Rest) -> None:

@@ -75,10 +75,12 @@ async def test_a_token_counts_for_at_most_its_owners_role_now(rest: Rest, operat
     async with rest.client() as client:
         assert (await client.post("/api/v1/events", json={}, headers=bearer(made))).status_code == 422
         await conn.execute("UPDATE users SET role = 'viewer' WHERE username = 'operator'")
+        rest.app.state.parts.known.forget()
         try:
             assert (await client.post("/api/v1/events", json={}, headers=bearer(made))).status_code == 403
         finally:
             await conn.execute("UPDATE users SET role = 'operator' WHERE username = 'operator'")
+            rest.app.state.parts.known.forget()
 
 
 async def test_a_token_ends_when_it_says(rest: Rest, operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +92,7 @@ async def test_a_token_ends_when_it_says(rest: Rest, operator: Any, monkeypatch:
     async with rest.client() as client:
         for seconds, status in ((3_599, 200), (3_600, 401)):
             monkeypatch.setattr(clock, "now_us", lambda seconds=seconds: now + seconds * 1_000_000)
+            rest.app.state.parts.known.forget()
             assert (await client.get("/api/v1/events", headers=bearer(made))).status_code == status
 
 
@@ -138,6 +141,7 @@ async def test_when_and_where_from_it_was_used_last_is_known_to_the_minute(
 
     async def used_after(seconds: int, address: str) -> tuple[int, str]:
         monkeypatch.setattr(clock, "now_us", lambda: begun + seconds * 1_000_000)
+        rest.app.state.parts.known.forget()
         async with rest.client(address=address) as client:
             await client.get("/api/v1/events", headers=bearer(made))
         row = await conn.fetchrow("SELECT last_used_on, last_address FROM api_tokens WHERE public_id = $1", made["public_id"])

@@ -24,7 +24,10 @@ def constructed() -> Iterator[tuple[str, int, str, str]]:
                 continue
             where = f"{file.relative_to(PACKAGE)}:{node.lineno}"
             name = ast.unparse(node.func)
-            if name == "Problem" or (name == "super().__init__" and len(node.args) >= 4):
+            if name == "PartialWrite":  # a problem with a field more
+                said = {one.arg: one.value.value for one in node.keywords if isinstance(one.value, ast.Constant)}
+                yield where, said["status"], said["kind"].removeprefix("/problems/"), said["title"]
+            elif name == "Problem" or (name == "super().__init__" and len(node.args) >= 4):
                 yield where, *(_literal(argument, where) for argument in node.args[:3])  # type: ignore[misc]
             elif name in SHORT:
                 status, slug, title, place = SHORT[name]

@@ -52,6 +52,7 @@ async def test_a_running_backend_takes_the_new_key_and_ends_no_session(database:
         by_new = jwt.encode(claims, rest.session_key, "HS256")
         assert (await client.get("/api/v1/auth/me", headers={"Authorization": f"Bearer {by_new}"})).status_code == 200
         command("key", "rotate", WEBMACS_DATA_DIR=str(tmp_path))
+        rest.app.state.parts.known.forget()
         assert (await before.get("/api/v1/auth/me")).status_code == 401
 
 

@@ -112,6 +112,7 @@ async def create_log_entry(call: Call[LogEntryIn]) -> LogEntry:
            INSERT INTO log_status (entry_id, created_on) SELECT id, created_on FROM entry""",
         entry.public_id, entry.created_on, entry.logging_type, entry.content, entry.author, entry.author_kind,
     )  # fmt: skip
+    call.changed(None, entry)
     return entry
 
 

@@ -267,6 +267,9 @@ async def _link(
             raise Refused("disabled", f"the account {account.email} is disabled")
         if account.role == "admin":
             raise Refused("admin", f"the account {account.email} is an administrator's, which no e-mail opens")
+        ours = await conn.fetchval("SELECT user_id FROM sso_identities WHERE issuer = $1 AND subject = $2", issuer, person.subject)
+        if ours == account.id:  # it was made while this waited for the account
+            raise Refused("again", "its identity was made at the same moment")
         if row["linked"]:
             raise Refused("taken", f"the account {account.email} belongs to another person of the same provider")
         entries.append(Entry("update", "user", account.public_id, account.username, detail=f"sso: linked to {issuer} by e-mail"))
