@@ -96,4 +96,5 @@ def test_the_theme_is_changed_in_the_menu_of_the_person(look: Callable[..., Page
 def test_the_documentation_of_the_interface_opens_from_the_own_host(look: Callable[..., Page]) -> None:
     page = look()
     page.goto("/docs")
+    page.click("#operations-tag-datapoints")
     page.wait_for("[data-path='/api/v1/datapoints/series']")

@@ -134,15 +134,19 @@ def until_six_values_follow(page: Page) -> None:
 
 async def until_complete(system: System, page: Page, pane: int, key: str, begun_us: int, ended_us: int) -> int:
     """How many readings were compared, once the points of the chart stand for exactly as many readings as are stored over the stretch they
-    fill, the outage within it, and none
-    is far from the next."""
-    async with asyncio.timeout(30):
-        while True:
-            shown = page.evaluate(f"({{...{PANES}[{pane}]}})")
-            from_us, to_us = (round(float(shown[name]) * 1e3) for name in ("fromMs", "toMs"))
-            readings = int(shown["readings"])
-            is_stored = sum(from_us <= t_us <= to_us for t_us in await times_us(system, key))
-            whole = float(shown["widestMs"]) * 1_000 < LOST_US_MAX and shown["breaks"] == "0"
-            if from_us < begun_us and to_us > ended_us and whole and readings == is_stored:
-                return readings
-            await asyncio.sleep(0.2)
+    fill, the outage within it, and none is far from the next."""
+    seen: object = None
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                shown = page.evaluate(f"({{...{PANES}[{pane}]}})")
+                from_us, to_us = (round(float(shown[name]) * 1e3) for name in ("fromMs", "toMs"))
+                readings = int(shown["readings"])
+                is_stored = sum(from_us <= t_us <= to_us for t_us in await times_us(system, key))
+                whole = float(shown["widestMs"]) * 1_000 < LOST_US_MAX and shown["breaks"] == "0"
+                seen = {**shown, "stored": is_stored, "begun_us": begun_us, "ended_us": ended_us}
+                if from_us < begun_us and to_us > ended_us and whole and readings == is_stored:
+                    return readings
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise AssertionError(f"the chart of {key} never was complete: {seen}") from None
