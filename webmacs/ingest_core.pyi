@@ -86,6 +86,8 @@ class Batch:
 
     offered: int
     """How many readings it holds, good or not."""
+    untimed: int
+    """How many readings bring no time of their own."""
     first: tuple[bytes, int | None, float] | None
     """(public id, t_us, value) of the first good one that names its event by its public id."""
 

@@ -43,6 +43,7 @@ CONFIGURATION: Final = {
     "cluster_name": NAME,
     "timezone": "GMT",  # the one zone that needs no zone data of the operating system
     "log_timezone": "GMT",
+    "log_error_verbosity": "terse",  # the details hold values, as an address of a webhook with a token in it
     "log_line_prefix": "%m [%p] ",
     "fsync": "on",
     "full_page_writes": "on",

@@ -88,6 +88,11 @@ impl Batch {
     }
 
     #[getter]
+    fn untimed(&self) -> usize {
+        self.batch.readings.iter().filter(|reading| reading.t_us.is_none()).count()
+    }
+
+    #[getter]
     fn first<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, PyBytes>, Option<i64>, f64)> {
         let &batch::Reading { channel, t_us, value, .. } = self.batch.readings.first()?;
         match &self.batch.channels[channel as usize] {

@@ -196,3 +196,12 @@ async def test_a_number_that_is_none_is_refused(rest: Rest, threshold: str) -> N
         content = f'{{"format": "webmacs-configuration-1", "rules": [{rule}]}}'
         answer = await client.post("/api/v1/configuration", content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422), answer.text
+
+
+async def test_an_event_of_line_protocol_goes_out_and_in_again(rest: Rest) -> None:
+    async with rest.client("admin") as client:
+        assert (await client.post("/api/v1/write", content="mill,site=a speed=1")).status_code == 204
+        exported = (await client.get("/api/v1/configuration")).json()
+        assert "mill.speed;site=a" in [one["name"] for one in exported["events"]]
+        again = await client.post("/api/v1/configuration", json=exported)
+    assert (again.status_code, again.json()["created"], again.json()["updated"]) == (200, 0, 0), again.text

@@ -307,3 +307,20 @@ async def test_an_event_can_be_written_as_soon_as_it_is_made(rest: Rest) -> None
             made = await client.post("/api/v1/events", json={"name": f"new {n}", "type": "sensor", "unit": ""})
             answer = await client.post(POST, json={"event_public_id": made.json()["public_id"], "value": n})
             assert answer.status_code == 201, answer.text
+
+
+async def test_readings_without_times_that_come_at_once_do_not_take_each_others_place(rest: Rest, event: Event) -> None:
+    async with rest.client("operator") as client:
+        body = {"datapoints": [event.item(value) for value in range(3_000)]}
+        answers = await asyncio.gather(*(client.post(BATCH, json=body) for _ in range(8)))
+    assert [answer.json()["accepted"] for answer in answers] == [3_000] * 8
+    assert len(await event.values()) == 24_000
+
+
+async def test_a_reading_of_an_event_that_is_deleted_meanwhile_is_no_fault(rest: Rest) -> None:
+    async with rest.client("admin") as client:
+        for _ in range(10):
+            event = await make_event(rest)
+            posts = [client.post(POST, json=event.item(1.0)) for _ in range(5)]
+            *answers, _ = await asyncio.gather(*posts, client.delete(f"/api/v1/events/{event.public_id}"))
+            assert {answer.status_code for answer in answers} <= {201, 422, 503}

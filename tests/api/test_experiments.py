@@ -236,3 +236,11 @@ async def test_deleting_asks_what_becomes_of_the_readings(rest: Rest, operator: 
         gone = await admin.delete(f"/api/v1/events/{a_public}", params={"data": "delete"})
         assert (await ended(admin, gone.headers["location"]))["result"] == {"readings": 2, "events": 1}
         assert await stored() == [run for run in everything if run[0] == b]
+
+
+@pytest.mark.parametrize("number", ["18446744073709551616", "-9223372036854775809", "1" + "0" * 400])
+async def test_a_number_that_cannot_be_kept_is_refused_with_its_place(rest: Rest, number: str) -> None:
+    async with rest.client("operator") as client:
+        body = f'{{"name": "far", "parameters": {{"a": {number}}}}}'
+        refused = await client.post("/api/v1/experiments", content=body, headers={"Content-Type": "application/json"})
+    assert (refused.status_code, refused.json()["errors"][0]["loc"][:2]) == (422, ["body", "parameters"])

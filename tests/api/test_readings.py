@@ -142,6 +142,15 @@ async def test_a_page_far_back_opens_no_more_runs_than_the_first(rest: Rest, cha
     assert max(opened) <= 3
 
 
+async def test_an_experiment_of_other_events_has_no_reading_of_this_one(rest: Rest, channel: Channel) -> None:
+    async with rest.connection() as conn:
+        experiment = await conn.fetchval(
+            "INSERT INTO experiments (public_id, name, started_on, stopped_on, scoped)"
+            " VALUES (gen_random_uuid(), 'other', now() - interval '1 day', now() + interval '1 day', true) RETURNING public_id"
+        )
+    assert await read_all(rest, [channel], 2, experiment_public_id=str(experiment)) == []
+
+
 async def test_an_experiments_readings_are_those_of_its_time(rest: Rest, channel: Channel) -> None:
     async with rest.connection() as conn:
         experiment = await conn.fetchval(

@@ -237,3 +237,12 @@ async def test_a_session_that_nobody_confirmed_makes_no_token(rest: Rest, conn: 
         refused = await client.post(TOKENS, json={"name": "t"}, headers={"Authorization": f"Bearer {token}"})
     await conn.execute("UPDATE sessions SET confirmed_on = now() + interval '1 day'")
     assert (refused.status_code, refused.json()["type"]) == (403, "/problems/password-needed")
+
+
+async def test_a_token_makes_no_kiosk_that_shows_more_than_it_may(rest: Rest, operator: Any, conn: Any) -> None:
+    dashboard = str(await make_dashboard(conn, rest.users["operator"], []))
+    for scopes, status in ((["tokens:write", "events:read"], 422), (["tokens:write", "read"], 201)):
+        made = await make(operator, scopes=scopes)
+        async with rest.client() as client:
+            asked = await client.post(TOKENS, json={"name": "wall", "dashboard_public_id": dashboard}, headers=bearer(made))
+        assert asked.status_code == status, asked.text

@@ -272,6 +272,8 @@ async def _read_events(conn: Connection) -> list[event.Event]:
 
 def _event_content(one: event.Event) -> Content:
     content: Content = msgspec.to_builtins(event.fields_of(one))
+    if one.source is None:  # the key of a series in line protocol is its name
+        return content
     return content | {name: value for name in WRITTEN_BY if (value := getattr(one, name)) is not None}
 
 

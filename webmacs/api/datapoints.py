@@ -87,7 +87,7 @@ class DatapointsQuery(CursorQuery, frozen=True, kw_only=True, rename={"start": "
     event_public_ids: Annotated[list[UUID], Meta(min_length=1, max_length=EVENTS_MAX, description="Whose readings.")]
     start: Annotated[Timestamp | None, Meta(description="Readings at or after it.")] = None
     end: Annotated[Timestamp | None, Meta(description="Readings before it.")] = None
-    experiment_public_id: Annotated[UUID | None, Meta(description="Readings of its time; its events are to be named.")] = None
+    experiment_public_id: Annotated[UUID | None, Meta(description="Only readings that this experiment covers.")] = None
     sort: Annotated[Literal["timestamp", "-timestamp"], Meta(description="The oldest or the newest first.")] = "-timestamp"
 
     def __post_init__(self) -> None:
@@ -170,13 +170,17 @@ class LatestOut(msgspec.Struct, frozen=True):
 async def create_datapoint(call: Call[bytes]) -> Response:
     """Store one reading. It is answered when it is committed."""
     batch = await read_body(call, "reading", call.body)
-    now_us = clock.now_us()
+    state = call.request.app.state
+    now_us = state.intake.stamp(batch.untimed)
+    known = None if batch.first is None else state.catalogue.event_id(UUID(bytes=batch.first[0]))
 
     def answer(taken: Taken) -> Response:
         if batch.first is None or taken.refused:
             raise _refusal_of_one(call.body, *taken.refused[0][1:])
         public_id, t_us, value = batch.first
-        event_id = call.request.app.state.catalogue.event_id(UUID(bytes=public_id))
+        event_id = state.catalogue.event_id(UUID(bytes=public_id)) or known
+        if event_id is None:
+            raise Unprocessable.at("body", "event_public_id", msg="This event was deleted just now.")
         moment = now_us if t_us is None else t_us
         created = Created(reading_id(event_id, moment), UUID(bytes=public_id), clock.to_datetime(moment), value)
         headers = {"Location": f"/api/v1/datapoints/{created.public_id}"}
@@ -208,7 +212,7 @@ async def create_datapoints(call: Call[bytes]) -> Response:
         results = [RefusedItem(*refused) for refused in taken.refused]
         return Response(msgspec.json.encode(BatchOut(taken.readings, taken.refused_count, results)), 200, None, "application/json")
 
-    return await store(call, batch, clock.now_us(), answer)
+    return await store(call, batch, call.request.app.state.intake.stamp(batch.untimed), answer)
 
 
 async def read_body(call: Call[bytes, Any], form: "Form", body: bytes) -> Batch:
@@ -276,7 +280,8 @@ async def list_datapoints(call: Call[None, DatapointsQuery]) -> CursorPage[Datap
         raise Unprocessable.at("query", "event_public_ids", index, msg=f"There is no event {min(missing)}.")
     within = Range((query.start or EARLIEST).astimezone(UTC), (query.end or LATEST).astimezone(UTC))
     if query.experiment_public_id is not None:
-        within = await _within_experiment(call, query.experiment_public_id, within)
+        within, covered = await _within_experiment(call, query.experiment_public_id, within)
+        events = {event_id: public_id for event_id, public_id in events.items() if covered is None or event_id in covered}
     place = None if query.cursor is None else _place(query.cursor)
     async with call.pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
         page, further = await readings.read_page(conn, list(events), within, place, query.sort == "-timestamp", query.limit)
@@ -340,12 +345,17 @@ def _place(cursor: str) -> readings.Place:
     return clock.from_datetime(moment), event_id
 
 
-async def _within_experiment(call: Call[Any, Any], experiment: UUID, within: Range) -> Range:
-    """Raises NotFound."""
-    row = await call.pool.fetchrow("SELECT started_on, stopped_on FROM experiments WHERE public_id = $1", experiment)
+async def _within_experiment(call: Call[Any, Any], experiment: UUID, within: Range) -> tuple[Range, list[int] | None]:
+    """(its time, the ids of the events that it covers or None for all). Raises NotFound."""
+    row = await call.pool.fetchrow(
+        """SELECT started_on, stopped_on,
+                  CASE WHEN scoped THEN ARRAY(SELECT event_id FROM experiment_events m WHERE m.experiment_id = x.id) END AS covered
+             FROM experiments x WHERE public_id = $1""",
+        experiment,
+    )
     if row is None:
         raise NotFound("experiment")
-    return Range(max(within.start, row["started_on"]), min(within.end, row["stopped_on"] or within.end))
+    return Range(max(within.start, row["started_on"]), min(within.end, row["stopped_on"] or within.end)), row["covered"]
 
 
 async def _experiments(conn: Connection, page: Sequence[Listed]) -> dict[int, UUID]:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+import orjson
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
@@ -265,7 +266,11 @@ async def _count_gaps(pool: Pool, event_ids: list[int], start: datetime, end: da
 
 
 def _check_parameters(parameters: dict[str, Any]) -> None:
-    if len(msgspec.json.encode(parameters)) > PARAMETERS_BYTES_MAX:
+    try:
+        size = len(orjson.dumps(parameters))  # as the database gets them
+    except TypeError as error:
+        raise Unprocessable.at("body", "parameters", msg=f"They cannot be kept: {error}.") from None
+    if size > PARAMETERS_BYTES_MAX:
         raise Unprocessable.at("body", "parameters", msg=f"They have at most {PARAMETERS_BYTES_MAX:,} bytes as JSON.")
 
 

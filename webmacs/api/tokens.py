@@ -85,6 +85,9 @@ async def list_tokens(call: Call[None, TokensQuery]) -> Page[ApiToken]:
     return Page(query.page, query.page_size, total, [_token(row) for row in rows])
 
 
+SHOWN_BY_KIOSK: Final = ("dashboards:read", "datapoints:read", "events:read")
+
+
 @route("POST", "/api/v1/tokens", status=201, problems=(409,), changes="token")
 async def create_token(call: Call[TokenIn]) -> ApiTokenCreated:
     """Create an API token. It is in this answer and nowhere else; a program sends it as `Authorization: Bearer`."""
@@ -130,6 +133,10 @@ def _check(new: TokenIn, scopes: list[str], role: str, asking: Identity) -> None
             raise Unprocessable.at("body", "scopes", index, msg=f"There is no such scope; there are {', '.join(known)}.")
     if asking.scopes is not None and not set(scopes) <= asking.scopes:
         raise Unprocessable.at("body", "scopes", msg=f"A token gives only what it has: {', '.join(sorted(asking.scopes))}.")
+    if new.dashboard_public_id is not None and asking.scopes is not None:
+        lacking = [scope for scope in SHOWN_BY_KIOSK if not access.covers(asking.scopes, scope, by_name=False)]
+        if lacking:
+            raise Unprocessable.at("body", "dashboard_public_id", msg=f"A kiosk would show more than you may: {', '.join(lacking)}.")
     if not scopes and new.dashboard_public_id is None:
         raise Unprocessable.at("body", "scopes", msg="A token without a scope could do nothing; give one, as read.")
 

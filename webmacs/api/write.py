@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
-from webmacs import clock, ingest_core, logs
+from webmacs import ingest_core, logs
 from webmacs.api.datapoints import store
 from webmacs.http.compressed import decompress
 from webmacs.http.problem import MEDIA_TYPE, FieldError, ProblemDocument, Unprocessable
@@ -64,7 +64,7 @@ async def write(call: Call[bytes, WriteQuery]) -> Response:
     batch = await intake.read(call.query.precision, body)
     if isinstance(batch, Refused):
         raise Unprocessable.at("body", msg=batch.detail)
-    return await store(call, batch, clock.now_us(), _answer)
+    return await store(call, batch, call.request.app.state.intake.stamp(batch.untimed), _answer)
 
 
 def _answer(taken: Taken) -> Response:

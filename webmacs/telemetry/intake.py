@@ -28,6 +28,8 @@ log = logs.get(__name__)
 
 ENTER_S_MAX: Final = 10.0
 """A hello that cannot be settled by then, because a commit hangs, is told to come again."""
+TEXT_READING_BYTES_MIN: Final = 40
+"""No reading of a text frame is shorter: the public id alone has 36."""
 OWN_TRIES_MAX: Final = 8
 """Events may be made or change hands while readings wait for them; after so many tries they are not to be had."""
 
@@ -148,6 +150,7 @@ class Intake:
         self._shared: tuple[int, Posts] | None = None
         """Of requests without a key by those who are no source."""
         self._faults = 0
+        self._stamped_us = 0
         self.live: dict[int, Live] = {}
         """By source id; a source's text-only connection is not among them."""
         known.gone = self._withdraw
@@ -227,6 +230,13 @@ class Intake:
         self._core.close(connection)
         self._flusher.retire(connection)
 
+    def stamp(self, untimed: int) -> int:
+        """Now, for a body of which at most so many readings bring no time. Each repeat of an event counts 1 µs on, and no other body gets
+        one of these µs, or its readings would take the place of these."""
+        now_us = max(clock.now_us(), self._stamped_us) if untimed else clock.now_us()
+        self._stamped_us = max(self._stamped_us, now_us + untimed)
+        return now_us
+
     def accept(self, connection: int, frame: bytes) -> None:
         """A numbered frame, in its order: taken whole, or refused with a refusal that is committed with its number."""
         self._report_faults(self._core.accept(connection, frame, clock.now_us()))
@@ -250,8 +260,9 @@ class Intake:
 
     async def accept_text(self, connection: int, index: int, frame: bytes) -> Accepted | Refused:
         """A text frame, whole or not at all. Events that nobody here writes yet are taken over first."""
+        now_us = self.stamp(len(frame) // TEXT_READING_BYTES_MIN)
         for _ in range(OWN_TRIES_MAX):
-            verdict = self._core.accept_text(connection, index, frame, clock.now_us())
+            verdict = self._core.accept_text(connection, index, frame, now_us)
             if not isinstance(verdict, Unowned):
                 self._report_faults(verdict)
                 self._flusher.wake()

@@ -7081,7 +7081,7 @@ export interface operations {
                 from?: string;
                 /** @description Readings before it. */
                 to?: string;
-                /** @description Readings of its time; its events are to be named. */
+                /** @description Only readings that this experiment covers. */
                 experiment_public_id?: string;
                 /** @description The oldest or the newest first. */
                 sort?: "-timestamp" | "timestamp";
@@ -11129,7 +11129,10 @@ export interface operations {
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
-            header?: never;
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
                 /** @description Which one of dashboards, by its public id. */
                 public_id: string;
@@ -11209,6 +11212,7 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
@@ -11223,6 +11227,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -11296,6 +11302,7 @@ export interface operations {
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
@@ -11309,7 +11316,10 @@ export interface operations {
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
-            header?: never;
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
                 /** @description Which one of dashboards, by its public id. */
                 public_id: string;
@@ -11381,6 +11391,7 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
@@ -11394,7 +11405,10 @@ export interface operations {
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
-            header?: never;
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
                 /** @description Which one of dashboards, by its public id. */
                 public_id: string;
@@ -11417,6 +11431,7 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
