@@ -13,6 +13,11 @@ def now_us() -> int:
     return time.time_ns() // 1_000
 
 
+def now() -> datetime:
+    """The same moment as the database and JSON have it."""
+    return to_datetime(now_us())
+
+
 def monotonic() -> float:
     """Seconds of a clock that never runs back: for durations and deadlines, never for the time of a reading."""
     return time.monotonic()

@@ -110,7 +110,7 @@ async def _keep_up(pool: Pool) -> None:
             async with pool.acquire() as conn:
                 await ensure_partitions(conn, clock.now_us())
                 await idempotency.forget_old(conn)
-                await accounts.forget_ended(conn, clock.to_datetime(clock.now_us()))
+                await accounts.forget_ended(conn, clock.now())
         except FAULTS as fault:
             log.warning("upkeep_failed", reason=str(fault))
 

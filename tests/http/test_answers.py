@@ -77,7 +77,7 @@ async def test_every_line_of_a_request_has_its_id(
         raise ZeroDivisionError
 
     if status == 500:
-        monkeypatch.setattr("webmacs.http.route._account", fail)
+        monkeypatch.setattr("webmacs.http.audit.account", fail)
     written, root = io.StringIO(), logging.getLogger()
     handler = logging.StreamHandler(written)
     handler.setFormatter(logs.JsonLines())

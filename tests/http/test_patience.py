@@ -13,7 +13,7 @@ import pytest
 from parts.backend import Backend, make_user, sign_in
 from parts.rest import Rest
 
-from webmacs.http import route
+from webmacs.http import audit, route
 
 ROWS = 60_000
 """Of 300 bytes: more than the system's own buffers take."""
@@ -94,13 +94,13 @@ async def test_who_goes_leaves_nothing_behind(export: Export) -> None:
 
 async def test_a_handler_that_takes_too_long_is_a_503_and_changes_nothing(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(route, "HANDLER_S_MAX", 0.2)
-    account = route._account
+    account = audit.account
 
-    async def slow(conn: Any, call: Any) -> None:
-        await account(conn, call)
+    async def slow(conn: Any, *told: Any) -> None:
+        await account(conn, *told)
         await conn.execute("SELECT pg_sleep(20)")
 
-    monkeypatch.setattr(route, "_account", slow)
+    monkeypatch.setattr(audit, "account", slow)
     async with rest.client("admin") as admin:
         answer = await admin.post("/api/v1/events", json={"name": "late", "type": "sensor", "unit": ""})
         assert (answer.status_code, answer.json()["type"]) == (503, "/problems/unavailable")

@@ -12,7 +12,7 @@ from webmacs import clock
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Tags, Timestamp, check_range, tidy_tags
+from webmacs.http.shape import Shape, Tags, Timestamp, check_range, fields_given, tidy_tags
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -102,7 +102,7 @@ async def list_annotations(call: Call[None, AnnotationsQuery]) -> Page[Annotatio
 async def create_annotation(call: Call[AnnotationIn]) -> Annotation:
     """Annotate a moment, or with `to` a stretch of time. The author is whoever asks."""
     wanted = _settle({name: getattr(call.body, name) for name in AnnotationIn.__struct_fields__})
-    public_id, now = uuid7(), clock.to_datetime(clock.now_us())
+    public_id, now = uuid7(), clock.now()
     annotation_id = await call.conn.fetchval(
         """INSERT INTO annotations (public_id, from_on, to_on, text, tags, scoped, experiment_id, author_name, author_public_id,
                                     created_on, changed_on)
@@ -129,13 +129,13 @@ async def change_annotation(call: Call[AnnotationChange]) -> Annotation:
     before = _annotation(row)
     _admit(call, before)
     call.match(before.version)
-    given = {name: value for name in AnnotationChange.__struct_fields__ if (value := getattr(call.body, name)) is not UNSET}
+    given = fields_given(call.body)
     wanted = _settle({name: given.get(name, getattr(before, name)) for name in AnnotationChange.__struct_fields__})
     await call.conn.execute(
         """UPDATE annotations SET from_on = $2, to_on = $3, text = $4, tags = $5, scoped = $6, experiment_id = $7, changed_on = $8,
                                   version = version + 1 WHERE id = $1""",
         row["id"], wanted["start"], wanted["end"], wanted["text"], wanted["tags"], wanted["event_public_ids"] is not None,
-        await _experiment(call.conn, wanted["experiment_public_id"]), clock.to_datetime(clock.now_us()),
+        await _experiment(call.conn, wanted["experiment_public_id"]), clock.now(),
     )  # fmt: skip
     if "event_public_ids" in given:
         await call.conn.execute("DELETE FROM annotation_events WHERE annotation_id = $1", row["id"])

@@ -16,7 +16,7 @@ from webmacs.http.access import Role
 from webmacs.http.audit import Actor, Entry
 from webmacs.http.problem import Conflict, Problem, Unauthorized, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import Shape, Timestamp, of_row
 from webmacs.storage.changes import announce
 from webmacs.storage.pool import Connection, Pool
 
@@ -138,7 +138,7 @@ async def logout(call: Call) -> None:
 async def confirm(call: Call[PasswordAgain]) -> Confirmation:
     """Give the password again. For 5 minutes this session may then do what asks for it, as managing users and tokens."""
     await _check_own(call, call.body.password, "password")
-    now = clock.to_datetime(clock.now_us())
+    now = clock.now()
     async with call.pool.acquire() as conn, conn.transaction():
         await conn.execute("UPDATE sessions SET confirmed_on = $2 WHERE jti = $1", call.identity.jti, now)
         await announce(conn, "access")
@@ -272,12 +272,11 @@ async def _read(database: Pool | Connection, user_id: int, *, lock: bool = False
     row = await database.fetchrow(SELECT + " WHERE id = $1" + (" FOR NO KEY UPDATE" if lock else ""), user_id)
     if row is None:
         raise Unauthorized(guard.ENDED)
-    values: dict[str, Any] = {name: row[name] for name in Me.__struct_fields__}
-    return Me(**values)
+    return of_row(Me, row)
 
 
 def _is_over(until: Any) -> bool:
-    return until is not None and until <= clock.to_datetime(clock.now_us())
+    return until is not None and until <= clock.now()
 
 
 @cache

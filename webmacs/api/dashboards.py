@@ -13,7 +13,7 @@ from webmacs.http.guard import Identity
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, etag, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import Shape, Timestamp, fields_given, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -232,7 +232,7 @@ async def change_widget(call: Call[WidgetChange]) -> Widget:
     """Change a widget. Fields that are not given stay; If-Match and ETag are the dashboard's."""
     _, before = await _open(call)
     widget = _widget_of(before, call.path["widget_id"])
-    asked = {name: value for name in WidgetIn.__struct_fields__ if (value := getattr(call.body, name)) is not UNSET}
+    asked = fields_given(call.body)
     wanted = WidgetIn(**{name: asked.get(name, getattr(widget, name)) for name in WidgetIn.__struct_fields__})
     events = await _judge(call.conn, wanted)
     widget_id = await call.conn.fetchval(
@@ -329,7 +329,7 @@ async def _insert(call: Call[Any, Any], public_id: UUID, new: DashboardIn) -> in
                                    created_on, changed_on)
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) RETURNING id""",
         public_id, new.name, new.description, new.tags, new.is_global, new.range_seconds, call.identity.id, call.identity.name,
-        clock.to_datetime(clock.now_us()),
+        clock.now(),
     )  # fmt: skip
     return dashboard_id
 
@@ -378,7 +378,7 @@ async def _tell(call: Call[Any, Any], before: Dashboard | None, public_id: UUID)
     if before is not None:
         await call.conn.execute(
             "UPDATE dashboards SET changed_on = $2, version = version + 1 WHERE public_id = $1",
-            public_id, clock.to_datetime(clock.now_us()),
+            public_id, clock.now(),
         )  # fmt: skip
     after = _dashboard(await _find(call.conn, call.identity, public_id))
     call.changed(before, after)
@@ -405,8 +405,7 @@ def _widget_of(dashboard: Dashboard, public_id: UUID) -> Widget:
 
 
 def _dashboard(row: asyncpg.Record) -> Dashboard:
-    values: dict[str, Any] = {name: row[name] for name in Dashboard.__struct_fields__}
-    return Dashboard(**values | {"widgets": msgspec.convert(row["widgets"], list[Widget])})
+    return of_row(Dashboard, row, widgets=msgspec.convert(row["widgets"], list[Widget]))
 
 
 routes = [

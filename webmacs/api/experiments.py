@@ -15,7 +15,7 @@ from webmacs.api.jobs import accepted
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import DeleteQuery, Shape, Tags, Timestamp, check_range, tidy_tags
+from webmacs.http.shape import DeleteQuery, Shape, Tags, Timestamp, check_range, of_row, tidy_tags
 from webmacs.jobs.deletion import Deletion, delete_readings
 from webmacs.jobs.queue import Job
 from webmacs.storage import runs
@@ -142,7 +142,7 @@ async def start_experiment(call: Call[ExperimentIn]) -> Experiment:
     experiment_id = await call.conn.fetchval(
         """INSERT INTO experiments (public_id, name, notes, tags, parameters, started_on, started_by, scoped)
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id""",
-        public_id, new.name, new.notes, tidy_tags(new.tags), new.parameters, clock.to_datetime(clock.now_us()), call.identity.name,
+        public_id, new.name, new.notes, tidy_tags(new.tags), new.parameters, clock.now(), call.identity.name,
         scope is not None,
     )  # fmt: skip
     if scope is not None:
@@ -187,7 +187,7 @@ async def stop_experiment(call: Call) -> Experiment:
         return before
     await call.conn.execute(  # a clock that was set back must not stop it before it began
         "UPDATE experiments SET stopped_on = greatest($2, started_on + $3), version = version + 1 WHERE public_id = $1",
-        call.public_id, clock.to_datetime(clock.now_us()), timedelta(microseconds=1),
+        call.public_id, clock.now(), timedelta(microseconds=1),
     )  # fmt: skip
     experiment = await _read(call.conn, call.public_id)
     call.changed(before, experiment, "experiments", action="stop")
@@ -229,7 +229,7 @@ async def summarize_experiment(call: Call[None, SummaryQuery]) -> Page[EventSumm
     if not events:
         await _read(call.pool, call.public_id)
         return Page(query.page, query.page_size, total, [])
-    start, end = events[0]["started_on"], events[0]["stopped_on"] or clock.to_datetime(clock.now_us()) + AHEAD_MAX
+    start, end = events[0]["started_on"], events[0]["stopped_on"] or clock.now() + AHEAD_MAX
     if end - start > SUMMARY_MAX:
         raise Conflict(
             f"This experiment is longer than {SUMMARY_MAX.days} days, of which no summary is made; read a series of a part of it."
@@ -306,8 +306,7 @@ async def _read(database: Pool | Connection, public_id: UUID, *, lock: bool = Fa
 
 
 def _experiment(row: asyncpg.Record) -> Experiment:
-    values: dict[str, Any] = {name: row[name] for name in Experiment.__struct_fields__}
-    return Experiment(**values)
+    return of_row(Experiment, row)
 
 
 routes = [list_experiments, start_experiment, get_experiment, change_experiment, stop_experiment, delete_experiment, summarize_experiment]

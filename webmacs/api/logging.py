@@ -14,7 +14,7 @@ from webmacs.http.audit import ActorKind
 from webmacs.http.page import CursorPage, CursorQuery, fetch_after
 from webmacs.http.problem import NotFound
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp, check_range
+from webmacs.http.shape import Shape, Timestamp, check_range, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -104,7 +104,7 @@ async def list_log_entries(call: Call[None, LogQuery]) -> CursorPage[LogEntry]:
 async def create_log_entry(call: Call[LogEntryIn]) -> LogEntry:
     """Write into the log. An entry says who wrote it and when, and is never changed."""
     new, who = call.body, call.actor
-    entry = LogEntry(uuid7(), clock.to_datetime(clock.now_us()), new.logging_type, "unread", new.content, who.name, who.kind)
+    entry = LogEntry(uuid7(), clock.now(), new.logging_type, "unread", new.content, who.name, who.kind)
     await call.conn.execute(
         """WITH entry AS (
                INSERT INTO log_entries (public_id, created_on, logging_type, content, author, author_kind)
@@ -178,8 +178,7 @@ async def _read(database: Pool | Connection, public_id: UUID) -> tuple[int, LogE
 
 
 def _entry(row: asyncpg.Record) -> LogEntry:
-    values: dict[str, Any] = {name: row[name] for name in LogEntry.__struct_fields__}
-    return LogEntry(**values)
+    return of_row(LogEntry, row)
 
 
 routes = [list_log_entries, create_log_entry, get_log_entry, change_log_entry, mark_log_read]

@@ -14,7 +14,7 @@ from webmacs import clock, logs
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, Upload, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import Shape, Timestamp, of_row
 from webmacs.settings import Settings
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
@@ -169,7 +169,7 @@ def _remove(file: Path) -> None:
 async def _insert(call: Call[Any, Any], public_id: UUID, version: str, changelog: str) -> None:
     await call.conn.execute(
         "INSERT INTO firmware_updates (public_id, version, changelog, created_by, created_on) VALUES ($1, $2, $3, $4, $5)",
-        public_id, version, changelog, call.identity.name, clock.to_datetime(clock.now_us()),
+        public_id, version, changelog, call.identity.name, clock.now(),
     )  # fmt: skip
 
 
@@ -182,8 +182,7 @@ async def _read(database: Pool | Connection, public_id: UUID, *, lock: bool = Fa
 
 
 def _update(row: asyncpg.Record) -> Update:
-    values: dict[str, Any] = {name: row[name] for name in Update.__struct_fields__}
-    return Update(**values)
+    return of_row(Update, row)
 
 
 def _taken(version: str) -> Conflict:

@@ -17,7 +17,7 @@ from webmacs.api.webhooks import WebhookEventType
 from webmacs.http.page import CursorPage, CursorQuery, Page, PageQuery, fetch_after, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import Shape, Timestamp, fields_given, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -187,7 +187,7 @@ async def create_rule(call: Call[RuleIn]) -> Rule:
             """INSERT INTO rules (public_id, event_id, name, operator, threshold, threshold_high, description, severity, enabled, dead_band,
                                   for_ms, clear_for_ms, cooldown_seconds, actions, created_on, changed_on)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)""",
-            public_id, event_id, *_columns(new), clock.to_datetime(clock.now_us()),
+            public_id, event_id, *_columns(new), clock.now(),
         )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise _taken(new.name) from None
@@ -207,7 +207,7 @@ async def change_rule(call: Call[RuleChange]) -> Rule:
     """Change a rule. Fields that are not given stay; with another condition, or switched off or on, it counts as not fired."""
     before = await _read(call.conn, call.public_id, lock=True)
     call.match(before.version)
-    given = {name: value for name in RuleChange.__struct_fields__ if (value := getattr(call.body, name)) is not UNSET}
+    given = fields_given(call.body)
     wanted = RuleIn(**{name: given.get(name, getattr(before, name)) for name in RuleIn.__struct_fields__})
     event_id = await _judge(call.conn, wanted, wanted.actions if given.keys() & {"actions", "event_public_id"} else [])
     anew = any(getattr(wanted, name) != getattr(before, name) for name in CONDITION)
@@ -217,7 +217,7 @@ async def change_rule(call: Call[RuleChange]) -> Rule:
                                 severity = $8, enabled = $9, dead_band = $10, for_ms = $11, clear_for_ms = $12, cooldown_seconds = $13,
                                 actions = $14, changed_on = $15, fired = fired AND NOT $16, version = version + 1
                 WHERE public_id = $1""",
-            call.public_id, event_id, *_columns(wanted), clock.to_datetime(clock.now_us()), anew,
+            call.public_id, event_id, *_columns(wanted), clock.now(), anew,
         )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise _taken(wanted.name) from None
@@ -308,9 +308,7 @@ def _rule(row: asyncpg.Record) -> Rule:
     deferred: list[Deferred] = [name for name in ("dead_band", "for_ms", "clear_for_ms", "actions") if row[name]]
     if row["actions"]:
         deferred.append("cooldown_seconds")
-    made = {"actions": msgspec.convert(row["actions"], list[Action]), "not_in_effect": deferred}
-    values: dict[str, Any] = {name: made[name] if name in made else row[name] for name in Rule.__struct_fields__}
-    return Rule(**values)
+    return of_row(Rule, row, actions=msgspec.convert(row["actions"], list[Action]), not_in_effect=deferred)
 
 
 def _taken(name: str) -> Conflict:

@@ -79,7 +79,7 @@ async def end_sessions_of_user(call: Call) -> None:
 
 
 async def _read(database: Pool | Connection, call: Call, user_id: int, jti: UUID | None = None) -> list[OpenSession]:
-    rows = await database.fetch(SELECT, user_id, call.identity.jti, clock.to_datetime(clock.now_us()), jti)
+    rows = await database.fetch(SELECT, user_id, call.identity.jti, clock.now(), jti)
     return [_session(row) for row in rows]
 
 

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from webmacs import clock, keys
 from webmacs.http.problem import Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import Shape, Timestamp, fields_given
 from webmacs.jobs import queue
 from webmacs.storage.pool import Connection, Pool
 
@@ -113,7 +113,7 @@ async def get_settings(call: Call) -> Settings:
 @route("PUT", "/api/v1/settings", changes="settings")
 async def change_settings(call: Call[SettingsChange]) -> Settings:
     """Change settings. Fields that are not given stay; they take effect at once, without a restart."""
-    given = {name: value for name in NAMES if (value := getattr(call.body, name)) is not UNSET}
+    given = fields_given(call.body)
     before, password = await read(call.conn, lock=True)
     call.match(before.version)
     if "time_zone" in given:
@@ -127,7 +127,7 @@ async def change_settings(call: Call[SettingsChange]) -> Settings:
     content: dict[str, Any] = {name: given.get(name, getattr(before, name)) for name in NAMES}
     await call.conn.execute(
         "UPDATE settings SET content = $1, smtp_password = $2, changed_on = $3, version = version + 1",
-        msgspec.to_builtins(content), password, clock.to_datetime(clock.now_us()),
+        msgspec.to_builtins(content), password, clock.now(),
     )  # fmt: skip
     after, _ = await read(call.conn)
     call.changed(before, after, "settings", name="settings")

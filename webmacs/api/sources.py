@@ -1,7 +1,7 @@
 """Sources: the controllers that may deliver readings, each with a credential of its own."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Final, Literal, cast
 from uuid import UUID
 
 import asyncpg
@@ -13,7 +13,7 @@ from webmacs import accounts, clock
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import Shape, Timestamp, of_row
 from webmacs.storage.pool import Connection, Pool
 
 Name = Annotated[str, Meta(min_length=1, max_length=100, examples=["press-hall"])]
@@ -67,7 +67,7 @@ async def list_sources(call: Call[None, SourcesQuery]) -> Page[Source]:
     query = call.query
     matching = SELECT + " WHERE strpos(lower(s.name), lower($1)) > 0"
     total, rows = await fetch_page(call.pool, matching, [query.search, _live_since()], query, query.sort)
-    return Page(query.page, query.page_size, total, [Source(**_values(row)) for row in rows])
+    return Page(query.page, query.page_size, total, [of_row(Source, row) for row in rows])
 
 
 @route("POST", "/api/v1/sources", status=201, problems=(409,), changes="source")
@@ -129,7 +129,7 @@ async def delete_source(call: Call) -> None:
     writer_id = await conn.fetchval("SELECT id FROM writers WHERE source_id = $1 FOR UPDATE", source_id)
     await conn.execute(
         "UPDATE events SET writer_id = 1, instance = NULL, channel_key = NULL, changed_on = $2 WHERE writer_id = $1",
-        writer_id, clock.to_datetime(clock.now_us()),
+        writer_id, clock.now(),
     )  # fmt: skip
     await conn.execute("DELETE FROM writers WHERE id = $1", writer_id)
     await conn.execute("DELETE FROM sources WHERE id = $1", source_id)
@@ -141,15 +141,11 @@ async def _read(database: Pool | Connection, public_id: UUID, *, lock: bool = Fa
     row = await database.fetchrow(SELECT + " WHERE s.public_id = $1" + (" FOR UPDATE OF s" if lock else ""), public_id, _live_since())
     if row is None:
         raise NotFound("source")
-    return Source(**_values(row))
+    return of_row(Source, row)
 
 
 def _live_since() -> datetime:
-    return clock.to_datetime(clock.now_us()) - timedelta(seconds=SILENCE_S_MAX)
-
-
-def _values(row: asyncpg.Record) -> dict[str, Any]:
-    return {name: row[name] for name in Source.__struct_fields__}
+    return clock.now() - timedelta(seconds=SILENCE_S_MAX)
 
 
 routes = [list_sources, create_source, get_source, change_source, renew_credential, delete_source]

@@ -172,7 +172,7 @@ async def exchange_sso_code(call: Call[Code]) -> Session:
                            WHERE code_hash = $1 AND state_hash = $2 AND code_expires_on > $3 RETURNING user_id)
             SELECT u.id, u.public_id FROM used JOIN users u ON u.id = used.user_id WHERE u.enabled
             """,
-            _sha256(call.body.code), _sha256(kept.state), clock.to_datetime(clock.now_us()),
+            _sha256(call.body.code), _sha256(kept.state), clock.now(),
         )  # fmt: skip
         if row is None:
             raise _no_session()
@@ -190,7 +190,7 @@ def _same_browser(kept: _Kept | None, state: str) -> _Kept:
 
 async def _use_up(call: Call[None, CallbackQuery], kept: _Kept) -> None:
     """A state is used once. Raises Refused."""
-    now = clock.to_datetime(clock.now_us())
+    now = clock.now()
     async with call.pool.acquire() as conn, conn.transaction():
         await conn.execute("DELETE FROM sso_logins WHERE state_expires_on < $1", now)
         first = await conn.fetchval(
@@ -204,7 +204,7 @@ async def _use_up(call: Call[None, CallbackQuery], kept: _Kept) -> None:
 async def _admit(call: Call[None, CallbackQuery], issuer: str, person: Person, kept: _Kept) -> str:
     """Finds or makes the user and the code for its browser. Raises Refused."""
     code = secrets.token_urlsafe(32)
-    now = clock.to_datetime(clock.now_us())
+    now = clock.now()
     try:
         async with call.pool.acquire() as conn, conn.transaction():
             account, entries = await _find_or_make(conn, call.settings, issuer, person, now)

@@ -1,7 +1,7 @@
 """API tokens: what a program shows in place of a person, with scopes and an end of its own. A kiosk token shows one dashboard."""
 
 from datetime import timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import asyncpg
@@ -15,7 +15,7 @@ from webmacs.http.guard import Identity
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import Shape, Timestamp, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection
 
@@ -91,7 +91,7 @@ SHOWN_BY_KIOSK: Final = ("dashboards:read", "datapoints:read", "events:read")
 @route("POST", "/api/v1/tokens", status=201, problems=(409,), changes="token")
 async def create_token(call: Call[TokenIn]) -> ApiTokenCreated:
     """Create an API token. It is in this answer and nowhere else; a program sends it as `Authorization: Bearer`."""
-    new, now = call.body, clock.to_datetime(clock.now_us())
+    new, now = call.body, clock.now()
     kiosk_token = new.dashboard_public_id is not None
     role = "viewer" if kiosk_token else new.role or call.identity.role
     scopes = [] if kiosk_token else sorted(set(new.scopes))
@@ -150,8 +150,7 @@ async def _read(conn: Connection, public_id: UUID, asking: Identity) -> ApiToken
 
 
 def _token(row: asyncpg.Record) -> ApiToken:
-    values: dict[str, Any] = {name: row[name] for name in ApiToken.__struct_fields__}
-    return ApiToken(**values)
+    return of_row(ApiToken, row)
 
 
 routes = [list_tokens, create_token, delete_token]

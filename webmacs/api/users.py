@@ -14,7 +14,7 @@ from webmacs.api.auth import Email, NewPassword, Username, check_new_password, t
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import Shape, Timestamp, of_row
 from webmacs.storage.pool import Connection, Pool
 
 PersonRole = Literal["viewer", "operator", "admin"]
@@ -185,7 +185,7 @@ async def _password(call: Call[Any], given: str | None, email: str, username: st
         check_new_password(given, "password", email, username)
         return await call.parts.passwords.hash(given), None, None
     made = accounts.new_password()
-    until = clock.to_datetime(clock.now_us()) + timedelta(hours=accounts.INITIAL_PASSWORD_H)
+    until = clock.now() + timedelta(hours=accounts.INITIAL_PASSWORD_H)
     return await call.parts.passwords.hash(made), made, until
 
 
@@ -198,8 +198,7 @@ async def _read(database: Pool | Connection, public_id: UUID) -> User:
 
 
 def _user(row: asyncpg.Record) -> User:
-    values: dict[str, Any] = {name: row[name] for name in User.__struct_fields__}
-    return User(**values)
+    return of_row(User, row)
 
 
 routes = [list_users, create_user, get_user, change_user, delete_user]

@@ -17,7 +17,7 @@ from webmacs.http.guard import Identity
 from webmacs.http.page import Cursor, CursorPage, CursorQuery, Limit, fetch_after
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, Route, errors_at, route
-from webmacs.http.shape import Shape, Timestamp, check_range
+from webmacs.http.shape import Shape, Timestamp, check_range, of_row
 from webmacs.storage.pool import Connection, Pool
 
 
@@ -185,8 +185,7 @@ async def _read(call: Call[Any, Any], database: Pool | Connection, number: str) 
 
 
 def _version(row: Any) -> Version:
-    values: dict[str, Any] = {name: row[name] for name in Version.__struct_fields__ if name != "changes"}
-    return Version(**values)
+    return of_row(Version, row, changes=None)
 
 
 routes = [list_versions, get_version, restore_version]

@@ -15,7 +15,7 @@ from webmacs import clock, keys
 from webmacs.http.page import CursorPage, CursorQuery, Page, PageQuery, fetch_after, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import Shape, Timestamp, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -131,7 +131,7 @@ async def list_webhooks(call: Call[None, WebhooksQuery]) -> Page[Webhook]:
     query = call.query
     matching = SELECT + " WHERE strpos(lower(w.name || ' ' || w.url), lower($1)) > 0 AND ($2::bool IS NULL OR w.enabled = $2)"
     total, rows = await fetch_page(call.pool, matching, [query.search, query.enabled], query, query.sort)
-    return Page(query.page, query.page_size, total, [Webhook(**_values(row, Webhook)) for row in rows])
+    return Page(query.page, query.page_size, total, [of_row(Webhook, row) for row in rows])
 
 
 @route("POST", "/api/v1/webhooks", status=201, problems=(409,), changes="webhook")
@@ -145,7 +145,7 @@ async def create_webhook(call: Call[WebhookIn]) -> Webhook:
             """INSERT INTO webhooks (public_id, name, description, url, events, secret_sealed, scoped, enabled, created_on, changed_on)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) RETURNING id""",
             public_id, new.name, new.description, new.url, new.events, _sealed(call, public_id, new.secret),
-            new.event_public_ids is not None, new.enabled, clock.to_datetime(clock.now_us()),
+            new.event_public_ids is not None, new.enabled, clock.now(),
         )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise _taken() from None
@@ -180,7 +180,7 @@ async def change_webhook(call: Call[WebhookChange]) -> Webhook:
                                    secret_sealed = CASE WHEN $8 THEN $9 ELSE secret_sealed END, changed_on = $10, version = version + 1
                 WHERE public_id = $1 RETURNING id""",
             call.public_id, wanted["url"], wanted["events"], wanted["name"], wanted["description"], wanted["enabled"],
-            wanted["event_public_ids"] is not None, asked.secret is not UNSET, secret, clock.to_datetime(clock.now_us()),
+            wanted["event_public_ids"] is not None, asked.secret is not UNSET, secret, clock.now(),
         )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise _taken() from None
@@ -210,7 +210,7 @@ async def list_deliveries(call: Call[None, DeliveriesQuery]) -> CursorPage[Deliv
     if call.query.status is not None:
         conditions, arguments = conditions + " AND d.status = $2", [webhook_id, call.query.status]
     cursor, rows = await fetch_after(call.pool, SELECT_DELIVERY + conditions, arguments, call.query)
-    return CursorPage(cursor, [Delivery(**_values(row, Delivery)) for row in rows])
+    return CursorPage(cursor, [of_row(Delivery, row) for row in rows])
 
 
 @route("GET", "/api/v1/webhooks/deliveries/{delivery_id}")
@@ -225,7 +225,7 @@ async def redeliver(call: Call) -> DeliveryWithPayload:
     before = await _read_delivery(call.conn, call.path["delivery_id"], lock=True)
     if before.status not in ("failed", "dead_letter"):
         raise Conflict(f"This delivery is {before.status}; only one that was given up (failed, dead_letter) can be tried again.")
-    now = clock.to_datetime(clock.now_us())
+    now = clock.now()
     await call.conn.execute(
         "UPDATE webhook_deliveries SET status = 'pending', attempts = 0, next_attempt_on = $2 WHERE public_id = $1", before.public_id, now
     )
@@ -235,7 +235,7 @@ async def redeliver(call: Call) -> DeliveryWithPayload:
 
 
 async def read_all(conn: Connection) -> list[Webhook]:
-    return [Webhook(**_values(row, Webhook)) for row in await conn.fetch(SELECT)]
+    return [of_row(Webhook, row) for row in await conn.fetch(SELECT)]
 
 
 def check_url(url: str) -> None:
@@ -317,7 +317,7 @@ async def _read(database: Pool | Connection, public_id: UUID, *, lock: bool = Fa
     row = await database.fetchrow(SELECT + " WHERE w.public_id = $1" + (" FOR UPDATE OF w" if lock else ""), public_id)
     if row is None:
         raise NotFound("webhook")
-    return Webhook(**_values(row, Webhook))
+    return of_row(Webhook, row)
 
 
 async def _read_delivery(database: Pool | Connection, public_id: UUID, *, lock: bool = False) -> DeliveryWithPayload:
@@ -325,15 +325,11 @@ async def _read_delivery(database: Pool | Connection, public_id: UUID, *, lock: 
     row = await database.fetchrow(SELECT_DELIVERY + " WHERE d.public_id = $1" + (" FOR UPDATE OF d" if lock else ""), public_id)
     if row is None:
         raise NotFound("delivery")
-    return DeliveryWithPayload(**_values(row, DeliveryWithPayload) | {"payload": msgspec.Raw(row["payload"].encode())})
+    return of_row(DeliveryWithPayload, row, payload=msgspec.Raw(row["payload"].encode()))
 
 
 def _without_payload(delivery: DeliveryWithPayload) -> Delivery:
     return Delivery(**{name: getattr(delivery, name) for name in Delivery.__struct_fields__})
-
-
-def _values(row: asyncpg.Record, shape: type[msgspec.Struct]) -> dict[str, Any]:
-    return {name: row[name] for name in shape.__struct_fields__}
 
 
 def _taken() -> Conflict:

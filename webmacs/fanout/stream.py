@@ -45,7 +45,7 @@ class StreamSocket(SupervisedSocket):
         self._client = Client(identity)
 
     async def serve(self) -> None:
-        self._client.notify(_json({"type": "connected", "server_time": clock.to_datetime(clock.now_us())}))
+        self._client.notify(_json({"type": "connected", "server_time": clock.now()}))
         self._hub.join(self._client)
         try:
             await super().serve()

@@ -5,7 +5,7 @@ one row with their number, so that whoever knocks often does not fill the disk.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from webmacs import clock, logs
+from webmacs.storage.changes import CHANNEL, What
 from webmacs.storage.faults import FAULTS
 from webmacs.storage.pool import Connection, Pool
 
@@ -23,6 +24,8 @@ ActorKind: TypeAlias = Literal["user", "token", "kiosk", "source", "nobody", "sy
 GATHER_S: Final = 1.0
 GATHERED_MAX: Final = 1_000
 """Different refusals that wait to be written; what comes beyond is one row that says how many."""
+COPIED_MIN: Final = 50
+"""More rows of one change than these go in by COPY."""
 UNREMARKABLE: Final = frozenset({"version", "changed_on"})
 """They change with every change."""
 
@@ -53,6 +56,16 @@ class Entry:
     detail: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A state of what people configure; without content it is the deletion."""
+
+    kind: str
+    id: UUID
+    version: int
+    content: Mapping[str, Any] | None
+
+
 def difference(before: Any, after: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """(from, to) of two states of one thing, as the API shows them: of a change the fields that differ, else the whole."""
     old, new = (None if state is None else msgspec.to_builtins(state, str_keys=True) for state in (before, after))
@@ -62,9 +75,43 @@ def difference(before: Any, after: Any) -> tuple[dict[str, Any] | None, dict[str
     return {name: old.get(name) for name in differing}, {name: new[name] for name in differing}
 
 
+async def account(
+    conn: Connection, actor: Actor, request_id: str | None, entries: Sequence[Entry], versions: Sequence[Version], announced: Iterable[What]
+) -> None:
+    """What a change leaves behind besides itself, in its transaction: its rows here, its versions, and word of it; one round trip for all.
+    Raises the database's faults."""
+    words = list(announced)
+    if not (entries or versions or words):
+        return
+    now = clock.now()
+    if len(entries) > COPIED_MIN:
+        await write(conn, actor, request_id, entries)
+        rows = [(one.kind, one.id, one.version, now, actor.name, one.content) for one in versions]
+        columns = ("kind", "object_public_id", "version", "at", "actor_name", "content")
+        await conn.copy_records_to_table("versions", records=rows, columns=columns)
+        entries, versions = [], []
+    await conn.fetch(
+        """
+        WITH audited AS (
+            INSERT INTO audit_log (at, action, kind, object_public_id, object_name, actor_kind, actor_public_id, actor_name, address,
+                                   request_id, before, after, detail)
+            SELECT $1, e.action, e.kind, e.object_public_id, e.object_name, $2, $3, $4, $5, $6, e.before, e.after, e.detail
+              FROM jsonb_to_recordset($7)
+                AS e (action text, kind text, object_public_id uuid, object_name text, before jsonb, after jsonb, detail text)
+        ), kept AS (
+            INSERT INTO versions (kind, object_public_id, version, at, actor_name, content)
+            SELECT v.kind, v.id, v.version, $1, $4, v.content
+              FROM jsonb_to_recordset($8) AS v (kind text, id uuid, version int4, content jsonb)
+        )
+        SELECT pg_notify($9, what) FROM jsonb_array_elements_text($10) AS what
+        """,
+        now, actor.kind, actor.public_id, actor.name, actor.address, request_id, entries, versions, CHANNEL, words,
+    )  # fmt: skip
+
+
 async def write(conn: Connection, actor: Actor, request_id: str | None, entries: Sequence[Entry]) -> None:
     """In the transaction of what they tell of. Raises the database's faults."""
-    now = clock.to_datetime(clock.now_us())
+    now = clock.now()
     rows = [_row(now, actor, request_id, entry, 1) for entry in entries]
     if len(rows) == 1:
         await conn.execute(INSERT, *rows[0])
@@ -101,7 +148,7 @@ class Refusals:
         if known is not None:
             known[2] += 1
         elif len(self._gathered) < GATHERED_MAX:
-            self._gathered[key] = [clock.to_datetime(clock.now_us()), request_id, 1]
+            self._gathered[key] = [clock.now(), request_id, 1]
         else:
             self._beyond += 1
 

@@ -121,7 +121,7 @@ class SessionKeys:
 
 def issue_token(key: bytes, user: UUID, sessions_valid_from: datetime) -> Token:
     """A new session of 24 h. It never begins before `sessions_valid_from`, whatever the database's clock says."""
-    issued_on = max(clock.to_datetime(clock.now_us()), sessions_valid_from)
+    issued_on = max(clock.now(), sessions_valid_from)
     expires_on = issued_on + timedelta(seconds=SESSION_S)
     jti = uuid4()
     claims = {
@@ -212,7 +212,7 @@ def _admit_session(identity: Identity, row: Access) -> None:
 def is_fresh(identity: Identity) -> bool:
     """Whether the password was given in this session within FRESH_S."""
     confirmed_on = identity.confirmed_on
-    return confirmed_on is not None and clock.to_datetime(clock.now_us()) - confirmed_on <= timedelta(seconds=FRESH_S)
+    return confirmed_on is not None and clock.now() - confirmed_on <= timedelta(seconds=FRESH_S)
 
 
 def check_origin(connection: HTTPConnection, settings: Settings) -> None:
@@ -252,7 +252,7 @@ def client_address(connection: HTTPConnection, settings: Settings) -> str:
 async def make_ticket(conn: Connection, identity: Identity, path: str) -> tuple[str, datetime]:
     """A socket ticket for the session or the API token that asks, and when it ends. Only its SHA-256 is kept."""
     ticket = secrets.token_urlsafe(32)
-    expires_on = clock.to_datetime(clock.now_us()) + timedelta(seconds=TICKET_S)
+    expires_on = clock.now() + timedelta(seconds=TICKET_S)
     await conn.execute(
         """INSERT INTO socket_tickets (hash, user_id, jti, session_expires_on, session_issued_on, token_hash, path, expires_on)
            VALUES ($1, $2, $3, CASE WHEN $3::uuid IS NOT NULL THEN $4::timestamptz END, $5, $6, $7, $8)""",
@@ -268,7 +268,7 @@ async def redeem_ticket(pool: Pool, ticket: str, path: str, address: str = "") -
            SELECT u.public_id AS user, t.* FROM ticket t JOIN users u ON u.id = t.user_id""",
         _sha256(ticket),
     )
-    now = clock.to_datetime(clock.now_us())
+    now = clock.now()
     if row is None or row["path"] != path or row["expires_on"] <= now:
         raise Unauthorized("This ticket was used, has ended, or is for another address; ask for a new one.")
     if row["token_hash"] is not None:
@@ -283,7 +283,7 @@ async def find_ended(pool: Pool, identities: Collection[Identity]) -> set[Identi
 
     One query for all, for the sockets' sweep. A changed role ends sockets, so that they open again under the new one.
     """
-    now = clock.to_datetime(clock.now_us())
+    now = clock.now()
     ended = {identity for identity in identities if identity.expires_on is not None and identity.expires_on <= now}
     users = [identity for identity in identities if identity.kind == "user"]
     tokens = [identity for identity in identities if identity.kind in ("token", "kiosk")]
@@ -383,7 +383,7 @@ async def _identify_user(pool: Pool, user: UUID, jti: UUID, issued_on: datetime,
 
 def _touching(address: str) -> tuple[datetime, str, datetime]:
     """(now, address, when a last use is old enough to be written anew)"""
-    now = clock.to_datetime(clock.now_us())
+    now = clock.now()
     return now, address, now - timedelta(seconds=TOUCHED_S)
 
 

@@ -54,7 +54,7 @@ async def take(conn: Connection, claim: Claim, sealing: bytes) -> Response | Non
     taken = await conn.fetchval(
         """INSERT INTO idempotency_keys (owner, key, request_hash, created_on) VALUES ($1, $2, $3, $4)
            ON CONFLICT DO NOTHING RETURNING true""",
-        claim.owner, claim.key, claim.request_hash, clock.to_datetime(clock.now_us()),
+        claim.owner, claim.key, claim.request_hash, clock.now(),
     )  # fmt: skip
     return None if taken else await find(conn, claim, sealing)
 
@@ -98,14 +98,14 @@ async def keep_new(conn: Connection, kept: Sequence[Kept]) -> list[bool]:
            SELECT *, $7 FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::int2[], $5::jsonb[], $6::bytea[])
            ON CONFLICT DO NOTHING RETURNING owner, key""",
         [one.claim.owner for one in rows], [one.claim.key for one in rows], [one.claim.request_hash for one in rows],
-        [one.status for one in rows], [one.headers for one in rows], [one.body for one in rows], clock.to_datetime(clock.now_us()),
+        [one.status for one in rows], [one.headers for one in rows], [one.body for one in rows], clock.now(),
     )  # fmt: skip
     new = {(row["owner"], row["key"]) for row in taken}
     return [(key := (one.claim.owner, one.claim.key)) in new and first[key] is one for one in kept]
 
 
 async def forget_old(conn: Connection) -> None:
-    await conn.execute("DELETE FROM idempotency_keys WHERE created_on < $1", clock.to_datetime(clock.now_us()) - timedelta(hours=KEPT_H))
+    await conn.execute("DELETE FROM idempotency_keys WHERE created_on < $1", clock.now() - timedelta(hours=KEPT_H))
 
 
 def _context(claim: Claim) -> bytes:

@@ -37,7 +37,7 @@ from typing_extensions import TypeVar
 
 from webmacs import clock, logs
 from webmacs.http import access, audit, cors, guard, idempotency
-from webmacs.http.audit import Actor, Entry, Refusals
+from webmacs.http.audit import Actor, Entry, Refusals, Version
 from webmacs.http.deprecation import Deprecation
 from webmacs.http.guard import Identity, SessionKeys
 from webmacs.http.known import Known
@@ -47,7 +47,7 @@ from webmacs.http.paths import Paths
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
 from webmacs.oidc import Provider
 from webmacs.settings import Settings
-from webmacs.storage.changes import CHANNEL, What
+from webmacs.storage.changes import What
 from webmacs.storage.pool import Connection, Pool
 from webmacs.storage.vitals import Pulse, Vitals
 
@@ -56,8 +56,6 @@ UPLOAD_BYTES_MAX: Final = 256 * 1024 * 1024
 BODY_GRACE_S: Final = 10.0
 BODY_BYTES_PER_S_MIN: Final = 1_000
 """After the grace a body must keep this pace; the web server itself would wait for ever."""
-COPIED_MIN: Final = 50
-"""More audit rows than these go in by COPY."""
 ITEMS_MAX: Final = 10_000
 """Items of a list whose errors are told."""
 HANDLER_S_MAX: Final = 10.0
@@ -127,7 +125,7 @@ class Call(Generic[B, Q]):
     headers: dict[str, str] = field(default_factory=dict)
     transaction: Connection | None = None
     entries: list[Entry] = field(default_factory=list)
-    versions: list[tuple[str, UUID, int, Any]] = field(default_factory=list)
+    versions: list[Version] = field(default_factory=list)
     announced: dict[What, None] = field(default_factory=dict)
     afterwards: list[Callable[[], Any]] = field(default_factory=list)
     """Done in a thread once the change is committed, as removing a file. It must not raise: the change is true already."""
@@ -204,7 +202,7 @@ class Call(Generic[B, Q]):
         anew = before is None or after is None or getattr(before, "version", None) != version
         if isinstance(version, int) and public_id is not None and anew:  # of software it is a text
             content = None if after is None else msgspec.to_builtins(after, str_keys=True)
-            self.versions.append((kind, public_id, version + (after is None), content))
+            self.versions.append(Version(kind, public_id, version + (after is None), content))
 
     def match(self, version: int) -> None:
         """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412."""
@@ -451,7 +449,7 @@ class _Endpoint:
                 response = await self._answer(call)
                 if call.dry_run:
                     raise _NotMeant(response)
-                await _account(conn, call)
+                await audit.account(conn, call.actor, call.request_id, call.entries, call.versions, call.announced)
                 if claim is not None:
                     await idempotency.keep(conn, claim, parts.sealing_key, response)
         except _NotMeant as judged:
@@ -481,37 +479,6 @@ class _NotMeant(Exception):
 
 class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of a route that knows no parameters."""
-
-
-async def _account(conn: Connection, call: Call[Any, Any]) -> None:
-    """What a change leaves behind besides itself: its audit rows, its versions, and word of it; one round trip for all."""
-    if not (call.entries or call.versions or call.announced):
-        return
-    actor, now, entries = call.actor, clock.to_datetime(clock.now_us()), call.entries
-    versions = [{"kind": kind, "id": public_id, "version": n, "content": content} for kind, public_id, n, content in call.versions]
-    if len(entries) > COPIED_MIN:
-        await audit.write(conn, actor, call.request_id, entries)
-        rows = [(kind, public_id, n, now, actor.name, content) for kind, public_id, n, content in call.versions]
-        columns = ("kind", "object_public_id", "version", "at", "actor_name", "content")
-        await conn.copy_records_to_table("versions", records=rows, columns=columns)
-        entries, versions = [], []
-    await conn.fetch(
-        """
-        WITH audited AS (
-            INSERT INTO audit_log (at, action, kind, object_public_id, object_name, actor_kind, actor_public_id, actor_name, address,
-                                   request_id, before, after, detail)
-            SELECT $1, e.action, e.kind, e.object_public_id, e.object_name, $2, $3, $4, $5, $6, e.before, e.after, e.detail
-              FROM jsonb_to_recordset($7)
-                AS e (action text, kind text, object_public_id uuid, object_name text, before jsonb, after jsonb, detail text)
-        ), kept AS (
-            INSERT INTO versions (kind, object_public_id, version, at, actor_name, content)
-            SELECT v.kind, v.id, v.version, $1, $4, v.content
-              FROM jsonb_to_recordset($8) AS v (kind text, id uuid, version int4, content jsonb)
-        )
-        SELECT pg_notify($9, what) FROM jsonb_array_elements_text($10) AS what
-        """,
-        now, actor.kind, actor.public_id, actor.name, actor.address, call.request_id, entries, versions, CHANNEL, list(call.announced),
-    )  # fmt: skip
 
 
 @asynccontextmanager

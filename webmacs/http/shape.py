@@ -1,10 +1,14 @@
-"""What requests are made of: the base of bodies and queries, and the types that several of them share."""
+"""What requests and answers are made of: the base of bodies and queries, the types that several of them share, and the ways from a row and
+into one."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
+import asyncpg
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 YEAR_MIN: Final = 1970
 YEAR_MAX: Final = 2200
@@ -26,6 +30,16 @@ class DeleteQuery(Shape, frozen=True):
     """Of what has readings: they are asked about."""
 
     data: Annotated[Literal["keep", "delete"], Meta(description="What becomes of its readings; delete: a job deletes them.")] = "keep"
+
+
+def of_row(kind: type[T], row: asyncpg.Record, **made: Any) -> T:
+    """The Struct whose fields are columns of the row, but for those that are made of them."""
+    return kind(**{name: made[name] if name in made else row[name] for name in kind.__struct_fields__})
+
+
+def fields_given(change: Shape) -> dict[str, Any]:
+    """The fields that a partial change gives; the others stay as they are."""
+    return {name: value for name in change.__struct_fields__ if (value := getattr(change, name)) is not UNSET}
 
 
 def check_range(start: datetime | None, end: datetime | None) -> None:

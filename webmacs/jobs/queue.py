@@ -4,7 +4,6 @@ Each change is told on CHANNEL with the job's public id, in its transaction: to 
 """
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -73,7 +72,7 @@ async def enqueue(conn: Connection, kind: str, subject: str, parameters: Any, ow
     row = await conn.fetchrow(
         """INSERT INTO jobs (public_id, kind, subject, parameters, owner_public_id, owner_name, created_on)
            VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *, owner_name AS owner""",
-        public_id, kind, subject, msgspec.to_builtins(parameters), owner.public_id, owner.name, _now(),
+        public_id, kind, subject, msgspec.to_builtins(parameters), owner.public_id, owner.name, clock.now(),
     )  # fmt: skip
     await _tell(conn, public_id)
     return job_of(row)
@@ -96,7 +95,7 @@ async def claim(conn: Connection, kinds: Collection[str], runner: UUID) -> Claim
             """UPDATE jobs SET state = 'running', runner = $2, heartbeat_on = now(), started_on = $3, attempts = attempts + 1
                 WHERE id = (SELECT id FROM jobs WHERE state = 'queued' AND kind = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 1)
             RETURNING id, public_id, kind, subject, parameters, owner_name""",
-            list(kinds), runner, _now(),
+            list(kinds), runner, clock.now(),
         )  # fmt: skip
         if row is None:
             return None
@@ -124,7 +123,7 @@ async def finish(
     ended = await conn.fetchval(
         f"""UPDATE jobs SET state = $4, result = $5, problem = $6, progress = CASE $4::text WHEN 'done' THEN 1 ELSE progress END, {OVER}
              WHERE id = $1 AND runner = $3 RETURNING true""",  # noqa: S608 - ours
-        job.id, _now(), runner, state, result, None if problem is None else msgspec.to_builtins(problem.document()),
+        job.id, clock.now(), runner, state, result, None if problem is None else msgspec.to_builtins(problem.document()),
     )  # fmt: skip
     if ended:
         await _tell(conn, job.public_id)
@@ -154,7 +153,7 @@ async def revive(conn: Connection, repeatable: Collection[str], interrupted: Pro
             else:
                 await conn.execute(
                     f"UPDATE jobs SET state = 'failed', problem = $3, {OVER} WHERE id = $1",  # noqa: S608 - ours
-                    row["id"], _now(), msgspec.to_builtins(interrupted.document()),
+                    row["id"], clock.now(), msgspec.to_builtins(interrupted.document()),
                 )  # fmt: skip
             await _tell(conn, row["public_id"])
 
@@ -164,17 +163,16 @@ async def cancel(conn: Connection, public_id: UUID, *, running: bool) -> None:
     if running:
         await conn.execute("UPDATE jobs SET cancel_requested = true WHERE public_id = $1", public_id)
     else:
-        await conn.execute(f"UPDATE jobs SET state = 'cancelled', cancel_requested = true, {OVER} WHERE public_id = $1", public_id, _now())  # noqa: S608 - ours
+        await conn.execute(
+            f"UPDATE jobs SET state = 'cancelled', cancel_requested = true, {OVER} WHERE public_id = $1",  # noqa: S608 - ours
+            public_id, clock.now(),
+        )  # fmt: skip
     await _tell(conn, public_id)
 
 
 async def forget_expired(conn: Connection) -> None:
-    await conn.execute("DELETE FROM jobs WHERE expires_on < $1", _now())
+    await conn.execute("DELETE FROM jobs WHERE expires_on < $1", clock.now())
 
 
 async def _tell(conn: Connection, public_id: UUID) -> None:
     await conn.execute("SELECT pg_notify($1, $2)", CHANNEL, str(public_id))
-
-
-def _now() -> datetime:
-    return clock.to_datetime(clock.now_us())

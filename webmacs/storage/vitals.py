@@ -16,10 +16,6 @@ PING_S_MAX: Final = 1.0
 PING_KEPT_S: Final = 0.5
 
 
-def _now() -> datetime:
-    return clock.to_datetime(clock.now_us())
-
-
 FLUSH_S_MAX: Final = 2.0
 SLOW_S: Final = 0.5
 """A flush that is under way for longer has the disk to itself."""
@@ -35,7 +31,7 @@ class Vitals:
     """From the newest reading's own time to its commit, in the last flush."""
     refused_by: Counter[str] = field(default_factory=Counter)
     """Frames, and single readings that came by REST, refused since the start, by the code of the refusal."""
-    since: datetime = field(default_factory=_now)
+    since: datetime = field(default_factory=clock.now)
     """When `storing` last changed, or the start."""
     readings: int = 0
     """Readings committed since the start."""
@@ -73,7 +69,7 @@ class Vitals:
 
     def set_storing(self, storing: bool) -> None:
         if storing != self.storing:
-            self.storing, self.since = storing, _now()
+            self.storing, self.since = storing, clock.now()
 
     def beat(self, elapsed_s: float) -> None:
         """Once a second or so: turns the count into a rate."""

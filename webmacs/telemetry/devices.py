@@ -44,7 +44,7 @@ async def remember(pool: Pool, source_id: int, described: Describe) -> None:
         return
     instances = list({instance.name: instance for instance in described.instances}.values())
     channels = {(instance.name, channel.key): channel for instance in instances for channel in instance.channels}
-    now = clock.to_datetime(clock.now_us())
+    now = clock.now()
     async with pool.acquire() as conn, conn.transaction():
         await conn.execute("UPDATE sources SET described_digest = $2 WHERE id = $1", source_id, digest)
         await conn.execute(

@@ -48,7 +48,7 @@ def _status(known: list[tuple[int, UUID, str, bool]], intake: Intake, vitals: Vi
     live = {key: one.sender for key, one in intake.live.items()}
     return {
         "type": "status",
-        "server_time": clock.to_datetime(clock.now_us()),
+        "server_time": clock.now(),
         "storing": vitals.storing,
         "stored_per_s": round(vitals.stored_per_s, 1),
         "lag_ms": round(vitals.lag_ms, 1),

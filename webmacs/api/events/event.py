@@ -16,7 +16,7 @@ from webmacs.http import kiosk
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, FieldError, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import DeleteQuery, Shape, Timestamp, tidy_tags
+from webmacs.http.shape import DeleteQuery, Shape, Timestamp, of_row, tidy_tags
 from webmacs.jobs.deletion import ALWAYS, Deletion, delete_readings
 from webmacs.jobs.queue import Job
 from webmacs.storage import runs
@@ -234,7 +234,7 @@ async def get_recording(call: Call) -> Recording:
     if event is None:
         raise NotFound("event")
     first_on = await runs.read_first(call.pool, event["id"])
-    now = clock.to_datetime(clock.now_us())
+    now = clock.now()
     (day,) = await runs.read_statistics(call.pool, [event["id"]], now - DAY, now)
     return Recording(first_on, event["last_on"], day["n"], day["bytes"])
 
@@ -320,7 +320,7 @@ async def insert(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
             SELECT n.public_id, {_NEW}, $2, $2,
                    1 + coalesce((SELECT max(v.version) FROM versions v WHERE v.kind = 'event' AND v.object_public_id = n.public_id), 0)
               FROM jsonb_populate_recordset(NULL::events, $1) n""",  # noqa: S608 - our own field names
-        rows, clock.to_datetime(clock.now_us()),
+        rows, clock.now(),
     )  # fmt: skip
 
 
@@ -329,7 +329,7 @@ async def update(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     await conn.execute(
         f"""UPDATE events e SET ({_COLUMNS}) = ROW ({_NEW}), changed_on = $2, version = e.version + 1
               FROM jsonb_populate_recordset(NULL::events, $1) n WHERE e.public_id = n.public_id""",  # noqa: S608 - our own field names
-        rows, clock.to_datetime(clock.now_us()),
+        rows, clock.now(),
     )  # fmt: skip
 
 
@@ -342,8 +342,7 @@ async def _read(database: Pool | Connection, public_id: UUID, *, lock: bool = Fa
 
 
 def event_of(row: asyncpg.Record) -> Event:
-    values: dict[str, Any] = {name: row[name] for name in Event.__struct_fields__}
-    return Event(**values)
+    return of_row(Event, row)
 
 
 def taken(name: str) -> Conflict:

@@ -89,7 +89,7 @@ async def create_channel(call: Call[ChannelIn]) -> Channel:
         await call.conn.execute(
             """INSERT INTO channel_mappings (public_id, instance_id, channel_key, name, unit, type, described, created_on)
                VALUES ($1, $2, $3, $4, $5, $6, false, $7)""",
-            channel_id, instance_id, new.channel_key, new.name, new.unit, new.type, clock.to_datetime(clock.now_us()),
+            channel_id, instance_id, new.channel_key, new.name, new.unit, new.type, clock.now(),
         )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise Conflict(f"This instance has a channel {new.channel_key} already.") from None
@@ -150,7 +150,7 @@ async def _map(call: Call[Any, Any], source_id: int, channel_key: str, event: UU
     writer_id = await conn.fetchval(
         "UPDATE writers SET generation = generation + 1, owner = NULL WHERE source_id = $1 RETURNING id", source_id
     )
-    now = clock.to_datetime(clock.now_us())
+    now = clock.now()
     await conn.execute(
         """UPDATE events SET writer_id = 1, instance = NULL, channel_key = NULL, changed_on = $3, version = version + 1
             WHERE writer_id = $1 AND channel_key = $2""",

@@ -1,6 +1,5 @@
 """Plugin instances: the devices of the sources, and the plugins there are. A source tells what it has; people add to it and change it."""
 
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from webmacs import clock
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import Shape, Timestamp, fields_given, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -140,7 +139,7 @@ async def create_plugin_instance(call: Call[InstanceIn]) -> PluginInstance:
             """INSERT INTO plugin_instances (public_id, source_id, name, plugin_id, enabled, demo_mode, auto_create_events, settings,
                                              created_on, changed_on)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)""",
-            public_id, source_id, new.name, new.plugin_id, new.enabled, new.demo_mode, new.auto_create_events, new.settings, _now(),
+            public_id, source_id, new.name, new.plugin_id, new.enabled, new.demo_mode, new.auto_create_events, new.settings, clock.now(),
         )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise _taken(new.name) from None
@@ -158,7 +157,7 @@ async def get_plugin_instance(call: Call) -> PluginInstance:
 @route("PUT", "/api/v1/plugins/{public_id}", problems=(409,), changes="plugin instance")
 async def change_plugin_instance(call: Call[InstanceChange]) -> PluginInstance:
     """Change a plugin instance. Fields that are not given stay."""
-    given = {name: value for name in InstanceChange.__struct_fields__ if (value := getattr(call.body, name)) is not UNSET}
+    given = fields_given(call.body)
     _check_settings(given.get("settings", {}))
     before = await read_instance(call.conn, call.public_id, lock=True)
     call.match(before.version)
@@ -167,7 +166,7 @@ async def change_plugin_instance(call: Call[InstanceChange]) -> PluginInstance:
         await call.conn.execute(
             """UPDATE plugin_instances SET name = $2, enabled = $3, demo_mode = $4, auto_create_events = $5, settings = $6, changed_on = $7,
                                            version = version + 1 WHERE public_id = $1""",
-            call.public_id, *wanted, _now(),
+            call.public_id, *wanted, clock.now(),
         )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise _taken(str(given["name"])) from None
@@ -197,8 +196,7 @@ async def read_instance(database: Pool | Connection, public_id: UUID, *, lock: b
 
 
 def _instance(row: asyncpg.Record) -> PluginInstance:
-    values: dict[str, Any] = {name: row[name] for name in PluginInstance.__struct_fields__}
-    return PluginInstance(**values)
+    return of_row(PluginInstance, row)
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
@@ -213,10 +211,6 @@ def _check_settings(settings: dict[str, Any]) -> None:
 
 def _taken(name: str) -> Conflict:
     return Conflict(f"This source has an instance called {name} already; choose another name.")
-
-
-def _now() -> datetime:
-    return clock.to_datetime(clock.now_us())
 
 
 routes = [

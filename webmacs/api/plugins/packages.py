@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import asyncpg
@@ -14,7 +14,7 @@ from webmacs import clock, wheel
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Problem
 from webmacs.http.route import Call, Upload, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import Shape, Timestamp, of_row
 from webmacs.settings import Settings
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
@@ -86,7 +86,7 @@ async def upload_plugin_package(call: Call[Upload, UploadQuery]) -> PluginPackag
                                             uploaded_by, created_on)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)""",
             public_id, found.name, found.version, found.summary, found.requires_python, found.plugin_ids, file_name, upload.size,
-            upload.sha256, call.identity.name, clock.to_datetime(clock.now_us()),
+            upload.sha256, call.identity.name, clock.now(),
         )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise Conflict(f"There is a package {found.name} {found.version}, or this very file, already; delete it first.") from None
@@ -134,8 +134,7 @@ async def _read(database: Pool | Connection, public_id: UUID) -> PluginPackage:
 
 
 def _package(row: asyncpg.Record) -> PluginPackage:
-    values: dict[str, Any] = {name: row[name] for name in PluginPackage.__struct_fields__}
-    return PluginPackage(**values)
+    return of_row(PluginPackage, row)
 
 
 routes = [list_plugin_packages, upload_plugin_package, get_plugin_package, get_plugin_package_content, delete_plugin_package]
