@@ -31,7 +31,10 @@ ROWS = {
         f" {EACH}, '', '{{{{}}}}', true, 'ann', now(), now() FROM {{n}}"
     ),
     "/api/v1/events": f"INSERT INTO events (public_id, name, type, unit) {EACH}, 'sensor', 'bar' FROM {{n}}",
-    "/api/v1/experiments": f"INSERT INTO experiments (public_id, name, started_on, stopped_on) {EACH}, now(), now() + '1 s' FROM {{n}}",
+    "/api/v1/experiments": (
+        "INSERT INTO experiments (public_id, name, started_on, stopped_on)"
+        f" {EACH}, now() - interval '2 s', now() - interval '1 s' FROM {{n}}"
+    ),
     "/api/v1/experiments/{public_id}/summary": (
         "WITH made AS (INSERT INTO events (public_id, name, type, unit)"
         " SELECT gen_random_uuid(), 'scoped ' || n, 'sensor', 'bar' FROM {n} RETURNING id)"
@@ -200,3 +203,18 @@ async def test_a_list_that_asks_again_for_each_row_is_found_out(rest: Rest, monk
     await make_rows(rest, "/api/v1/events", 101, 107)
     async with counting(rest) as queries:
         assert len(await statements(rest, queries, "GET", "/api/v1/events?page_size=7")) == 1 + 7
+
+
+async def test_what_only_inserts_is_one_round_trip(rest: Rest) -> None:
+    """Its rows and what it leaves behind go in together; with a key, or on trial, there is a transaction around them."""
+    async with counting(rest) as queries:
+        new = {"content": "Filter exchanged."}
+        (sent,) = await statements(rest, queries, "POST", "/api/v1/logging", json=new)
+        assert ("INSERT INTO log_entries" in sent, "INSERT INTO audit_log" in sent) == (True, True)
+        tried = await statements(rest, queries, "POST", "/api/v1/logging?dry_run=true", json=new)
+        assert (tried[0], tried[-1]) == ("BEGIN;", "ROLLBACK;")
+    async with rest.client("admin") as admin:
+        entries = (await admin.get("/api/v1/logging?search=exchanged")).json()["data"]
+        audited = (await admin.get("/api/v1/audit?kind=log entry")).json()["data"]
+    assert len(entries) == 1
+    assert [one["object_public_id"] for one in audited if one["action"] == "create"] == [entries[0]["public_id"]]

@@ -100,16 +100,16 @@ async def list_log_entries(call: Call[None, LogQuery]) -> CursorPage[LogEntry]:
     return CursorPage(cursor, [_entry(row) for row in rows])
 
 
-@route("POST", "/api/v1/logging", status=201, changes="log entry")
+@route("POST", "/api/v1/logging", status=201, changes="log entry", inserts=True)
 async def create_log_entry(call: Call[LogEntryIn]) -> LogEntry:
     """Write into the log. An entry says who wrote it and when, and is never changed."""
     new, who = call.body, call.actor
     entry = LogEntry(uuid7(), clock.now(), new.logging_type, "unread", new.content, who.name, who.kind)
-    await call.conn.execute(
-        """WITH entry AS (
+    call.insert(
+        """entry AS (
                INSERT INTO log_entries (public_id, created_on, logging_type, content, author, author_kind)
-               VALUES ($1, $2, $3, $4, $5, $6) RETURNING id, created_on)
-           INSERT INTO log_status (entry_id, created_on) SELECT id, created_on FROM entry""",
+               VALUES ($1, $2, $3, $4, $5, $6) RETURNING id, created_on),
+           status AS (INSERT INTO log_status (entry_id, created_on) SELECT id, created_on FROM entry)""",
         entry.public_id, entry.created_on, entry.logging_type, entry.content, entry.author, entry.author_kind,
     )  # fmt: skip
     call.changed(None, entry)

@@ -7,6 +7,7 @@ one row with their number, so that whoever knocks often does not fill the disk.
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
 
@@ -66,6 +67,17 @@ class Version:
     content: Mapping[str, Any] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Insertion:
+    """Rows of a change that go in with its account: INSERTs as they stand in a WITH, with arguments $1..$n."""
+
+    rows: str
+    arguments: tuple[Any, ...]
+
+
+NOTHING: Final = Insertion("", ())
+
+
 def difference(before: Any, after: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """(from, to) of two states of one thing, as the API shows them: of a change the fields that differ, else the whole."""
     old, new = (None if state is None else msgspec.to_builtins(state, str_keys=True) for state in (before, after))
@@ -76,7 +88,13 @@ def difference(before: Any, after: Any) -> tuple[dict[str, Any] | None, dict[str
 
 
 async def account(
-    conn: Connection, actor: Actor, request_id: str | None, entries: Sequence[Entry], versions: Sequence[Version], announced: Iterable[What]
+    conn: Connection,
+    actor: Actor,
+    request_id: str | None,
+    entries: Sequence[Entry],
+    versions: Sequence[Version],
+    announced: Iterable[What],
+    insertion: Insertion | None = None,
 ) -> None:
     """What a change leaves behind besides itself, in its transaction: its rows here, its versions, and word of it; one round trip for all.
     Raises the database's faults."""
@@ -90,23 +108,32 @@ async def account(
         columns = ("kind", "object_public_id", "version", "at", "actor_name", "content")
         await conn.copy_records_to_table("versions", records=rows, columns=columns)
         entries, versions = [], []
+    inserted = insertion or NOTHING
     await conn.fetch(
-        """
-        WITH audited AS (
+        _accounting(inserted.rows, len(inserted.arguments)),
+        *inserted.arguments, now, actor.kind, actor.public_id, actor.name, actor.address, request_id, entries, versions, CHANNEL, words,
+    )  # fmt: skip
+
+
+@cache
+def _accounting(rows: str, n: int) -> str:
+    """One statement for an account, after the `rows` with their n arguments."""
+    at, kind, public_id, name, address, request_id, entries, versions, channel, words = (f"${n + i}" for i in range(1, 11))
+    return f"""
+        WITH {rows}{rows and ","} audited AS (
             INSERT INTO audit_log (at, action, kind, object_public_id, object_name, actor_kind, actor_public_id, actor_name, address,
                                    request_id, before, after, detail)
-            SELECT $1, e.action, e.kind, e.object_public_id, e.object_name, $2, $3, $4, $5, $6, e.before, e.after, e.detail
-              FROM jsonb_to_recordset($7)
+            SELECT {at}, e.action, e.kind, e.object_public_id, e.object_name, {kind}, {public_id}, {name}, {address}, {request_id},
+                   e.before, e.after, e.detail
+              FROM jsonb_to_recordset({entries})
                 AS e (action text, kind text, object_public_id uuid, object_name text, before jsonb, after jsonb, detail text)
         ), kept AS (
             INSERT INTO versions (kind, object_public_id, version, at, actor_name, content)
-            SELECT v.kind, v.id, v.version, $1, $4, v.content
-              FROM jsonb_to_recordset($8) AS v (kind text, id uuid, version int4, content jsonb)
+            SELECT v.kind, v.id, v.version, {at}, {name}, v.content
+              FROM jsonb_to_recordset({versions}) AS v (kind text, id uuid, version int4, content jsonb)
         )
-        SELECT pg_notify($9, what) FROM jsonb_array_elements_text($10) AS what
-        """,
-        now, actor.kind, actor.public_id, actor.name, actor.address, request_id, entries, versions, CHANNEL, words,
-    )  # fmt: skip
+        SELECT pg_notify({channel}, what) FROM jsonb_array_elements_text({words}) AS what
+    """  # noqa: S608 - our own statements
 
 
 async def write(conn: Connection, actor: Actor, request_id: str | None, entries: Sequence[Entry]) -> None:

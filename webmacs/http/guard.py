@@ -236,10 +236,10 @@ def client_address(connection: HTTPConnection, settings: Settings) -> str:
     The peer's own, unless the peer is one of `trusted_proxies`: then the last hop in X-Forwarded-For that is none of them. What a client
     writes into that header stands before what proxies append, so it changes nothing.
     """
-    peer = "" if connection.client is None else connection.client.host
-    address = _address(peer)
-    if not settings.trusted_proxies or address is None:
-        return peer if address is None else str(address)
+    client = connection.scope.get("client")
+    peer = "" if client is None else client[0]
+    if not settings.trusted_proxies or (address := _address(peer)) is None:
+        return _spelled(peer)
     told = ",".join(connection.headers.getlist("x-forwarded-for")).split(",")
     while any(address in network for network in settings.trusted_proxies) and told:
         hop = _address(told.pop().strip())
@@ -433,6 +433,13 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+@lru_cache(1024)
+def _spelled(peer: str) -> str:
+    """In the one spelling of an address; what is none stays."""
+    address = _address(peer)
+    return peer if address is None else str(address)
 
 
 def _bare(host: str) -> str:

@@ -26,17 +26,17 @@ class Known:
         self._kept: OrderedDict[tuple[str, str], tuple[Identity, float]] = OrderedDict()
         self._withdrawals = 0
 
-    async def identify(self, connection: HTTPConnection, address: str) -> Identity | None:
-        """As guard.identify. A change by cookie is always judged there, for it needs its header, too."""
+    def recall(self, connection: HTTPConnection) -> Identity | None:
+        """Who asks, when that is still known."""
         shown = _shown(connection)
-        if shown is None:
-            return await guard.identify(self._pool, self._session_keys, connection, address)
-        kept = self._kept.get(shown)
-        if kept is not None and clock.monotonic() < kept[1]:
-            return kept[0]
-        withdrawals = self._withdrawals
+        kept = None if shown is None else self._kept.get(shown)
+        return None if kept is None or clock.monotonic() >= kept[1] else kept[0]
+
+    async def identify(self, connection: HTTPConnection, address: str) -> Identity | None:
+        """As guard.identify; whom it finds is known for a while, but for a change by cookie, which needs its header each time."""
+        shown, withdrawals = _shown(connection), self._withdrawals
         identity = await guard.identify(self._pool, self._session_keys, connection, address)
-        if identity is not None and withdrawals == self._withdrawals:  # else it may have been read before one of them
+        if shown is not None and identity is not None and withdrawals == self._withdrawals:  # else it was perhaps read before one of them
             self._keep(shown, identity)
         return identity
 

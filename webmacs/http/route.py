@@ -12,6 +12,7 @@ its Idempotency-Key commit together, before it is answered; with `?dry_run=true`
 """
 
 import asyncio
+import contextlib
 import hashlib
 import inspect
 import json
@@ -25,11 +26,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import Any, Final, Generic, Literal, TypeAlias
+from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.websockets import WebSocket
@@ -37,7 +39,7 @@ from typing_extensions import TypeVar
 
 from webmacs import clock, logs
 from webmacs.http import access, audit, cors, guard, idempotency
-from webmacs.http.audit import Actor, Entry, Refusals, Version
+from webmacs.http.audit import Actor, Entry, Insertion, Refusals, Version
 from webmacs.http.deprecation import Deprecation
 from webmacs.http.guard import Identity, SessionKeys
 from webmacs.http.known import Known
@@ -129,6 +131,7 @@ class Call(Generic[B, Q]):
     announced: dict[What, None] = field(default_factory=dict)
     afterwards: list[Callable[[], Any]] = field(default_factory=list)
     """Done in a thread once the change is committed, as removing a file. It must not raise: the change is true already."""
+    insertion: Insertion | None = None
 
     @property
     def parts(self) -> Parts:
@@ -204,6 +207,11 @@ class Call(Generic[B, Q]):
             content = None if after is None else msgspec.to_builtins(after, str_keys=True)
             self.versions.append(Version(kind, public_id, version + (after is None), content))
 
+    def insert(self, rows: str, *arguments: Any) -> None:
+        """On a route that `inserts`, all that it does to the database: INSERTs as they stand in a WITH, with arguments $1..$n. They run
+        after the handler, together with what the change leaves behind."""
+        self.insertion = Insertion(rows, arguments)
+
     def match(self, version: int) -> None:
         """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412."""
         asked = self.request.headers.get("if-match")
@@ -250,6 +258,9 @@ class Route:
     once: bool = False
     """It heeds an Idempotency-Key by itself; what `changes` something does so anyhow."""
     deprecated: Deprecation | None = None
+    inserts: bool = False
+    """Its change is only `call.insert(...)`: one statement, hence one round trip, and no transaction around it unless something else
+    must commit with it."""
     maybe_nothing: bool = False
     """Its handler answers `Answer | None`: None is a 204, whatever the status of the answer."""
     readings: bool = False
@@ -278,6 +289,7 @@ def route(
     answers: Any = None,
     once: bool = False,
     deprecated: Deprecation | None = None,
+    inserts: bool = False,
     readings: bool = False,
 ) -> Callable[[Handler], Route]:
     """Makes a Route of an async handler `(call: Call[Body, Query]) -> Answer`; both default to None, an answer None is a 204.
@@ -299,7 +311,7 @@ def route(
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
         return Route(
             method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, once,
-            deprecated, maybe_nothing, readings,
+            deprecated, inserts, maybe_nothing, readings,
         )  # fmt: skip
 
     return make
@@ -396,8 +408,10 @@ class _Endpoint:
             if request.method not in guard.SAFE_METHODS:
                 guard.check_origin(request, parts.settings)
             if not self._access.public:
-                async with asyncio.timeout(HANDLER_S_MAX):
-                    caller = await parts.known.identify(request, address)
+                caller = parts.known.recall(request)
+                if caller is None:
+                    async with asyncio.timeout(HANDLER_S_MAX):
+                        caller = await parts.known.identify(request, address)
                 caller = guard.admit(caller, self._access, self._scope)
                 parts.limits.admit_caller(caller, readings=self._route.readings)
             try:
@@ -417,21 +431,34 @@ class _Endpoint:
     async def _serve(self, request: Request, caller: Identity | None, patience_s: float) -> Response:
         """`patience_s`: for the handler; a slow body has limits of its own."""
         route = self._route
-        changes = route.changes is not None
-        asked, dry_run = self._query.read(request, with_dry_run=changes)
-        async with _body_of(request, route, self._decoder, caller) as (body, digest):
-            call: Call[Any, Any] = Call(request, caller, body, asked if route.query else None, route.status, route.changes, dry_run)
-            call.claim = self._claim(call, digest)
-            async with asyncio.timeout(patience_s):
-                response = await (self._change(call) if changes else self._answer(call))
-        return response
+        asked, dry_run = self._query.read(request, with_dry_run=route.changes is not None)
+        call: Call[Any, Any] = Call(request, caller, None, asked if route.query else None, route.status, route.changes, dry_run)
+        if route.body is Upload:
+            async with _uploaded(request, route.body_bytes_max) as upload:
+                call.body = upload
+                return await self._respond(call, bytes.fromhex(upload.sha256), patience_s)
+        if route.body is None:
+            return await self._respond(call, b"", patience_s)
+        if self._decoder is not None:
+            _check_media_type(request)
+        raw = await _read_body(request, route.body_bytes_max)
+        if route.readings and caller is not None:
+            call.parts.limits.charge_readings(caller, len(raw))
+        call.body = raw if self._decoder is None else decode_body(self._decoder, raw)
+        return await self._respond(call, raw, patience_s)
+
+    async def _respond(self, call: Call[Any, Any], content: bytes, patience_s: float) -> Response:
+        """`content` is the body or what stands for it: by it a call is known as the same one again."""
+        call.claim = self._claim(call, content)
+        async with asyncio.timeout(patience_s):
+            return await (self._answer(call) if self._route.changes is None else self._change(call))
 
     async def _answer(self, call: Call[Any, Any]) -> Response:
         result = await self._route.handler(call)
         if isinstance(result, Response):
             return result
         if call.status == 201:
-            call.headers.setdefault("Location", f"{call.request.url.path}/{result.public_id}")
+            call.headers.setdefault("Location", f"{quote(call.request.scope['path'])}/{result.public_id}")
         if isinstance(version := getattr(result, "version", None), int):
             call.headers.setdefault("ETag", etag(version))
         if result is None:
@@ -442,14 +469,15 @@ class _Endpoint:
         """The handler in a transaction of its own, which commits before the answer goes out."""
         parts, claim = call.parts, call.claim
         try:
-            async with parts.pool.acquire() as conn, conn.transaction():
+            alone = self._route.inserts and claim is None and not call.dry_run
+            async with parts.pool.acquire() as conn, contextlib.nullcontext() if alone else conn.transaction():
                 call.transaction = conn
                 if claim is not None and (known := await idempotency.take(conn, claim, parts.sealing_key)) is not None:
                     return known
                 response = await self._answer(call)
+                await audit.account(conn, call.actor, call.request_id, call.entries, call.versions, call.announced, call.insertion)
                 if call.dry_run:
                     raise _NotMeant(response)
-                await audit.account(conn, call.actor, call.request_id, call.entries, call.versions, call.announced)
                 if claim is not None:
                     await idempotency.keep(conn, claim, parts.sealing_key, response)
         except _NotMeant as judged:
@@ -459,7 +487,7 @@ class _Endpoint:
             await asyncio.to_thread(act)
         return response
 
-    def _claim(self, call: Call[Any, Any], digest: bytes) -> idempotency.Claim | None:
+    def _claim(self, call: Call[Any, Any], content: bytes) -> idempotency.Claim | None:
         key = call.request.headers.get(idempotency.HEADER)
         if key is None or self._route.method != "POST" or call.caller is None:
             return None
@@ -467,7 +495,7 @@ class _Endpoint:
         if call.dry_run:
             return None
         place = f"{call.request.url.path}?{call.request.url.query}\n".encode()
-        return idempotency.Claim(call.caller.public_id, key, hashlib.sha256(place + digest).digest())
+        return idempotency.Claim(call.caller.public_id, key, hashlib.sha256(place + content).digest())
 
 
 class _NotMeant(Exception):
@@ -482,23 +510,10 @@ class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @asynccontextmanager
-async def _body_of(
-    request: Request, route: Route, decoder: "msgspec.json.Decoder[Any] | None", caller: Identity | None
-) -> AsyncIterator[tuple[Any, bytes]]:
-    """(the body as the route wants it, its SHA-256). Raises Problem."""
-    if route.body is None:
-        yield None, b""
-    elif route.body is Upload:
-        with tempfile.TemporaryDirectory(dir=_uploads_dir(request), prefix="upload-") as folder:
-            upload = await _save_body(request, File(folder) / "body", route.body_bytes_max)
-            yield upload, bytes.fromhex(upload.sha256)
-    else:
-        if decoder is not None:
-            _check_media_type(request)
-        raw = await _read_body(request, route.body_bytes_max)
-        if route.readings and caller is not None:
-            typing.cast(Parts, request.app.state.parts).limits.charge_readings(caller, len(raw))
-        yield (raw if decoder is None else decode_body(decoder, raw)), hashlib.sha256(raw).digest()
+async def _uploaded(request: Request, bytes_max: int) -> AsyncIterator[Upload]:
+    """Raises a 413 or a 408."""
+    with tempfile.TemporaryDirectory(dir=_uploads_dir(request), prefix="upload-") as folder:
+        yield await _save_body(request, File(folder) / "body", bytes_max)
 
 
 def _uploads_dir(request: Request) -> File:
@@ -572,15 +587,16 @@ async def _chunks(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
     size = 0
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    stream = request.stream()
-    while True:
+    more = True
+    while more:
         try:
             async with asyncio.timeout_at(begun + BODY_GRACE_S + size / BODY_BYTES_PER_S_MIN):
-                chunk = await anext(stream)
-        except StopAsyncIteration:
-            return
+                message = await request.receive()
         except TimeoutError:
             raise Problem(408, "too-slow", "Too slow", "The body came too slowly; send it again.") from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > bytes_max:
             raise _too_large(bytes_max)
@@ -645,9 +661,15 @@ class _QueryReader:
         self._lists = _fields_of(query, msgspec.inspect.ListType)
         self._times = _fields_of(query, msgspec.inspect.DateTimeType)
         self._texts = _fields_of(query, msgspec.inspect.StrType)
+        self._nothing: Any = None
+        """What no query at all means; None where something must be given."""
+        with contextlib.suppress(msgspec.ValidationError):
+            self._nothing = msgspec.convert({}, query)
 
     def read(self, request: Request, *, with_dry_run: bool) -> tuple[Any, bool]:
         """(the query, whether it is a dry run). Raises Unprocessable."""
+        if not request.scope["query_string"] and self._nothing is not None:
+            return self._nothing, False
         values: dict[str, Any] = {}
         for name, text in request.query_params.multi_items():
             if "\0" in name + text or not _storable(name + text):

@@ -1,7 +1,10 @@
 """What requests and answers are made of: the base of bodies and queries, the types that several of them share, and the ways from a row and
 into one."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
+from operator import itemgetter
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import asyncpg
@@ -34,7 +37,15 @@ class DeleteQuery(Shape, frozen=True):
 
 def of_row(kind: type[T], row: asyncpg.Record, **made: Any) -> T:
     """The Struct whose fields are columns of the row, but for those that are made of them."""
-    return kind(**{name: made[name] if name in made else row[name] for name in kind.__struct_fields__})
+    if made:
+        return kind(**{name: made[name] if name in made else row[name] for name in kind.__struct_fields__})
+    return kind(*_columns_of(kind)(row))
+
+
+@cache
+def _columns_of(kind: type[msgspec.Struct]) -> Callable[[asyncpg.Record], tuple[Any, ...]]:
+    """Takes them out of a row in the order of the fields, without a step of Python's for each."""
+    return itemgetter(*kind.__struct_fields__)
 
 
 def fields_given(change: Shape) -> dict[str, Any]:

@@ -96,8 +96,7 @@ def _clear_errors(dsn: str) -> Iterator[None]:
 
 
 async def _prepare(conn: Connection) -> None:
-    """Plain uuid.UUID (orjson refuses the driver's own subclass) and jsonb as objects; times come aware and in UTC by themselves."""
-    await conn.set_type_codec("uuid", schema="pg_catalog", encoder=_encode_uuid, decoder=_decode_uuid, format="binary")
+    """jsonb as objects; UUIDs (the driver's own kind of them) and times, aware and in UTC, come by themselves."""
     await conn.set_type_codec("jsonb", schema="pg_catalog", encoder=_encode_json, decoder=_decode_json, format="binary")
 
 
@@ -106,16 +105,15 @@ async def _leave(conn: Connection) -> None:
     round trip after each request, and nobody may leave such things on a connection of the pool."""
 
 
-def _encode_uuid(value: uuid.UUID) -> bytes:
-    return value.bytes
-
-
-def _decode_uuid(data: bytes) -> uuid.UUID:
-    return uuid.UUID(bytes=data)
-
-
 def _encode_json(value: object) -> bytes:
-    return b"\x01" + orjson.dumps(value)
+    return b"\x01" + orjson.dumps(value, default=_spell)
+
+
+def _spell(value: object) -> str:
+    """The driver's UUIDs are no plain ones for orjson."""
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    raise TypeError
 
 
 def _decode_json(data: bytes) -> Any:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 from uuid import UUID
 
-import orjson
+import msgspec
 
 from webmacs import clock, logs
 from webmacs.fanout.hub import Hub
@@ -40,7 +40,7 @@ async def tell(pool: Pool, hub: Hub, intake: Intake, vitals: Vitals) -> None:
                 log.debug("status_without_database", reason=str(fault))
         period += 1
         status = _status(known, intake, vitals)
-        message, kiosk = (orjson.dumps(one, option=orjson.OPT_UTC_Z) for one in (status, status | {"sources": []}))
+        message, kiosk = (msgspec.json.encode(one) for one in (status, status | {"sources": []}))
         hub.broadcast(message, standing=True, kiosk=kiosk)
 
 
