@@ -190,8 +190,9 @@ class Core:
         reach the views. What is void is forgotten."""
 
     # what was committed goes out
-    def load_latest(self, latest: list[tuple[int, int, float, int | None]]) -> None:
-        """(event id, t_us, value, experiment id) as stored, at start."""
+    def set_latest(self, events: list[int] | None, latest: list[tuple[int, int, float, int | None]]) -> None:
+        """(event id, t_us, value, experiment id) of these events (None: of all) as stored; those that are not in `latest` have no
+        reading. At start, and when readings were deleted; between flushes, or what was committed since it was read is lost to sight."""
 
     def view(self, events: list[int] | None) -> View:
         """What is committed to these events (None: all) from now on, until the view is dropped."""

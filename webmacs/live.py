@@ -46,7 +46,7 @@ async def run(app: Starlette, pool: Pool, dsn: str, vitals: Vitals, refusals: Re
     hub = Hub(core)
     owner = uuid4()
     flusher = Flusher(core, dsn, vitals, owner)
-    catalogue = Catalogue(pool, core, lambda what: hub.broadcast(orjson.dumps({"type": "config", "what": what})))
+    catalogue = Catalogue(pool, core, flusher.flushing, lambda what: hub.broadcast(orjson.dumps({"type": "config", "what": what})))
     intake = Intake(pool, core, flusher, catalogue, vitals, owner)
     sockets = OpenSockets(app.state.parts.settings)
     jobs = Runner(pool, dsn, hub, {deletion.DELETE_READINGS: deletion.KIND})
@@ -54,7 +54,7 @@ async def run(app: Starlette, pool: Pool, dsn: str, vitals: Vitals, refusals: Re
     async with pool.acquire() as conn:
         await ensure_partitions(conn, clock.now_us())
     await catalogue.load()
-    await catalogue.load_latest()
+    await catalogue.load_latest(pool)
     tasks = [
         asyncio.create_task(_vital(name, work))
         for name, work in (

@@ -368,9 +368,10 @@ impl Core {
         Ok(())
     }
 
-    fn load_latest(&self, py: Python<'_>, latest: Vec<(i32, i64, f64, Option<i32>)>) {
+    fn set_latest(&self, py: Python<'_>, events: Option<Vec<i32>>, latest: Vec<(i32, i64, f64, Option<i32>)>) {
+        let events = events.map(HashSet::from_iter);
         let latest = latest.into_iter().map(|(event, t_us, value, experiment)| (event, Last { t_us, value, experiment }));
-        py.detach(|| lock(&self.latest).load(latest));
+        py.detach(|| lock(&self.latest).set(&events, latest));
     }
 
     fn view(&self, py: Python<'_>, events: Option<Vec<i32>>) -> View {

@@ -79,8 +79,18 @@ pub struct Latest {
 }
 
 impl Latest {
-    pub fn load(&mut self, latest: impl IntoIterator<Item = (i32, Last)>) {
+    /// The last reading of these events (None: of all) is what `latest` says, or they have none. It may be older than what was last: a
+    /// deleted reading must not be shown any more, neither by what waits in the views.
+    pub fn set(&mut self, events: &Filter, latest: impl IntoIterator<Item = (i32, Last)>) {
+        self.last.retain(|event, _| !passes(events, *event));
         self.last.extend(latest);
+        for view in self.views.iter().filter_map(Weak::upgrade) {
+            view.waiting().committed.retain(|event, waiting| {
+                let last = self.last.get(event);
+                waiting.0 = last.copied().unwrap_or(waiting.0);
+                last.is_some()
+            });
+        }
     }
 
     pub fn view(&mut self, filter: Filter) -> Arc<View> {

@@ -112,10 +112,15 @@ async def test_of_a_deleted_channel_or_experiment_the_annotation_stays_and_does_
         assert (await admin.delete(f"/api/v1/experiments/{experiment}")).status_code == 204
         assert (await admin.delete(f"/api/v1/events/{event}")).status_code == 204
         left = (await admin.get(f"{ANNOTATIONS}/{made['public_id']}")).json()
-        assert (left["event_public_ids"], left["experiment_public_id"]) == ([], None)
+        assert (left["event_public_ids"], left["experiment_public_id"]) == ([event], None)  # as long as its readings are kept
         assert (await admin.get(ANNOTATIONS, params={"event_public_id": other})).json()["total"] == 0
-        again = await admin.put(f"{ANNOTATIONS}/{made['public_id']}", json={"text": "still of nobody"})
+        again = await admin.put(f"{ANNOTATIONS}/{made['public_id']}", json={"text": "still of one"})
+        assert again.json()["event_public_ids"] == [event]
+        async with rest.connection() as conn:
+            await conn.execute("DELETE FROM events WHERE public_id = $1", event)  # as the job does that deletes its readings
+        again = await admin.put(f"{ANNOTATIONS}/{made['public_id']}", json={"text": "now of nobody"})
         assert again.json()["event_public_ids"] == []
+        assert (await admin.get(ANNOTATIONS, params={"event_public_id": other})).json()["total"] == 0
 
 
 async def test_people_change_their_own_annotations_and_an_admin_any(rest: Rest, operator: httpx.AsyncClient) -> None:

@@ -38,7 +38,7 @@ ROWS = {
     "/api/v1/experiments/{public_id}/summary": (
         "WITH made AS (INSERT INTO events (public_id, name, type, unit)"
         " SELECT gen_random_uuid(), 'scoped ' || n, 'sensor', 'bar' FROM {n} RETURNING id)"
-        " INSERT INTO experiment_events (experiment_id, event_id) SELECT (SELECT min(id) FROM experiments), id FROM made"
+        " INSERT INTO experiment_events SELECT (SELECT min(id) FROM experiments), id, gen_random_uuid(), '' FROM made"
     ),
     "/api/v1/jobs": (
         f"INSERT INTO jobs (public_id, kind, subject, parameters, state, finished_on) {EACH}, 'x', '{{{{}}}}', 'done', now() FROM {{n}}"

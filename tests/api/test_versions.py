@@ -90,7 +90,7 @@ async def test_an_old_version_is_brought_back_as_a_new_one(rest: Rest) -> None:
 async def test_what_was_deleted_is_not_brought_back(rest: Rest) -> None:
     event = await send(rest, "POST", "events", EVENT, 201)
     await send(rest, "DELETE", f"events/{event['public_id']}", status=204)
-    await send(rest, "POST", f"versions/event/{event['public_id']}/1/restore", status=404)
+    await send(rest, "POST", f"versions/event/{event['public_id']}/1/restore", status=409)
     await send(rest, "POST", f"versions/event/{event['public_id']}/2/restore", status=409)
 
 

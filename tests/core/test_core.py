@@ -329,7 +329,7 @@ def test_a_fork_goes_on_from_what_its_view_holds() -> None:
 def test_the_snapshot_begins_with_what_was_stored_before() -> None:
     core = make_core()
     core.set_experiments([(4, uuid.UUID(int=4).bytes, 0, None, None)])
-    core.load_latest([(2, NOW, 2.5, 4), (1, NOW - 1, -1e-7, None), (99, NOW, 1.0, None)])
+    core.set_latest(None, [(2, NOW, 2.5, 4), (1, NOW - 1, -1e-7, None), (99, NOW, 1.0, None)])
     snapshot = json.loads(core.snapshot(None))
     assert snapshot["type"] == "snapshot"
     assert [(entry["event_public_id"], entry["value"], entry["experiment_public_id"]) for entry in snapshot["datapoints"]] == [
@@ -340,6 +340,21 @@ def test_the_snapshot_begins_with_what_was_stored_before() -> None:
     send(core, 1, 2, (-5, 9.0))
     core.committed(drain(core), [])
     assert json.loads(core.snapshot([2]))["datapoints"][0]["value"] == 2.5
+
+
+def test_a_deleted_reading_is_in_no_snapshot_and_waits_in_no_view() -> None:
+    core = make_core()
+    view = core.view(None)
+    for event in (1, 2):
+        send(core, event, event, (0, 5.0))
+    core.committed(drain(core), [])
+    core.set_latest([1], [(1, NOW - 7, 3.0, None)])
+    assert [entry["value"] for entry in json.loads(core.snapshot(None))["datapoints"]] == [3.0, 5.0]
+    core.set_latest([2], [])
+    assert [entry["value"] for entry in json.loads(core.snapshot(None))["datapoints"]] == [3.0]
+    assert [(event, entry["value"]) for event, entry in taken(view).items()] == [(1, 3.0)]
+    core.set_latest(None, [(2, NOW, 4.0, None)])
+    assert [entry["value"] for entry in json.loads(core.snapshot(None))["datapoints"]] == [4.0]
 
 
 def test_previews_are_shown_and_never_kept() -> None:

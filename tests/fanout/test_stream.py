@@ -18,7 +18,7 @@ from parts.source import Source, data
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from webmacs import accounts
+from webmacs import accounts, clock
 
 ANSWER_S = 20.0
 
@@ -68,6 +68,28 @@ async def test_a_subscriber_gets_a_snapshot_and_then_what_is_committed(backend: 
         assert (point["value"], point["min"], point["max"], point["n"]) == (2.0, -4.0, 9.0, 3)
         assert point["timestamp"].endswith("Z")
         assert point["experiment_public_id"] is None
+
+
+async def test_a_snapshot_does_not_show_what_was_deleted(backend: Backend, token: str) -> None:
+    admin = await sign_in(backend, "eraser@example.org", await make_user(backend.database, backend.data_dir, "eraser@example.org"))
+    async with (
+        Source(backend.sockets, await make_source(backend.database, "erased")) as source,
+        stream(backend, token) as socket,
+        httpx.AsyncClient(base_url=backend.url, headers={"Authorization": f"Bearer {admin}"}) as client,
+    ):
+        await expect(socket, "connected")
+        event = (await source.hello(["erased"])).accepted[0][1]
+        t = now_us()
+        await source.send(data(1, {0: ([t - 2_000_000, t], [1.5, 9.5])}))
+        await source.acknowledged(1)
+        for start, left in ((t - 1_000_000, [1.5]), (t - 9_000_000, [])):
+            within = {"from": clock.to_datetime(start).isoformat(), "to": clock.to_datetime(t + 1).isoformat()}
+            erased = await client.delete("/api/v1/datapoints", params={"event_public_id": event} | within)
+            assert erased.json()["deleted"] == 1
+            while (await expect(socket, "config"))["what"] != "datapoints":
+                pass
+            await ask(socket, type="subscribe", events=[event], interval_ms=50)
+            assert [one["value"] for one in (await expect(socket, "snapshot"))["datapoints"]] == left
 
 
 async def test_a_kiosk_sees_the_readings_of_its_dashboard_and_no_other(

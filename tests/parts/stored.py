@@ -31,7 +31,7 @@ async def events_of(conn: "asyncpg.Connection[Any]", source: str) -> dict[str, i
     """Channel key -> id of the events that a source writes."""
     found = await conn.fetch(
         """SELECT e.channel_key, e.id FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
-            WHERE s.name = $1""",
+            WHERE s.name = $1 AND e.deleted_on IS NULL""",
         source,
     )
     return {row["channel_key"]: row["id"] for row in found}

@@ -161,7 +161,7 @@ async def test_membership_of_an_experiment_is_repaired_by_the_time_of_a_reading(
         """INSERT INTO events (public_id, name, type, unit) OVERRIDING SYSTEM VALUE
            SELECT gen_random_uuid(), 'event ' || i, 'sensor', '' FROM generate_series(1, 1) i"""
     )
-    await plant.conn.execute("INSERT INTO experiment_events VALUES ($1, 1)", experiment)
+    await plant.conn.execute("INSERT INTO experiment_events VALUES ($1, 1, gen_random_uuid(), '')", experiment)
     await compact_all(Compactor("", Vitals()), compacting, plant.now_us)
     query = "SELECT experiment_id, n, created_on FROM datapoints WHERE event_id = $1 ORDER BY created_on"
     rows = [tuple(row) for row in await plant.conn.fetch(query, 1)]

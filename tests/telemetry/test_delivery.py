@@ -5,9 +5,10 @@ import struct
 import time
 from typing import Any
 
+import httpx
 import pytest
 from parts import stored
-from parts.backend import Backend, make_source
+from parts.backend import Backend, make_source, make_user, sign_in
 from parts.source import Source, data
 from webmacs_controller import wire
 
@@ -404,6 +405,31 @@ async def test_a_source_whose_event_was_deleted_must_say_hello_again(backend: Ba
         await source.send(wire.encode(wire.Hello(1, 1, "test", source.stream, 1, channels, 0, 0)))
         welcome = await source.expect(wire.Welcome)
         assert ([number for number, _ in welcome.accepted], [number for number, _ in welcome.refused]) == ([1], [0])
+
+
+async def test_a_channel_whose_event_was_deleted_gets_a_new_one_of_the_same_name(backend: Backend, conn: Conn) -> None:
+    admin = await sign_in(backend, "admin@example.org", await make_user(backend.database, backend.data_dir, "admin@example.org"))
+    credential, t = await make_source(backend.database, "bereft once"), now_us()
+    async with Source(backend.sockets, credential) as source:
+        (_, first), *_ = (await source.hello(["deleted once"])).accepted
+        await source.send(data(1, {0: ([t], [1.0])}))
+        await source.acknowledged(1)
+        async with httpx.AsyncClient(base_url=backend.url, headers={"Authorization": f"Bearer {admin}"}) as client:
+            assert (await client.delete(f"/api/v1/events/{first}")).status_code == 204
+        assert (await source.closed())[0] == 4409
+    async with Source(backend.sockets, credential) as source:
+        named = [wire.HelloChannel(0, "deleted once", first, "deleted once", "", "sensor")]
+        await source.send(wire.encode(wire.Hello(1, 1, "test", source.stream, 1, named, 0, 0)))
+        ((_, reason),) = (await source.expect(wire.Welcome)).refused
+        assert reason == f"event {first} does not exist or is not this source's"
+    async with Source(backend.sockets, credential) as source:
+        (_, second), *_ = (await source.hello(["deleted once"])).accepted
+        assert second != first
+        await source.send(data(1, {0: ([t], [2.0])}))
+        await source.acknowledged(1)
+    query = """SELECT e.public_id::text, e.name, e.deleted_on IS NULL, d.first
+                 FROM datapoints d JOIN events e ON e.id = d.event_id WHERE e.name = 'deleted once' ORDER BY e.id"""
+    assert await stored.rows(conn, query) == [(first, "deleted once", False, 1.0), (second, "deleted once", True, 2.0)]
 
 
 async def test_a_hello_longer_than_allowed_is_refused(backend: Backend) -> None:

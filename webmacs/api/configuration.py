@@ -243,7 +243,7 @@ async def _give_to_sources(conn: Connection, given: Sequence[Content], saved: Ma
         return
     rows = await conn.fetch("SELECT s.name, w.id FROM writers w JOIN sources s ON s.id = w.source_id")
     writers = {row["name"]: row["id"] for row in rows}
-    rows = await conn.fetch(event.SELECT + " WHERE e.name = ANY($1)", [one["name"] for one in written])
+    rows = await conn.fetch(event.SELECT + " WHERE e.name = ANY($1) AND e.deleted_on IS NULL", [one["name"] for one in written])
     present = {row["name"]: event.event_of(row) for row in rows}
     errors, new = [], []
     for one in written:
@@ -267,7 +267,7 @@ async def _give_to_sources(conn: Connection, given: Sequence[Content], saved: Ma
 
 
 async def _read_events(conn: Connection) -> list[event.Event]:
-    return [event.event_of(row) for row in await conn.fetch(event.SELECT)]
+    return [event.event_of(row) for row in await conn.fetch(event.SELECT + " WHERE e.deleted_on IS NULL")]
 
 
 def _event_content(one: event.Event) -> Content:

@@ -354,7 +354,9 @@ async def _judge(conn: Connection, widget: WidgetIn | Widget) -> list[int]:
         raise Unprocessable.at("body", "event_public_ids", msg=f"Such a widget shows {widget.config.events_max} events at most.")
     if not widget.event_public_ids:
         return []
-    rows = await conn.fetch("SELECT id, public_id FROM events WHERE public_id = ANY($1::uuid[]) FOR KEY SHARE", widget.event_public_ids)
+    rows = await conn.fetch(
+        "SELECT id, public_id FROM events WHERE public_id = ANY($1::uuid[]) AND deleted_on IS NULL FOR KEY SHARE", widget.event_public_ids
+    )
     known = {row["public_id"]: row["id"] for row in rows}
     for index, public_id in enumerate(widget.event_public_ids):
         if public_id not in known:

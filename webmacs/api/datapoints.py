@@ -396,11 +396,13 @@ async def series(call: Call[SeriesIn]) -> SeriesOut:
 
 @route("GET", "/api/v1/datapoints/latest")
 async def latest(call: Call[None, LatestQuery]) -> LatestOut:
-    """Read the newest committed reading of every event, or of those asked for. Events without readings are absent."""
+    """Read the newest committed reading of every event, or of those asked for, which may be deleted ones. Events without readings are
+    absent."""
     rows = await call.pool.fetch(
         """SELECT e.public_id, l.created_on, l.value, x.public_id AS experiment_public_id
              FROM latest l JOIN events e ON e.id = l.event_id LEFT JOIN experiments x ON x.id = l.experiment_id
-            WHERE ($1::uuid[] IS NULL OR e.public_id = ANY($1)) AND ($2::int4[] IS NULL OR e.id = ANY($2)) ORDER BY e.name""",
+            WHERE CASE WHEN $1::uuid[] IS NULL THEN e.deleted_on IS NULL ELSE e.public_id = ANY($1) END
+              AND ($2::int4[] IS NULL OR e.id = ANY($2)) ORDER BY e.name""",
         call.query.event_public_ids,
         await kiosk.events_of(call.pool, call.identity),
     )

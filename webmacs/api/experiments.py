@@ -64,7 +64,10 @@ class Experiment(msgspec.Struct, frozen=True):
     started_on: Timestamp
     stopped_on: Annotated[Timestamp | None, Meta(description="null while it runs")]
     started_by: str | None
-    event_public_ids: Annotated[list[UUID] | None, Meta(description="null: every channel")]
+    event_public_ids: Annotated[
+        list[UUID] | None, Meta(description="null: every channel. It is frozen at the start, and names events also after they are deleted.")
+    ]
+    event_names: Annotated[list[str] | None, Meta(description="What these were called at the start, in the same order.")]
     version: Annotated[int, Meta(description="Counts its changes; also its ETag.")]
 
 
@@ -108,8 +111,11 @@ class EventSummary(msgspec.Struct, frozen=True):
 SELECT: Final = """
     SELECT x.id, x.public_id, x.name, x.notes, x.tags, x.parameters, x.started_on, x.stopped_on, x.started_by, x.version,
            CASE WHEN x.scoped THEN ARRAY(
-               SELECT e.public_id FROM experiment_events m JOIN events e ON e.id = m.event_id WHERE m.experiment_id = x.id ORDER BY e.id
-           ) END AS event_public_ids
+               SELECT m.event_public_id FROM experiment_events m WHERE m.experiment_id = x.id ORDER BY m.event_id
+           ) END AS event_public_ids,
+           CASE WHEN x.scoped THEN ARRAY(
+               SELECT m.event_name FROM experiment_events m WHERE m.experiment_id = x.id ORDER BY m.event_id
+           ) END AS event_names
       FROM experiments x
 """
 
@@ -146,7 +152,9 @@ async def start_experiment(call: Call[ExperimentIn]) -> Experiment:
         scope is not None,
     )  # fmt: skip
     if scope is not None:
-        await call.conn.execute("INSERT INTO experiment_events SELECT $1, unnest($2::int4[])", experiment_id, scope)
+        await call.conn.execute(
+            "INSERT INTO experiment_events SELECT $1, id, public_id, name FROM events WHERE id = ANY($2)", experiment_id, scope
+        )
     experiment = await _read(call.conn, public_id)
     call.changed(None, experiment, "experiments", action="start")
     return experiment
@@ -220,11 +228,14 @@ async def delete_experiment(call: Call[None, DeleteQuery]) -> Job | None:
 @route("GET", "/api/v1/experiments/{public_id}/summary", problems=(409,))
 async def summarize_experiment(call: Call[None, SummaryQuery]) -> Page[EventSummary]:
     """Summarise what an experiment holds of each of its events, by pages. A running one is summarised up to now; `search` looks into the
-    names of events. It is answered from statistics, so it costs little however many readings there are."""
+    names of events. Deleted ones are there while their readings are kept. It is answered from statistics, so it costs little however many
+    readings there are."""
     query = call.query
-    matching = """SELECT e.id, e.public_id, e.name, e.unit, x.started_on, x.stopped_on FROM experiments x CROSS JOIN events e
-                   WHERE x.public_id = $1 AND strpos(lower(e.name), lower($2)) > 0 AND (NOT x.scoped OR EXISTS (
-                         SELECT FROM experiment_events m WHERE m.experiment_id = x.id AND m.event_id = e.id))"""
+    matching = """SELECT e.id, e.public_id, coalesce(m.event_name, e.name) AS name, e.unit, x.started_on, x.stopped_on
+                    FROM experiments x CROSS JOIN events e
+                    LEFT JOIN experiment_events m ON m.experiment_id = x.id AND m.event_id = e.id
+                   WHERE x.public_id = $1 AND strpos(lower(coalesce(m.event_name, e.name)), lower($2)) > 0
+                     AND CASE WHEN x.scoped THEN m.event_id IS NOT NULL ELSE coalesce(e.deleted_on > x.started_on, true) END"""
     total, events = await fetch_page(call.pool, matching, [call.public_id, query.search], query, query.sort)
     if not events:
         await _read(call.pool, call.public_id)
@@ -276,7 +287,9 @@ def _check_parameters(parameters: dict[str, Any]) -> None:
 
 async def _resolve(conn: Connection, public_ids: list[UUID]) -> list[int]:
     """The events' ids. Raises Unprocessable naming the first that does not exist."""
-    rows = await conn.fetch("SELECT id, public_id FROM events WHERE public_id = ANY($1::uuid[]) FOR KEY SHARE", public_ids)
+    rows = await conn.fetch(
+        "SELECT id, public_id FROM events WHERE public_id = ANY($1::uuid[]) AND deleted_on IS NULL FOR KEY SHARE", public_ids
+    )
     known = {row["public_id"]: row["id"] for row in rows}
     for index, public_id in enumerate(public_ids):
         if public_id not in known:

@@ -262,7 +262,8 @@ async def _judge(conn: Connection, rule: RuleIn, actions: list[Action]) -> int:
         raise Unprocessable.at("body", "threshold", msg="It must not be above threshold_high.")
     commands = [(index, one) for index, one in enumerate(actions) if isinstance(one, CommandAction)]
     rows = await conn.fetch(
-        "SELECT id, public_id, name, type, min_value, max_value FROM events WHERE public_id = ANY($1::uuid[]) FOR KEY SHARE",
+        """SELECT id, public_id, name, type, min_value, max_value FROM events
+            WHERE public_id = ANY($1::uuid[]) AND deleted_on IS NULL FOR KEY SHARE""",
         [rule.event_public_id, *(command.event_public_id for _, command in commands)],
     )
     events = {row["public_id"]: row for row in rows}

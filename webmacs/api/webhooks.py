@@ -303,7 +303,9 @@ def _sealed(call: Call[Any, Any], public_id: UUID, secret: str | None) -> bytes 
 
 async def _set_scope(conn: Connection, webhook_id: int, public_ids: list[UUID]) -> None:
     """Raises Unprocessable naming the first event that does not exist."""
-    rows = await conn.fetch("SELECT id, public_id FROM events WHERE public_id = ANY($1::uuid[]) FOR KEY SHARE", public_ids)
+    rows = await conn.fetch(
+        "SELECT id, public_id FROM events WHERE public_id = ANY($1::uuid[]) AND deleted_on IS NULL FOR KEY SHARE", public_ids
+    )
     known = {row["public_id"]: row["id"] for row in rows}
     for index, public_id in enumerate(public_ids):
         if public_id not in known:

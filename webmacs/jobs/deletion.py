@@ -27,6 +27,8 @@ class Deletion(msgspec.Struct, frozen=True):
     """None: of every event. Ids, because an event may be gone by then."""
     start: datetime
     end: datetime
+    with_events: bool = False
+    """These events were deleted, nothing comes to them any more, and [start, end) is everything: they go when their readings are gone."""
 
 
 async def delete_readings(conn: Connection, deletion: Deletion, subject: str, owner: Actor) -> Job:
@@ -50,6 +52,8 @@ async def _work(work: Work) -> dict[str, Any]:
                     f"{error}. What is before {start.isoformat()} is deleted; a range that holds this run whole can be deleted unread.",
                 ) from None  # fmt: skip
             touched.add(event_id)
+    if asked.with_events:
+        await work.conn.execute("DELETE FROM events WHERE id = ANY($1) AND deleted_on IS NOT NULL", asked.event_ids)
     return {"readings": erased, "events": len(touched)}
 
 

@@ -18,6 +18,9 @@ What = Literal[
     "sources",
 ]
 
+LATEST: Final = "webmacs_latest"
+"""The other channel: ids of events whose newest reading was deleted."""
+
 CORE: Final[frozenset[What]] = frozenset({"events", "experiments", "mappings", "rules", "sources"})
 """What the core has to know of."""
 

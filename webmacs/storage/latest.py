@@ -5,6 +5,7 @@ from datetime import datetime
 
 from webmacs import ingest_core
 from webmacs.storage import partitions, runs
+from webmacs.storage.changes import LATEST
 from webmacs.storage.copy import copy_rows
 from webmacs.storage.pool import Connection
 
@@ -36,13 +37,15 @@ async def advance(conn: Connection, rows: Sequence[bytes]) -> None:
 
 async def mend(conn: Connection, event_id: int, start: datetime, end: datetime) -> None:
     """After readings in [start, end) were deleted, in their transaction: where the newest was one of them, the newest that is left takes
-    its place. The event's writer waits meanwhile: this is also the frontier that it must not write below unmarked."""
+    its place, and every process hears of it. The event's writer waits meanwhile: this is also the frontier that it must not write below
+    unmarked."""
     inside = "SELECT FROM latest WHERE event_id = $1 AND created_on >= $2 AND created_on < $3"
     if not await conn.fetchval(f"SELECT EXISTS ({inside})", event_id, start, end):
         return
     await conn.execute("SELECT FROM writers WHERE id = (SELECT writer_id FROM events WHERE id = $1) FOR NO KEY UPDATE", event_id)
     if not await conn.fetchval(f"SELECT EXISTS ({inside})", event_id, start, end):  # a newer one was committed
         return
+    await conn.execute("SELECT pg_notify($1, $2)", LATEST, str(event_id))
     for day in reversed(await partitions.present(conn)):
         newest = await runs.read_newest(conn, event_id, day)
         if newest is not None:

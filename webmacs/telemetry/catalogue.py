@@ -19,7 +19,7 @@ from webmacs.http.audit import Actor, Entry
 from webmacs.http.problem import Conflict
 from webmacs.ingest_core import Core
 from webmacs.storage import pool as database
-from webmacs.storage.changes import CHANNEL, CORE, announce
+from webmacs.storage.changes import CHANNEL, CORE, LATEST, announce
 from webmacs.storage.faults import FAULTS
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
@@ -43,11 +43,12 @@ class ChannelTable:
 
 
 class Catalogue:
-    """Keeps the core's catalogue true. `changed(what)` is called after a change was loaded."""
+    """Keeps the core's catalogue true. `changed(what)` is called after a change was loaded; `flushing` is the flusher's."""
 
-    def __init__(self, pool: Pool, core: Core, changed: Callable[[str], None]) -> None:
+    def __init__(self, pool: Pool, core: Core, flushing: asyncio.Lock, changed: Callable[[str], None]) -> None:
         self._pool = pool
         self._core = core
+        self._flushing = flushing
         self._changed = changed
         self._public: dict[bytes, int] = {}
         self._writers: dict[int, int] = {}
@@ -111,9 +112,12 @@ class Catalogue:
     async def _load_events(self, conn: Connection) -> None:
         """Those made since are added, which is what a thousand controllers that come for the first time need. When events went, or
         changed their writer, all are read: 50,000 in some 100 ms."""
-        query = "SELECT id, uuid_send(public_id), writer_id FROM events"  # as bytes: UUID objects would cost as much again
-        events = await conn.fetch(f"{query} WHERE id > $1", max(self._writers, default=0))
-        ids, writers = await conn.fetchrow("SELECT coalesce(sum(id), 0), (SELECT array_agg(id) FROM writers) FROM events") or (0, [])
+        # public ids as bytes: UUID objects would cost as much again
+        query = "SELECT id, uuid_send(public_id), writer_id FROM events WHERE deleted_on IS NULL"
+        events = await conn.fetch(f"{query} AND id > $1", max(self._writers, default=0))
+        ids, writers = await conn.fetchrow(
+            "SELECT coalesce(sum(id), 0), (SELECT array_agg(id) FROM writers) FROM events WHERE deleted_on IS NULL"
+        ) or (0, [])
         known = sum(self._writers) + sum(row[0] for row in events)
         added = ids == known and set(self._writers.values()).issubset(writers) and not self._moved
         if added:
@@ -135,15 +139,18 @@ class Catalogue:
         if gone:
             self.gone(gone, gainers)
 
-    async def load_latest(self) -> None:
-        """At start: the last committed reading of each event, for snapshots."""
-        rows = await self._pool.fetch("SELECT event_id, created_on, value, experiment_id FROM latest")
-        self._core.load_latest([(row[0], from_datetime(row[1]), row[2], row[3]) for row in rows])
+    async def load_latest(self, database: Pool | Connection, events: list[int] | None = None) -> None:
+        """The last committed reading of each event, or of these, for snapshots."""
+        async with self._flushing:
+            rows = await database.fetch(
+                "SELECT event_id, created_on, value, experiment_id FROM latest WHERE $1::int4[] IS NULL OR event_id = ANY($1)", events
+            )
+            self._core.set_latest(events, [(row[0], from_datetime(row[1]), row[2], row[3]) for row in rows])
 
     async def follow(self, dsn: str) -> None:
         """Loads at each announced change, for ever; on its own connection, because LISTEN belongs to one."""
         while True:
-            changes: asyncio.Queue[str | None] = asyncio.Queue()
+            changes: asyncio.Queue[str | int | None] = asyncio.Queue()  # an int: the event whose newest reading was deleted
             try:
                 conn = await database.connect(dsn)
             except FAULTS:
@@ -152,17 +159,24 @@ class Catalogue:
             try:
                 conn.add_termination_listener(lambda _, queue=changes: queue.put_nowait(None))
                 await conn.add_listener(CHANNEL, lambda _c, _p, _n, what, queue=changes: queue.put_nowait(str(what)))
+                await conn.add_listener(LATEST, lambda _c, _p, _n, event, queue=changes: queue.put_nowait(int(str(event))))
                 self._moved = True
                 await self.load()  # what changed while nobody listened
+                await self.load_latest(conn)
                 while (what := await changes.get()) is not None:
                     await asyncio.sleep(GATHER_S)
                     seen = {what}
                     while not changes.empty() and (more := changes.get_nowait()) is not None:
                         seen.add(more)
-                    self._moved |= "mappings" in seen
-                    if seen & CORE:
+                    names = {one for one in seen if isinstance(one, str)}
+                    events = [one for one in seen if isinstance(one, int)]
+                    self._moved |= "mappings" in names
+                    if names & CORE:
                         await self.load()
-                    for name in sorted(seen):
+                    if events:
+                        await self.load_latest(conn, events)
+                        names.add("datapoints")
+                    for name in sorted(names):
                         self._changed(name)
             except FAULTS as fault:
                 log.warning("catalogue_lost_database", reason=str(fault))
@@ -172,7 +186,7 @@ class Catalogue:
     async def look_for(self, public_ids: Sequence[bytes]) -> None:
         """Loads when there is one of these events, of which nothing was heard here."""
         ids = [UUID(bytes=public_id) for public_id in public_ids]
-        if await self._pool.fetchval("SELECT EXISTS (SELECT FROM events WHERE public_id = ANY($1))", ids):
+        if await self._pool.fetchval("SELECT EXISTS (SELECT FROM events WHERE public_id = ANY($1) AND deleted_on IS NULL)", ids):
             await self.load()
 
     async def name_series(self, writer_id: int, series: Sequence[str], anybodys: bool) -> list[str]:
@@ -183,7 +197,7 @@ class Catalogue:
             rows = await self._pool.fetch(
                 """SELECT s.name, coalesce(k.id, n.id) AS id FROM unnest($2::text[]) AS s (name)
                      LEFT JOIN events k ON k.writer_id = $1 AND k.channel_key = s.name
-                     LEFT JOIN events n ON n.name = s.name AND (n.writer_id = $1 OR $3)""",
+                     LEFT JOIN events n ON n.name = s.name AND n.deleted_on IS NULL AND (n.writer_id = $1 OR $3)""",
                 writer_id,
                 series,
                 anybodys,
@@ -196,7 +210,9 @@ class Catalogue:
 
     async def resolve(self, writer_id: int, channels: Sequence[HelloChannel]) -> ChannelTable:
         """A source's channels: by public id where it names one, else by its key; only events that it writes."""
-        rows = await self._pool.fetch("SELECT id, public_id::text, channel_key FROM events WHERE writer_id = $1", writer_id)
+        rows = await self._pool.fetch(
+            "SELECT id, public_id::text, channel_key FROM events WHERE writer_id = $1 AND deleted_on IS NULL", writer_id
+        )
         by_key = {row["channel_key"]: row for row in rows if row["channel_key"] is not None}
         by_public = {row["public_id"]: row for row in rows}
         table = ChannelTable([], [], [])
@@ -244,7 +260,7 @@ async def make_series(pool: Pool, series: Sequence[str], actor: Actor, request_i
     """Makes events of series that have none, for the pseudo-source rest, and tells the audit log. Answers how many. Names that others have
     meanwhile are left. Raises Conflict when there would be more than EVENTS_MAX events."""
     async with pool.acquire() as conn, conn.transaction():
-        if await conn.fetchval("SELECT count(*) FROM events") + len(series) > EVENTS_MAX:
+        if await conn.fetchval("SELECT count(*) FROM events WHERE deleted_on IS NULL") + len(series) > EVENTS_MAX:
             raise Conflict(f"There would be more than {EVENTS_MAX:,} events: send fewer tags, or create the events that you want.")
         made = await conn.fetch(
             """INSERT INTO events (public_id, name, type, unit, channel_key)

@@ -92,6 +92,8 @@ class Flusher:
         self._room = asyncio.Event()
         self._room.set()
         self._flushed = asyncio.Condition()
+        self.flushing = asyncio.Lock()
+        """Held from drain to commit: whoever else holds it sees a core that knows what is stored, no more and no less."""
         self._begun = 0
         self._ended = 0
         self._conn: Connection | None = None
@@ -140,9 +142,10 @@ class Flusher:
                 self._begun += 1
                 retired, self._retired = self._retired, []
                 started = clock.monotonic()
-                drained = await asyncio.to_thread(self._core.drain)
-                if drained is not None:
-                    await self._flush(drained, started)
+                async with self.flushing:
+                    drained = await asyncio.to_thread(self._core.drain)
+                    if drained is not None:
+                        await self._flush(drained, started)
                 for connection in retired:
                     del self._senders[connection]
                 self._room.set()

@@ -45,7 +45,9 @@ async def _claim(pool: Pool, owner: UUID, writer_id: int, fence: bool) -> tuple[
         if generation is None:
             raise LookupError(f"writer {writer_id} is gone")
         events = await conn.fetch(
-            "SELECT e.id, l.created_on FROM events e LEFT JOIN latest l ON l.event_id = e.id WHERE e.writer_id = $1", writer_id
+            """SELECT e.id, l.created_on FROM events e LEFT JOIN latest l ON l.event_id = e.id
+                WHERE e.writer_id = $1 AND e.deleted_on IS NULL""",
+            writer_id,
         )
         fired = await conn.fetch(
             "SELECT r.id FROM rules r JOIN events e ON e.id = r.event_id WHERE e.writer_id = $1 AND r.enabled AND r.fired", writer_id

@@ -444,7 +444,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read an event
+         * Read an event, also one that was deleted and whose readings were kept
          * @description Role: viewer or above.
          */
         get: operations["get_event"];
@@ -455,8 +455,8 @@ export interface paths {
         put: operations["change_event"];
         post?: never;
         /**
-         * Delete an event and its rules
-         * @description Its readings stay in the database, or with data=delete a job deletes them, which is answered. Role: admin or above.
+         * Delete an event and its rules; its name is free then
+         * @description Its readings stay and are read by its public id as before, as is the event itself, with `deleted_on`. With data=delete, also later, a job deletes the readings and then the event; it is answered. Role: admin or above.
          */
         delete: operations["delete_event"];
         options?: never;
@@ -625,7 +625,7 @@ export interface paths {
         };
         /**
          * Summarise what an experiment holds of each of its events, by pages
-         * @description A running one is summarised up to now; `search` looks into the names of events. It is answered from statistics, so it costs little however many readings there are. Role: viewer or above.
+         * @description A running one is summarised up to now; `search` looks into the names of events. Deleted ones are there while their readings are kept. It is answered from statistics, so it costs little however many readings there are. Role: viewer or above.
          */
         get: operations["summarize_experiment"];
         put?: never;
@@ -766,7 +766,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read the newest committed reading of every event, or of those asked for
+         * Read the newest committed reading of every event, or of those asked for, which may be deleted ones
          * @description Events without readings are absent. Role: viewer or above.
          */
         get: operations["latest"];
@@ -2416,6 +2416,8 @@ export interface components {
             created_on: string;
             /** Format: date-time */
             changed_on: string;
+            /** @description Since then nothing writes it, and only its readings are left; null: it lives. */
+            deleted_on: string | null;
             /** @description Counts its changes; also its ETag. */
             version: number;
         };
@@ -2554,7 +2556,7 @@ export interface components {
             /** @description What happens to it matters more: its alarms and commands are treated so. */
             critical?: boolean;
             /**
-             * @description The event it is; an unknown one is given to a new event. Without it the name says which event it is.
+             * @description The event it is; an unknown one is given to a new event, and one that was deleted comes back with the readings that were kept. Without it the name says which event it is.
              * @default null
              */
             public_id: string | null;
@@ -2617,8 +2619,10 @@ export interface components {
             /** @description null while it runs */
             stopped_on: string | null;
             started_by: string | null;
-            /** @description null: every channel */
+            /** @description null: every channel. It is frozen at the start, and names events also after they are deleted. */
             event_public_ids: string[] | null;
+            /** @description What these were called at the start, in the same order. */
+            event_names: string[] | null;
             /** @description Counts its changes; also its ETag. */
             version: number;
         };
@@ -5633,6 +5637,8 @@ export interface operations {
                 path?: string;
                 /** @description Only those that are critical, or only the others. */
                 critical?: boolean;
+                /** @description Those instead that were deleted and whose readings were kept. */
+                deleted?: boolean;
             };
             header?: never;
             path?: never;
@@ -5682,6 +5688,7 @@ export interface operations {
                      *           "quality": "quality",
                      *           "created_on": "2026-11-23T12:00:00Z",
                      *           "changed_on": "2026-11-23T12:00:00Z",
+                     *           "deleted_on": "2026-11-23T12:00:00Z",
                      *           "version": 1
                      *         }
                      *       ]
@@ -5783,6 +5790,7 @@ export interface operations {
                      *       "quality": "quality",
                      *       "created_on": "2026-11-23T12:00:00Z",
                      *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "deleted_on": "2026-11-23T12:00:00Z",
                      *       "version": 1
                      *     }
                      */
@@ -5851,6 +5859,7 @@ export interface operations {
                      *       "quality": "quality",
                      *       "created_on": "2026-11-23T12:00:00Z",
                      *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "deleted_on": "2026-11-23T12:00:00Z",
                      *       "version": 1
                      *     }
                      */
@@ -5952,6 +5961,7 @@ export interface operations {
                      *       "quality": "quality",
                      *       "created_on": "2026-11-23T12:00:00Z",
                      *       "changed_on": "2026-11-23T12:00:00Z",
+                     *       "deleted_on": "2026-11-23T12:00:00Z",
                      *       "version": 1
                      *     }
                      */
@@ -6329,6 +6339,9 @@ export interface operations {
                      *           "event_public_ids": [
                      *             "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
                      *           ],
+                     *           "event_names": [
+                     *             "event name"
+                     *           ],
                      *           "version": 1
                      *         }
                      *       ]
@@ -6405,6 +6418,9 @@ export interface operations {
                      *       "event_public_ids": [
                      *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
                      *       ],
+                     *       "event_names": [
+                     *         "event name"
+                     *       ],
                      *       "version": 1
                      *     }
                      */
@@ -6457,6 +6473,9 @@ export interface operations {
                      *       "started_by": "started by",
                      *       "event_public_ids": [
                      *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "event_names": [
+                     *         "event name"
                      *       ],
                      *       "version": 1
                      *     }
@@ -6530,6 +6549,9 @@ export interface operations {
                      *       "started_by": "started by",
                      *       "event_public_ids": [
                      *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "event_names": [
+                     *         "event name"
                      *       ],
                      *       "version": 1
                      *     }
@@ -6670,6 +6692,9 @@ export interface operations {
                      *       "started_by": "started by",
                      *       "event_public_ids": [
                      *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "event_names": [
+                     *         "event name"
                      *       ],
                      *       "version": 1
                      *     }

@@ -43,7 +43,10 @@ class EventItem(EventChange, frozen=True):
 
     public_id: Annotated[
         UUID | None,
-        Meta(description="The event it is; an unknown one is given to a new event. Without it the name says which event it is."),
+        Meta(
+            description="The event it is; an unknown one is given to a new event, and one that was deleted comes back with the readings "
+            "that were kept. Without it the name says which event it is."
+        ),
     ] = None
 
 
@@ -90,6 +93,8 @@ class _Plan:
     public_id: UUID
     wanted: Fields
     changes: dict[str, FromTo]
+    revived: bool
+    """It was deleted, and is made anew with the readings that were kept."""
 
 
 @route("POST", "/api/v1/events/bulk", problems=(409,), changes="event", body_bytes_max=BODY_BYTES_MAX)
@@ -105,10 +110,11 @@ async def save(call: Call[Any, Any], items: Sequence[Item]) -> SavedEvents:
     take a name meanwhile."""
     known = await _known(call.conn, items)
     plans = await asyncio.to_thread(_judge, items, known)  # thousands take a second, in which readings go on coming in
-    new = [{"public_id": plan.public_id, **plan.wanted} for plan in plans if plan.before is None]
-    changed = [{"public_id": plan.public_id, **plan.wanted} for plan in plans if plan.changes]
+    new = [{"public_id": plan.public_id, **plan.wanted} for plan in plans if plan.before is None and not plan.revived]
+    changed = [{"public_id": plan.public_id, **plan.wanted} for plan in plans if plan.changes or plan.revived]
     try:
         await _release_names(call.conn, plans)
+        await _revive(call.conn, [plan.public_id for plan in plans if plan.revived])
         if changed:
             await update(call.conn, changed)
         if new:
@@ -117,13 +123,14 @@ async def save(call: Call[Any, Any], items: Sequence[Item]) -> SavedEvents:
         raise Conflict("Somebody else takes one of these names or public ids at this moment; try again.") from None
     rows = await call.conn.fetch(SELECT + " WHERE e.public_id = ANY($1)", [row["public_id"] for row in (*new, *changed)])
     await asyncio.to_thread(_tell, call, plans, rows)
-    return SavedEvents(len(new), len(changed), len(plans) - len(rows), [_saved(plan) for plan in plans])
+    created = sum(plan.before is None for plan in plans)
+    return SavedEvents(created, len(rows) - created, len(plans) - len(rows), [_saved(plan) for plan in plans])
 
 
 async def _known(conn: Connection, items: Sequence[Item]) -> list[Event]:
     """The events that the items mean, and those whose names they want; nobody else changes these until the transaction ends."""
     rows = await conn.fetch(
-        SELECT + " WHERE e.public_id = ANY($1) OR e.name = ANY($2) ORDER BY e.id FOR NO KEY UPDATE OF e",
+        SELECT + " WHERE e.public_id = ANY($1) OR (e.name = ANY($2) AND e.deleted_on IS NULL) ORDER BY e.id FOR NO KEY UPDATE OF e",
         [item.public_id for item in items if item.public_id is not None],
         [item.given["name"] for item in items if "name" in item.given],
     )
@@ -132,18 +139,22 @@ async def _known(conn: Connection, items: Sequence[Item]) -> list[Event]:
 
 def _judge(items: Sequence[Item], known: Sequence[Event]) -> list[_Plan]:
     """Raises Unprocessable with every fault of every item."""
-    by_id, by_name = {event.public_id: event for event in known}, {event.name: event for event in known}
+    by_id = {event.public_id: event for event in known}
+    by_name = {event.name: event for event in known if event.deleted_on is None}
     plans: list[_Plan] = []
     errors: list[FieldError] = []
     for item in items:
         before = by_name.get(item.given.get("name", "")) if item.public_id is None else by_id.get(item.public_id)
+        revived = before is not None and before.deleted_on is not None
+        if revived:
+            before = None
         missing = [name for name in REQUIRED if before is None and name not in item.given]
         errors += [FieldError([*item.loc, name], "A new event needs it.") for name in missing]
         if not missing:
             wanted = tidy((DEFAULTS if before is None else fields_of(before)) | item.given)
             errors += [FieldError([*item.loc, field], msg) for field, msg in faults(wanted)]
             public_id = item.public_id or (uuid7() if before is None else before.public_id)
-            plans.append(_Plan(item, before, public_id, wanted, {} if before is None else _changes(before, wanted)))
+            plans.append(_Plan(item, before, public_id, wanted, {} if before is None else _changes(before, wanted), revived))
     errors += _clashes(plans, by_name)
     if errors:
         raise Unprocessable(errors)
@@ -175,6 +186,16 @@ async def _release_names(conn: Connection, plans: Sequence[_Plan]) -> None:
     leaving = {plan.before.name: plan.public_id for plan in plans if plan.before is not None and plan.before.name != plan.wanted["name"]}
     if any(plan.wanted["name"] in leaving for plan in plans):
         await conn.execute("UPDATE events SET name = public_id::text WHERE public_id = ANY($1)", list(leaving.values()))
+
+
+async def _revive(conn: Connection, public_ids: list[UUID]) -> None:
+    """Written by REST, as any that is made here; their fields, and with them their names, follow."""
+    if public_ids:
+        await conn.execute(
+            """UPDATE events SET deleted_on = NULL, name = public_id::text, writer_id = DEFAULT, instance = NULL
+                WHERE public_id = ANY($1)""",
+            public_ids,
+        )
 
 
 def _changes(before: Event, wanted: Fields) -> dict[str, FromTo]:

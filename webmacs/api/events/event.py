@@ -129,6 +129,9 @@ class Event(msgspec.Struct, frozen=True):
     quality: Annotated[str | None, Meta(description="The doubt about its readings that holds now, as `simulated`.")]
     created_on: Timestamp
     changed_on: Timestamp
+    deleted_on: Annotated[
+        Timestamp | None, Meta(description="Since then nothing writes it, and only its readings are left; null: it lives.")
+    ]
     version: Annotated[int, Meta(description="Counts its changes; also its ETag.")]
 
 
@@ -172,11 +175,13 @@ class EventsQuery(PageQuery, frozen=True):
     tag: EveryTag = []  # noqa: RUF012
     path: Subtree = ""
     critical: OnlyCritical = None
+    deleted: Annotated[bool, Meta(description="Those instead that were deleted and whose readings were kept.")] = False
 
 
 SELECT: Final = f"""
     SELECT e.id, e.public_id, {", ".join(f"e.{field}" for field in FIELDS)},
-           s.name AS source, e.instance, e.channel_key, q.code AS quality, e.created_on, e.changed_on, e.version
+           s.name AS source, e.instance, e.channel_key, q.code AS quality, e.created_on, e.changed_on, e.deleted_on,
+           e.version
       FROM events e
       LEFT JOIN writers w ON w.id = e.writer_id
       LEFT JOIN sources s ON s.id = w.source_id
@@ -199,9 +204,9 @@ async def list_events(call: Call[None, EventsQuery]) -> Page[Event]:
     """List events. `search` looks into names and descriptions, ignoring the case of a to z."""
     query = call.query
     matching = SELECT + MATCHING + " AND (strpos(lower(e.name), lower($6)) > 0 OR strpos(lower(e.description), lower($6)) > 0)"
-    matching += " AND ($7::int4[] IS NULL OR e.id = ANY($7))"
+    matching += " AND ($7::int4[] IS NULL OR e.id = ANY($7)) AND (e.deleted_on IS NOT NULL) = $8"
     shown = await kiosk.events_of(call.pool, call.identity)
-    total, rows = await fetch_page(call.pool, matching, [*wanted_of(query), query.search, shown], query, query.sort)
+    total, rows = await fetch_page(call.pool, matching, [*wanted_of(query), query.search, shown, query.deleted], query, query.sort)
     return Page(query.page, query.page_size, total, [event_of(row) for row in rows])
 
 
@@ -220,7 +225,7 @@ async def create_event(call: Call[EventIn]) -> Event:
 
 @route("GET", "/api/v1/events/{public_id}")
 async def get_event(call: Call) -> Event:
-    """Read an event."""
+    """Read an event, also one that was deleted and whose readings were kept."""
     return await _read(call.pool, call.public_id)
 
 
@@ -243,6 +248,8 @@ async def get_recording(call: Call) -> Recording:
 async def change_event(call: Call[EventChange]) -> Event:
     """Change an event. Fields that are not given stay."""
     before = await _read(call.conn, call.public_id, lock=True)
+    if before.deleted_on is not None:
+        raise Conflict("This event was deleted, only its readings are left; create another one, which may have the same name.")
     call.match(before.version)
     wanted = settle(fields_of(before) | fields_of(call.body))
     try:
@@ -256,15 +263,34 @@ async def change_event(call: Call[EventChange]) -> Event:
 
 @route("DELETE", "/api/v1/events/{public_id}", status=202, changes="event")
 async def delete_event(call: Call[None, DeleteQuery]) -> Job | None:
-    """Delete an event and its rules. Its readings stay in the database, or with data=delete a job deletes them, which is answered."""
-    before = await _read(call.conn, call.public_id, lock=True)
-    call.match(before.version)
-    event_id = await call.conn.fetchval("DELETE FROM events WHERE public_id = $1 RETURNING id", call.public_id)
-    await call.conn.execute("DELETE FROM latest WHERE event_id = $1", event_id)
-    call.changed(before, None, "events", detail=None if call.query.data == "keep" else "with its readings")
-    if call.query.data == "keep":
+    """Delete an event and its rules; its name is free then. Its readings stay and are read by its public id as before, as is the event
+    itself, with `deleted_on`. With data=delete, also later, a job deletes the readings and then the event; it is answered."""
+    conn, keep = call.conn, call.query.data == "keep"
+    if not keep:  # what is under way to it becomes void and is judged anew, so that nothing comes after the job; before the event's lock,
+        # as whoever maps events takes these locks
+        await conn.execute(
+            """UPDATE writers SET generation = generation + 1, owner = NULL
+                WHERE id = (SELECT writer_id FROM events WHERE public_id = $1)""",
+            call.public_id,
+        )
+    # the strong lock: whoever wants a rule or a widget for it right now waits, and then finds it deleted
+    event_id = await conn.fetchval("SELECT id FROM events WHERE public_id = $1 FOR UPDATE", call.public_id)
+    before = await _read(conn, call.public_id)
+    if keep and before.deleted_on is not None:
         return None
-    return accepted(call, await delete_readings(call.conn, Deletion([event_id], *ALWAYS), f"readings of {before.name}", call.actor))
+    call.match(before.version)
+    await conn.execute(
+        """WITH rule AS (DELETE FROM rules WHERE event_id = $1), widget AS (DELETE FROM dashboard_widget_events WHERE event_id = $1),
+                webhook AS (DELETE FROM webhook_events WHERE event_id = $1)
+           UPDATE events SET deleted_on = coalesce(deleted_on, $2), channel_key = NULL, changed_on = $2, version = version + 1
+            WHERE id = $1""",
+        event_id, clock.now(),
+    )  # fmt: skip
+    call.changed(before, None, "events", detail=None if keep else "with its readings")
+    if keep:
+        return None
+    deletion = Deletion([event_id], *ALWAYS, with_events=True)
+    return accepted(call, await delete_readings(conn, deletion, f"readings of {before.name}", call.actor))
 
 
 def fields_of(state: EventIn | EventChange | Event) -> Fields:

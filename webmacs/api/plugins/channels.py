@@ -157,7 +157,9 @@ async def _map(call: Call[Any, Any], source_id: int, channel_key: str, event: UU
         writer_id, channel_key, now,
     )  # fmt: skip
     if event is not None:
-        found = await conn.fetchrow("SELECT id, name, writer_id, channel_key FROM events WHERE public_id = $1 FOR NO KEY UPDATE", event)
+        found = await conn.fetchrow(
+            "SELECT id, name, writer_id, channel_key FROM events WHERE public_id = $1 AND deleted_on IS NULL FOR NO KEY UPDATE", event
+        )
         if found is None:
             raise Unprocessable.at("body", "event_public_id", msg=f"There is no event {event}.")
         if found["channel_key"] is not None:
