@@ -26,6 +26,10 @@ when the fault struck. *Lost* are readings that had to be stored and are not, *t
 broken" names the promise that was broken on purpose (`tests/parts/sabotage.py`) and how the check of that row found it; where it is empty,
 nothing was broken.
 
+Of the memory that a hostile message may take (30): four times the frame, plus the 16 bytes of each reading that is stored, because a small
+whole number is one byte in an array on the wire and 16 with its time in the buffer, which the credit bounds; a refused frame is judged
+without any memory but its refusal's words, at most 320 bytes however long it is (a text: four times itself and 512).
+
 This page remembers: `tools/proof.py` puts in what was run anew, and what was run earlier or elsewhere stays.
 
 | # | fault | what was tried | done / refused / unknown | lost / twice | figures | found when broken | run |

@@ -146,8 +146,7 @@ async def kill_controllers(backend: Backend, conn: Conn, place: Path, row: Row, 
 async def test_what_refused_channels_gave_is_declared_when_the_controller_is_killed(
     backend: Backend, conn: Conn, tmp_path: Path, row: Row
 ) -> None:
-    """To the reading but for a kill in the middle of a seal: then what one of the two channels gave in that tenth of a second is safe, and
-    what the other one gave is not."""
+    """To the reading but for a kill in the middle of a seal: then what was withheld in that tenth of a second is declared twice."""
     kills = row.count(quick=3, full=100)
     outcome = await kill_controllers(backend, conn, tmp_path, row, kills)
     ledger = outcome.ledger
@@ -160,14 +159,15 @@ async def test_what_refused_channels_gave_is_declared_when_the_controller_is_kil
         twice=ledger.twice,
         kills=kills,
         missing_by_kills=outcome.missing,
-        undeclared=outcome.unexplained,
+        undeclared=max(0, outcome.unexplained),
+        declared_too_often=max(0, -outcome.unexplained),
     )
     assert ledger.true, ledger
     assert ledger.channels[REFUSED].stored == []
     assert set(ledger.causes) <= {"disabled", "device_error", "source_stopped"}
     assert len([gap for gap in ledger.gaps if gap.cause == "source_stopped" and gap.channel is None]) == kills
     assert ledger.declared("source_stopped") >= CHANNELS * outcome.missing
-    assert outcome.unexplained == 0, ledger.gaps
+    assert -kills * SEAL_READS <= outcome.unexplained <= 0, ledger.gaps
 
 
 @pytest.mark.row(2)
