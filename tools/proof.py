@@ -1,6 +1,11 @@
-"""Writes docs/proof.md from bench/results/torture.jsonl: of each row's each test the newest result at full counts."""
+"""Writes docs/proof.md: of each row's each test the newest result at full counts, and under which sabotage its check turned red.
+
+The page is the memory. bench/results/torture.jsonl holds what was run on this machine and is committed nowhere, so what it has no newer
+result for stays as it is on the page. A row whose test was renamed or removed must be deleted there by hand.
+"""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,38 +26,64 @@ when the fault struck. *Lost* are readings that had to be stored and are not, *t
 broken" names the promise that was broken on purpose (`tests/parts/sabotage.py`) and how the check of that row found it; where it is empty,
 nothing was broken.
 
+Of the memory that a hostile message may take (30): four times the frame, plus the 16 bytes of each reading that is stored, because a small
+whole number is one byte in an array on the wire and 16 with its time in the buffer, which the credit bounds; a refused frame is judged
+without any memory but its refusal's words, at most 320 bytes however long it is (a text: four times itself and 512).
+
+This page remembers: `tools/proof.py` puts in what was run anew, and what was run earlier or elsewhere stays.
+
 | # | fault | what was tried | done / refused / unknown | lost / twice | figures | found when broken | run |
 |---|---|---|---|---|---|---|---|
 """
 
 
+ROW, TRIED, CAUGHT = 0, 2, 6
+"""Columns of the table."""
+
+
 def main() -> None:
     if not RESULTS.exists():
         sys.exit(f"{RESULTS} does not exist: `make torture` writes it.")
-    newest: dict[tuple[int, str], dict[str, Any]] = {}
+    results = [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines()]
+    PAGE.write_text(page(PAGE.read_text("utf-8"), results), "utf-8")
+    print(f"docs/proof.md: {len(results)} results put in")
+
+
+def page(before: str, results: list[dict[str, Any]]) -> str:
+    """The page as it was with the results put in, the last of each kind."""
+    rows: dict[tuple[int, str], list[str]] = {}
     caught: dict[int, dict[str, str]] = {}
-    for line in RESULTS.read_text("utf-8").splitlines():
-        result = json.loads(line)
+    for line in before.splitlines():
+        cells = line.removeprefix("| ").removesuffix(" |").split(" | ")
+        if cells[ROW].isdecimal():
+            number = int(cells[ROW])
+            rows[number, cells[TRIED]] = cells
+            caught.setdefault(number, {}).update(_CAUGHT.findall(cells[CAUGHT]))
+    for result in results:
         if "sabotage" in result:
             caught.setdefault(result["row"], {})[result["sabotage"]] = figures(result)
         else:
-            newest[result["row"], result["test"]] = result
-    PAGE.write_text(HEAD + "".join(table_row(newest[key], caught.get(key[0], {})) for key in sorted(newest)), "utf-8")
-    print(f"docs/proof.md: {len(newest)} results")
+            cells = table_row(result)
+            rows[result["row"], cells[TRIED]] = cells
+    for (number, _), cells in rows.items():
+        cells[CAUGHT] = "; ".join(f"`{name}`: {by}" for name, by in caught.get(number, {}).items())
+    return HEAD + "".join(f"| {' | '.join(rows[key])} |\n" for key in sorted(rows))
 
 
-def table_row(result: dict[str, Any], caught: dict[str, str]) -> str:
-    cells = [
+_CAUGHT = re.compile(r"`(\w+)`: (.*?)(?=; `\w+`: |$)")
+
+
+def table_row(result: dict[str, Any]) -> list[str]:
+    return [
         str(result["row"]),
         result["title"],
         result["test"].replace("_", " "),
         f"{' / '.join(counted(result[name]) for name in ('done', 'refused', 'unknown'))}{unit(result)}",
         f"{counted(result['lost'])} / {counted(result['twice'])}",
         figures(result),
-        "; ".join(f"`{name}`: {by}" for name, by in caught.items()),
+        "",
         f"{result['commit']}{'+' if result['changed'] else ''}, {result['date'][:10]}, {result['seconds']:,.0f} s, seed {result['seed']}",
     ]
-    return f"| {' | '.join(cells)} |\n"
 
 
 def counted(number: int | None) -> str:
@@ -64,7 +95,8 @@ def unit(result: dict[str, Any]) -> str:
 
 
 def figures(result: dict[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result["figures"].items())
+    said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result["figures"].items())
+    return " ".join(said.replace("|", "/").split())  # a cell is one line, and ends at a bar
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import msgspec
 from webmacs_controller import __version__, clock, frame, logs, wire
 from webmacs_controller.link import Link
 from webmacs_controller.protocol import Delivery
-from webmacs_controller.sampler import Sampler
+from webmacs_controller.sampler import Missed, Sampler
 from webmacs_controller.sdk import Channel, Device, Settings, SyncDevice
 from webmacs_controller.spool import Spool
 
@@ -154,20 +154,24 @@ class Controller:
             return
         now = clock.now()
         columns: dict[int, frame.Readings] = {}
-        refused = self._delivery.live_refused
-        appended = False
+        all_missed: list[Missed] = []
         for sampler in self._samplers:
             taken = sampler.take()
             columns.update(taken.columns)
-            for missed in taken.missed:
-                if missed.number in refused:
-                    self._withhold(frame.LeftOut(missed.n, missed.from_us, missed.to_us))
-                else:
-                    self._spool.append(frame.seal_gap(wire.Gap(0, missed.number, missed.from_us, missed.to_us, missed.n, missed.cause)))
-                    appended = True
+            all_missed += taken.missed
+        refused = self._delivery.live_refused
+        for missed in all_missed:
+            if missed.number in refused:
+                self._withhold(frame.LeftOut(missed.n, missed.from_us, missed.to_us))
         for number in refused & columns.keys():
             if times_us := columns.pop(number).times_us:
                 self._withhold(frame.LeftOut(len(times_us), times_us[0], times_us[-1]))
+        self._remember_withheld()  # before the frames of the same moment: they say until when the next process need declare nothing
+        appended = False
+        for missed in all_missed:
+            if missed.number not in refused:
+                self._spool.append(frame.seal_gap(wire.Gap(0, missed.number, missed.from_us, missed.to_us, missed.n, missed.cause)))
+                appended = True
         for sealed in frame.seal(columns, now.wall_us):
             self._spool.append(sealed)
             appended = True

@@ -49,8 +49,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub fn new(code: Code, detail: impl AsRef<str>) -> Refusal {
-        Refusal { code, channel: None, position: None, detail: plain(detail.as_ref()), readings: None }
+    pub fn new(code: Code, detail: impl Into<String>) -> Refusal {
+        Refusal { code, channel: None, position: None, detail: plain(detail.into()), readings: None }
     }
 
     pub fn of_channel(mut self, channel: i64) -> Refusal {
@@ -73,8 +73,14 @@ impl Refusal {
 const DETAIL_CHARS_MAX: usize = 300;
 
 /// `detail` may quote what a stranger sent: bounded, and without control characters (PostgreSQL takes no U+0000).
-pub fn plain(detail: &str) -> String {
-    detail.chars().take(DETAIL_CHARS_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+pub fn plain(detail: String) -> String {
+    if detail.len() <= DETAIL_CHARS_MAX && !detail.contains(char::is_control) {
+        return detail;
+    }
+    let kept = || detail.chars().take(DETAIL_CHARS_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    let mut plain = String::with_capacity(kept().map(char::len_utf8).sum());
+    plain.extend(kept());
+    plain
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -603,7 +603,9 @@ fn judge_batch(batch: &Batch, channels: &[Result<i32, Refusal>], now_us: i64) ->
 }
 
 fn shown(connection: &Connection, events: &[Event], previews: frame::Previews<'_>) -> Vec<Shown> {
-    previews.map(|Preview { channel, t_us, value }| (connection.event_of(channel, events), t_us, value)).collect()
+    let mut shown = Vec::with_capacity(previews.len()); // all of them were met while judging
+    shown.extend(previews.map(|Preview { channel, t_us, value }| (connection.event_of(channel, events), t_us, value)));
+    shown
 }
 
 /// Takes a judged data, gap or quality frame and gives back how many readings it held.

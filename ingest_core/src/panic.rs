@@ -67,14 +67,24 @@ impl<T> Drop for Locked<'_, T> {
 }
 
 /// A place where the build for tests (feature `sabotage`) panics: with WEBMACS_TEST_SABOTAGE=taking:50 at each 50th passage of `taking`.
+/// With `hoarding:50` it keeps 64 KiB instead, for ever, at each 50th passage of `decoding`.
 #[cfg(feature = "sabotage")]
 pub fn point(name: &str) {
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    use std::sync::OnceLock;
+    static ASKED: OnceLock<Option<(String, u64)>> = OnceLock::new();
     static PASSED: AtomicU64 = AtomicU64::new(0);
-    let asked = std::env::var("WEBMACS_TEST_SABOTAGE").unwrap_or_default();
-    let Some((stage, every)) = asked.split_once(':') else { return };
-    if stage == name && (PASSED.fetch_add(1, SeqCst) + 1) % every.parse::<u64>().expect("a number") == 0 {
-        panic!("sabotage while {name}");
+    let asked = ASKED.get_or_init(|| {
+        let asked = std::env::var("WEBMACS_TEST_SABOTAGE").ok()?;
+        asked.split_once(':').map(|(stage, every)| (stage.to_owned(), every.parse().expect("a number")))
+    });
+    let Some((stage, every)) = asked else { return };
+    let hoards = stage == "hoarding" && name == "decoding";
+    if (hoards || stage == name) && (PASSED.fetch_add(1, SeqCst) + 1) % every == 0 {
+        match hoards {
+            true => std::mem::forget(Vec::<u8>::with_capacity(1 << 16)),
+            false => panic!("sabotage while {name}"),
+        }
     }
 }
 

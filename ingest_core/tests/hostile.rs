@@ -1,5 +1,5 @@
-//! Millions of damaged messages: none makes the core panic, keep a wrong reading, or hold more memory than four
-//! times its length, 16 bytes for each reading that is kept, and 2 KiB.
+//! Millions of damaged messages: none makes the core panic, keep a wrong reading, or hold more memory than four times its length. Beside
+//! that stand only the 16 bytes of each reading that is kept, and the words of a refusal.
 //!
 //! WEBMACS_TEST_FRAMES sets how many (the default suits a debug build), WEBMACS_TEST_SEED replays; the last line printed is the count.
 
@@ -12,9 +12,10 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
 
 use ingest_core::batch::{self, Channel, Form};
+use ingest_core::error::Refusal;
 use ingest_core::intake::{BatchVerdict, Standpoint};
 use ingest_core::line::Unit;
-use parts::hostile::{catalogue, core, hold_to, offer};
+use parts::hostile::{catalogue, core, hold_to, is_text, offer};
 use parts::NOW_US;
 
 /// Counts what this thread holds. Only differences count, so a thread may free what another one made.
@@ -62,11 +63,27 @@ fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
     (result, (PEAK.get() - before) as usize)
 }
 
-/// What a message may make the core hold while it is judged and taken: four times itself, 16 bytes for each reading that is kept (a
-/// small number among plain values is one byte long), and the words of a refusal with the first entries of small tables.
-fn bytes_allowed(message: usize, readings: u64) -> usize {
-    4 * message + 16 * readings as usize + 2048
+/// What a message may make the core hold while it is judged and taken.
+///
+/// Accepted: four times its length, and in a binary frame the 16 bytes of each reading that it stores. Four times the frame cannot cover
+/// these: a small whole number is one byte on the wire and 16 bytes in the buffer, with its time. That buffer is bounded by itself, by the
+/// credit. A text spells each of its readings at such length that nothing need stand beside it.
+/// Refused: the words that say why, for the answer and for the record, for even one byte is refused with a reason. What a text held until
+/// then is within four times its length; to judge a binary frame takes no memory at all, however long it is.
+fn bytes_allowed(message: &[u8], verdict: &Result<u64, Refusal>) -> usize {
+    let binary = !is_text(message);
+    match verdict {
+        Ok(readings) if binary => 4 * message.len() + 16 * *readings as usize,
+        Ok(_) => 4 * message.len(),
+        Err(_) if binary => WORDS_BYTES,
+        Err(_) => 4 * message.len() + TEXT_WORDS_BYTES,
+    }
 }
+
+/// Some 100 characters at most, twice.
+const WORDS_BYTES: usize = 320;
+/// The reader of JSON keeps its own beside them, with a place.
+const TEXT_WORDS_BYTES: usize = 512;
 
 /// Sebastiano Vigna's SplitMix64: any seed is a good one.
 struct Chance(u64);
@@ -272,22 +289,30 @@ fn hex(message: &[u8]) -> String {
     message.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Offers a message to a fresh core and holds it to everything that is promised. The verdict's name, and the bytes held beside readings.
+/// Offers a message to a core and holds it to everything that is promised. The verdict's name, and the bytes that it made the core hold
+/// beside readings (accepted) or words (refused).
 fn check(message: &[u8]) -> (&'static str, usize) {
     let catalogue = catalogue();
     let mut core = core();
     let (verdict, peak) = peak_of(|| offer(&mut core, &catalogue, message));
-    let readings = *verdict.as_ref().unwrap_or(&0);
-    assert!(peak <= bytes_allowed(message.len(), readings), "{} bytes with {readings} readings made it hold {peak}", message.len());
+    let allowed = bytes_allowed(message, &verdict);
+    assert!(peak <= allowed, "{} bytes made it hold {peak}, {allowed} are allowed: {verdict:?}", message.len());
     hold_to(&verdict, &mut core, &catalogue, message);
-    (verdict.map_or_else(|refusal| refusal.code.name(), |_| "accepted"), peak.saturating_sub(16 * readings as usize))
+    match verdict {
+        Ok(readings) => ("accepted", peak.saturating_sub(16 * readings as usize)),
+        Err(refusal) => (refusal.code.name(), peak),
+    }
 }
 
 #[derive(Default)]
 struct Tally {
     verdicts: BTreeMap<&'static str, u64>,
-    /// of bytes held beside the readings to bytes of the message, in messages of 1 KiB or more
-    worst: f64,
+    /// of bytes held beside the readings to bytes of the message, where it was accepted
+    accepted_per_byte: f64,
+    /// bytes held for a binary frame that was refused, whatever its length
+    refused: usize,
+    /// bytes held for a text that was refused, beyond four times its length
+    text_refused: usize,
 }
 
 fn run(corpus: &[Vec<u8>], sound: usize, seed: u64, frames: std::ops::Range<u64>) -> Tally {
@@ -299,8 +324,10 @@ fn run(corpus: &[Vec<u8>], sound: usize, seed: u64, frames: std::ops::Range<u64>
             panic!("frame {frame} of WEBMACS_TEST_SEED={seed} broke a promise (above): {}", hex(&message));
         };
         *tally.verdicts.entry(verdict).or_default() += 1;
-        if message.len() >= 1024 {
-            tally.worst = tally.worst.max(peak as f64 / message.len() as f64);
+        match verdict {
+            "accepted" => tally.accepted_per_byte = tally.accepted_per_byte.max(peak as f64 / message.len() as f64),
+            _ if !is_text(&message) => tally.refused = tally.refused.max(peak),
+            _ => tally.text_refused = tally.text_refused.max(peak.saturating_sub(4 * message.len())),
         }
     }
     tally
@@ -326,8 +353,11 @@ fn no_damaged_message_does_harm() {
     for (verdict, n) in tallies.iter().flat_map(|tally| &tally.verdicts) {
         *verdicts.entry(verdict).or_default() += n;
     }
-    let worst = tallies.iter().map(|tally| tally.worst).fold(0.0, f64::max);
-    println!("{}", serde_json::json!({"seed": seed, "frames": frames, "verdicts": verdicts, "bytes_held_per_byte_max": worst}));
+    let accepted = tallies.iter().map(|tally| tally.accepted_per_byte).fold(0.0, f64::max);
+    let refused = tallies.iter().map(|tally| tally.refused).max();
+    let text_refused = tallies.iter().map(|tally| tally.text_refused).max();
+    let held = serde_json::json!({"accepted_per_byte": accepted, "refused": refused, "text_refused_beyond": text_refused});
+    println!("{}", serde_json::json!({"seed": seed, "frames": frames, "verdicts": verdicts, "bytes_held": held}));
     assert_eq!(verdicts.values().sum::<u64>(), frames);
     let reached =
         ["accepted", "malformed", "unknown_channel", "not_granted", "not_finite", "lengths_differ", "not_increasing", "out_of_bounds"];
@@ -446,4 +476,21 @@ fn a_frame_of_small_numbers_or_of_many_columns_holds_what_its_readings_need() {
     let column = b"\x94\x01\xcf\x00\x06\x65\x17\x28\x98\x80\x00\x01\x91\x07";
     assert_eq!(check(&[&head(200_000)[..], &column.repeat(200_000)].concat()).0, "too_large");
     assert_eq!(check(&[&head(90_000)[..], &column.repeat(90_000)].concat()).0, "malformed");
+}
+
+#[test]
+fn many_previews_hold_a_bounded_part_of_memory() {
+    let preview = b"\x93\x01\xcf\x00\x06\x65\x17\x28\x98\x80\x00\x07";
+    for n in [1, 5, 0x1_0001, 0x4_0000] {
+        let frame = [&b"\x92\x07\xdd"[..], &u32::to_be_bytes(n), &preview.repeat(n as usize)].concat();
+        assert_eq!(check(&frame).0, "accepted");
+    }
+}
+
+#[test]
+fn many_items_of_a_text_hold_a_bounded_part_of_memory() {
+    let item = r#"{"event_public_id":"00000000-0000-0000-0000-000000000001","value":1}"#;
+    for n in [1, 5, 33, 4_097, 60_000] {
+        assert_eq!(check(format!("{{\"datapoints\":[{}]}}", vec![item; n].join(",")).as_bytes()).0, "accepted");
+    }
 }

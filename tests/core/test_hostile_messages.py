@@ -12,30 +12,43 @@ from parts import frame_check
 from parts.mutation import Mutations
 from parts.torture import Row
 
+from webmacs.ingest_core import Core
+
 ROOT = Path(__file__).parents[2]
+
+
+def mutation_run(row: Row, frames: int, *options: str, sabotage: str = "") -> "subprocess.CompletedProcess[str]":
+    """The run of ingest_core/tests/hostile.rs, which `make test` runs as part of `cargo test` as well."""
+    command = ["cargo", "test", "--quiet", "--manifest-path", "ingest_core/Cargo.toml", "--test", "hostile", *options]
+    command += ["no_damaged_message_does_harm", "--", "--nocapture"]
+    environment = os.environ | {"WEBMACS_TEST_FRAMES": str(frames), "WEBMACS_TEST_SEED": str(row.seed), "WEBMACS_TEST_SABOTAGE": sabotage}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.row(30)
 def test_no_damaged_message_makes_the_core_panic_or_grow(row: Row) -> None:
-    """The run of ingest_core/tests/hostile.rs in an optimised build; `make test` runs it as part of `cargo test` as well."""
+    """In an optimised build. The memory that it may hold is judged there, message by message; here stands the worst that was seen."""
     frames = row.count(quick=20_000, full=10_000_000)
-    command = ["cargo", "test", "--quiet", "--manifest-path", "ingest_core/Cargo.toml", "--test", "hostile"]
-    run = subprocess.run(
-        [*command, *(["--release"] if row.torture else []), "no_damaged_message_does_harm", "--", "--nocapture"],
-        cwd=ROOT,
-        env=os.environ | {"WEBMACS_TEST_FRAMES": str(frames), "WEBMACS_TEST_SEED": str(row.seed)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = mutation_run(row, frames, *(["--release"] if row.torture else []))
     assert run.returncode == 0, run.stdout + run.stderr
     (tally,) = (json.loads(line) for line in run.stdout.splitlines() if line.startswith("{"))
-    accepted = tally["verdicts"]["accepted"]
+    accepted, held = tally["verdicts"]["accepted"], tally["bytes_held"]
     row.record(
         done=accepted, refused=frames - accepted, unknown=None, lost=None, twice=None,
-        bytes_held_per_byte=tally["bytes_held_per_byte_max"],
+        bytes_held_per_byte_accepted=round(held["accepted_per_byte"], 2), bytes_held_to_refuse_a_frame=held["refused"],
+        bytes_held_to_refuse_a_text_beyond_four_times_its_own=held["text_refused_beyond"],
     )  # fmt: skip
     assert tally["frames"] == frames
+
+
+@pytest.mark.row(30)
+@pytest.mark.parametrize(("sabotage", "promise"), [("decoding", "internal fault"), ("hoarding", "made it hold 65")])
+def test_a_core_that_panics_or_hoards_is_found_by_a_damaged_message(row: Row, sabotage: str, promise: str) -> None:
+    run = mutation_run(row, 20_000, "--features", "sabotage", sabotage=f"{sabotage}:1000")
+    found = next((line for line in run.stderr.splitlines() if promise in line), "")
+    row.caught(sabotage, found=found[found.find(promise) :].partition(":")[0])
+    assert run.returncode
+    assert found, run.stderr
 
 
 @pytest.mark.row(30)
@@ -60,3 +73,24 @@ def test_a_damaged_frame_is_decided_as_the_plain_decoder_decides(row: Row) -> No
         "not_increasing",
         "out_of_bounds",
     }, "the mutations do not reach every check"
+
+
+@pytest.mark.row(30)
+def test_a_core_that_takes_what_is_not_granted_is_found_by_the_plain_decoder(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = frame_check.core
+
+    def generous() -> Core:
+        made = sound()
+        made.own(1, 5, [(11 + channel, None) for channel in frame_check.REFUSED], [])
+        made.open(9, [*frame_check.GRANTED.items(), *((channel, 11 + channel) for channel in frame_check.REFUSED)], [], None)
+        return made
+
+    monkeypatch.setattr(frame_check, "core", generous)
+    mutations = Mutations(row.chance, frame_check.NOW, list(frame_check.GRANTED), sorted(frame_check.REFUSED))
+    for number, frame in enumerate(islice(mutations.frames(), 20_000)):
+        try:
+            frame_check.check(frame)
+        except AssertionError as difference:
+            row.caught("grant_everything", frames=number + 1, found=str(difference).partition("\n")[0][:120])
+            return
+    pytest.fail("20,000 frames did not find it")

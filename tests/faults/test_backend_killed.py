@@ -20,7 +20,8 @@ class Outcome:
     verdict: Verdict
     senders: Senders
     worst_s = 0.0
-    """from a kill to the next acknowledgement of every source"""
+    """From a kill to the first acknowledgement that each source had from the next process. Of it the sources themselves wait at most
+    PAUSE_S (0.05 s) until they try again; the rest is the backend's start, which shares the machine with them."""
 
 
 async def kill_again_and_again(backend: Backend, conn: "asyncpg.Connection[Any]", place: Path, row: Row, kills: int) -> Outcome:
@@ -33,9 +34,8 @@ async def kill_again_and_again(backend: Backend, conn: "asyncpg.Connection[Any]"
             await asyncio.sleep(row.chance.uniform(0.2, 3.0) if row.torture else row.chance.uniform(0.05, 0.3))  # any moment
             killed = time.monotonic()
             await backend.kill()
-            await backend.start()
-            await senders.acknowledged()
-            outcome.worst_s = max(outcome.worst_s, time.monotonic() - killed)
+            _, stored = await asyncio.gather(backend.start(), senders.storing_again(killed))
+            outcome.worst_s = max(outcome.worst_s, stored - killed)
     assert await backend.stop() == 0
     outcome.verdict = await check(conn, outcome.senders.journals)
     return outcome

@@ -20,6 +20,7 @@ from webmacs_controller import link, segment, wire
 from webmacs_controller.clock import now
 from webmacs_controller.disk import AppendFile
 from webmacs_controller.frame import Readings
+from webmacs_controller.protocol import Delivery
 from webmacs_controller.sampler import Sampler
 from webmacs_controller.sdk import Column
 from webmacs_controller.spool import Spool
@@ -33,7 +34,9 @@ from webmacs.settings import Settings
 from webmacs.storage import latest, runs
 from webmacs.storage.compact import Compactor
 from webmacs.telemetry import flush, sources
+from webmacs.telemetry import socket as telemetry_socket
 from webmacs.telemetry.flush import Flusher, Void
+from webmacs.telemetry.socket import TelemetrySocket
 from webmacs.telemetry.sources import Delivered
 
 Switch = Callable[[pytest.MonkeyPatch], None]
@@ -205,6 +208,36 @@ def endless_patience(patch: pytest.MonkeyPatch) -> None:
 
 
 @switch
+def keep_what_was_refused(patch: pytest.MonkeyPatch) -> None:
+    """Four KiB stay behind of every numbered frame, whatever became of it."""
+    kept: list[bytes] = []
+    hear = TelemetrySocket._hear_numbered
+
+    async def hear_and_keep(self: TelemetrySocket, frame: bytes, kind: int, seq: int | None) -> None:
+        kept.append(bytes(4096))
+        await hear(self, frame, kind, seq)
+
+    patch.setattr(TelemetrySocket, "_hear_numbered", hear_and_keep)
+
+
+@switch
+def hear_whoever_does_not_read(patch: pytest.MonkeyPatch) -> None:
+    """Answers pile up without a bound while their client reads none, and nobody gives it up."""
+    endless_patience(patch)
+    patch.setattr(telemetry_socket, "ANSWERS_MAX", 1 << 40)
+
+
+@switch
+def forget_refusals(patch: pytest.MonkeyPatch) -> None:
+    """A refused frame is answered, and what is gone with it is declared nowhere."""
+
+    async def declare(conn: Any, delivered: Sequence[Delivered]) -> None:
+        pass
+
+    patch.setattr(sources, "declare", declare)
+
+
+@switch
 def forget_marks(patch: pytest.MonkeyPatch) -> None:
     """No run says that it may overlap an earlier one."""
     copy_runs = runs.copy_runs
@@ -261,6 +294,25 @@ def swallow_drop(patch: pytest.MonkeyPatch) -> None:
 def forget_shared(patch: pytest.MonkeyPatch) -> None:
     """Frames younger than a second are nowhere but in the memory of the process."""
     patch.setattr(Spool, "_share", lambda self, record, now_us: None)
+
+
+@switch
+def forget_withheld(patch: pytest.MonkeyPatch) -> None:
+    """What refused channels gave is nowhere but in the memory of the process until it is declared."""
+    patch.setattr(Spool, "remember_withheld", lambda self, left_out: None)
+
+
+@switch
+def declare_when_sent(patch: pytest.MonkeyPatch) -> None:
+    """What a frame goes without is counted as soon as it was sent, and again when it is sent again."""
+    next_frame = Delivery._next_frame
+
+    def next_and_count(self: Delivery) -> bytes | None:
+        message = next_frame(self)
+        self._withhold(self._next_seq)
+        return message
+
+    patch.setattr(Delivery, "_next_frame", next_and_count)
 
 
 @switch

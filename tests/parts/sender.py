@@ -49,6 +49,8 @@ class Sender:
         self.closes: list[int | None] = []
         """The close codes of connections that the backend ended."""
         self.refused = 0
+        self.stored_again = 0.0
+        """When (time.monotonic()) the first acknowledgement came that this connection had beyond its welcome."""
         self.dry = asyncio.Event()
         """Set while it may not send, for want of credit or window."""
         self.finishing = False
@@ -80,6 +82,7 @@ class Sender:
     async def _deliver(self, source: Source) -> None:
         welcome = await source.hello(self.journal.keys, next_seq=self.journal.sent_max + 1)
         self.connections += 1
+        connected = time.monotonic()
         self._credit_bytes = welcome.credit_bytes
         self.journal.resumed(welcome.committed_seq)
         await self._told(welcome.committed_seq)
@@ -109,6 +112,8 @@ class Sender:
             while not self.finished:
                 ack = await source.expect(wire.Ack, wait_s=PATIENCE_S)
                 self._credit_bytes = ack.credit_bytes
+                if ack.committed_seq > welcome.committed_seq and self.stored_again < connected:
+                    self.stored_again = time.monotonic()
                 await self._told(ack.committed_seq)
                 room.set()
         finally:
@@ -124,6 +129,12 @@ class Sender:
     async def acknowledged(self, more: int = 1) -> None:
         """Waits until so many more frames are acknowledged."""
         await self.reached(self.journal.acknowledged_max + more)
+
+    async def storing_again(self, since: float) -> float:
+        """Waits until a connection that was made after `since` has stored something. Answers when it did, as time.monotonic()."""
+        async with asyncio.timeout(PATIENCE_S), self._changed:
+            await self._changed.wait_for(lambda: self.stored_again > since)
+            return self.stored_again
 
     async def reached(self, frame: int) -> None:
         """Waits until everything up to this frame is acknowledged."""
@@ -181,6 +192,10 @@ class Senders:
     async def acknowledged(self, more: int = 1) -> None:
         """Waits until every source has so many more frames acknowledged."""
         await asyncio.gather(*(sender.acknowledged(more) for sender in self.all))
+
+    async def storing_again(self, since: float) -> float:
+        """Waits until something of every source was stored after `since`, on a new connection. Answers when the last one was."""
+        return max(await asyncio.gather(*(sender.storing_again(since) for sender in self.all)))
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(sender.run()) for sender in self.all]

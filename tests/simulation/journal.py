@@ -85,6 +85,14 @@ class Journal:
         self.seen[f"gaps {gap.cause}"] += 1
         self.seen["readings declared lost"] += gap.n
 
+    def dropped(self, held: int, largest: int, bytes_max: int) -> None:
+        """The spool let frames go and holds this much now. The last that went, at most `largest` bytes, had no room beside it."""
+        self.seen["drops"] += 1
+        if held + largest <= bytes_max:
+            raise Violation(
+                f"a frame was dropped while there was room: {held} of {bytes_max} bytes are held, the largest that went has {largest}"
+            )
+
     def acknowledge(self, stream: bytes, seq: int) -> None:
         """The source was told, and forgets."""
         if self.stored[stream] < seq <= self._restored_from.get(stream, 0):  # said before an older database was put back

@@ -1,15 +1,16 @@
 """The controller's machine: a disk, clocks, and processes that come and go on it. The spool and the delivery are the real ones."""
 
+import contextlib
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from webmacs_controller import frame, segment, wire
 from webmacs_controller.clock import FUTURE_US_MAX, Now, Timeline
 from webmacs_controller.protocol import Delivery, Phase, ProtocolError
 from webmacs_controller.spool import SPILL_AGE_US, Spool
-from webmacs_controller.writing import Writing
+from webmacs_controller.writing import Writing, size
 
 from simulation.backend import SILENCE_US
 from simulation.disk import Died, MemoryDisk
@@ -33,6 +34,7 @@ class Machine:
         self._journal = journal
         self._bytes_max = bytes_max
         self._value = 0
+        self._largest = 0  # frame so far, as it is held
         self.disk = MemoryDisk(SHARED)
         self._disk_failed = False  # and not everything that was due meanwhile is on it
         self.wall_us = WALL_US
@@ -64,7 +66,10 @@ class Machine:
         self._written = False
         self._spilled_us, self._rebased_us = now.monotonic_us - SPILL_US, now.monotonic_us
         self._last_us = -1
+        files = self._segment_files()
         self.spool = Spool(DISK, CHANNELS, self._bytes_max, SHARED, self.now, lambda: self._chance.randbytes(16), self.disk)
+        if self.spool.dropped_frames:
+            self._judge_drop(files)
         self._timeline = Timeline(now, self.spool.last_reading_us)
         self.delivery = Delivery(self.spool, [], "simulated", self.spool.window_bytes)
         self._declare_absence(now)
@@ -92,10 +97,12 @@ class Machine:
     def _append(self, sealed: frame.Sealed) -> None:
         live = self.spool._live
         key = live.state.id, live.seq_of(live.next_index)
+        self._largest = max(self._largest, len(sealed.frame) + segment.RECORD_OVERHEAD)
         self._journal.sampled(*key, sealed.frame, sealed.n, self.running_us)
         try:
-            if self.spool.append(sealed) != key[1]:
-                raise Violation(f"frame {key[1]} got another number")
+            with self._drops_judged():
+                if self.spool.append(sealed) != key[1]:
+                    raise Violation(f"frame {key[1]} got another number")
         except Died:
             self._journal.excused.add(key)  # killed before it was said to be kept
             raise
@@ -107,7 +114,8 @@ class Machine:
             raise Violation(f"the spool holds {self.spool.held_bytes} bytes of at most {self._bytes_max}")
         if self._written:
             self._written = False
-            self.spool.end_writing(self._result)
+            with self._drops_judged():
+                self.spool.end_writing(self._result)
             self._writing = None
             if not self.disk.failing and self.spool._disk_failed_us is None and not self.spool._unsaved:
                 self._disk_failed = False
@@ -122,6 +130,29 @@ class Machine:
             self._timeline.rebase(self.now())
             if not self._timeline.known:
                 self._last_us = -1
+
+    @contextlib.contextmanager
+    def _drops_judged(self) -> Iterator[None]:
+        """Whatever the spool says that it dropped within the block had no room."""
+        before, files = self._dropped(), self._segment_files()
+        yield
+        if self._dropped() > before:
+            self._judge_drop(files)
+
+    def _dropped(self) -> int:
+        """Frames that the spool will declare as dropped."""
+        losses = (loss for stream in self.spool._streams for loss in stream.state.losses)
+        return sum(loss.last + 1 - loss.first for loss in losses if loss.cause == "spool_overflow")
+
+    def _judge_drop(self, files: dict[Path, int]) -> None:
+        """`files`: the segments on disk before. What is held is counted here, in files and in memory; the spool's count is not asked."""
+        left = self._segment_files()
+        held = sum(left.values()) + sum(size(record) for stream in self.spool._streams for record, _ in stream.memory.values())
+        largest = max((bytes_ for path, bytes_ in files.items() if path not in left), default=0)
+        self._journal.dropped(held, max(largest, self._largest), self._bytes_max)
+
+    def _segment_files(self) -> dict[Path, int]:
+        return {path: self.disk.size(path) for path in self.disk.files(".segment") if path.parent == DISK}
 
     def stop(self) -> None:
         """In order: everything goes to disk."""

@@ -56,6 +56,21 @@ def swallow_drop() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def drop_needlessly() -> Iterator[None]:
+    """A spool that is half full drops its oldest frames, and declares them as it should."""
+    drop = Spool._drop_until_bounded
+
+    def drop_at_half(self: Spool) -> None:
+        bytes_max = self._bytes_max
+        self._bytes_max = bytes_max // 2
+        drop(self)
+        self._bytes_max = bytes_max
+
+    with patch.object(Spool, "_drop_until_bounded", drop_at_half):
+        yield
+
+
+@contextlib.contextmanager
 def skip_checksum() -> Iterator[None]:
     with patch.object(segment, "_checksum", lambda length, body: 0):
         yield
@@ -136,6 +151,7 @@ ALL: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
         seq_outside_transaction,
         forget_fence,
         swallow_drop,
+        drop_needlessly,
         skip_checksum,
         forget_resend,
         forget_when_sent,

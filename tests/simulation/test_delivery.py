@@ -70,6 +70,7 @@ def test_whatever_happens_nothing_is_lost_nothing_is_stored_twice_and_everything
 EXPECTED = [
     "commits in doubt",
     "deaths in the middle of a call",
+    "drops",
     "duplicate frames",
     "gaps spool_damaged",
     "gaps spool_overflow",

@@ -7,7 +7,10 @@ import os
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -178,10 +181,14 @@ def bad_frames(row: Row, count: int) -> Iterator[bytes]:
         yield wire.encode([4, seq, 0, [[9, 0, 1, injured[:16].ljust(16)]]]) if seq % 2 else wire.encode([4, seq, 0, injured])
 
 
-@pytest.mark.row(31)
-async def test_bad_frames_leave_no_memory_behind(backend: Backend, row: Row) -> None:
-    """What a source's first bad frames make the backend hold is all that they make it hold."""
-    first, all_of_them = row.count(quick=2_000, full=10_000), row.count(quick=8_000, full=100_000)
+@dataclass
+class Incorrigible:
+    first_mib: float
+    grown_mib: float
+    refused: int
+
+
+async def send_bad_frames(backend: Backend, row: Row, first: int, all_of_them: int) -> Incorrigible:
     async with Source(backend.sockets, await make_source(backend.database, "incorrigible")) as source:
         await source.hello(["a", "b"])
         before = 0.0
@@ -193,21 +200,47 @@ async def test_bad_frames_leave_no_memory_behind(backend: Backend, row: Row) -> 
             elif seq % 1_000 == 0:
                 await source.acknowledged(seq)
         await source.acknowledged(all_of_them)
-        grown = held_mib(backend) - before
-        refused = len(source.nacks)
+        return Incorrigible(before, held_mib(backend) - before, len(source.nacks))
+
+
+GROWN_MIB_MAX = 5
+
+
+@pytest.mark.row(31)
+async def test_bad_frames_leave_no_memory_behind(backend: Backend, row: Row) -> None:
+    """What a source's first bad frames make the backend hold is all that they make it hold."""
+    all_of_them = row.count(quick=8_000, full=100_000)
+    sent = await send_bad_frames(backend, row, row.count(quick=2_000, full=10_000), all_of_them)
     row.record(
-        done=None, refused=refused, unknown=None, lost=None, twice=None,
-        rss_mib_after_the_first=round(before, 1), grown_mib=round(grown, 1),
+        done=None, refused=sent.refused, unknown=None, lost=None, twice=None,
+        rss_mib_after_the_first=round(sent.first_mib, 1), grown_mib=round(sent.grown_mib, 1),
     )  # fmt: skip
-    assert refused == all_of_them
-    assert grown <= 5
+    assert sent.refused == all_of_them
+    assert sent.grown_mib <= GROWN_MIB_MAX
+
+
+@asynccontextmanager
+async def broken(database: str, place: Path, sabotage: str) -> AsyncIterator[Backend]:
+    """A backend of its own that breaks a promise."""
+    process = Backend(database, place, sabotage)
+    await process.start()
+    yield process
+    await process.kill()
+
+
+@pytest.mark.row(31)
+async def test_bad_frames_find_a_backend_that_keeps_something_of_each(database: str, tmp_path: Path, row: Row) -> None:
+    async with broken(database, tmp_path, "keep_what_was_refused") as backend:
+        sent = await send_bad_frames(backend, row, 2_000, 8_000)
+    row.caught("keep_what_was_refused", grown_mib=round(sent.grown_mib, 1))
+    assert sent.grown_mib > GROWN_MIB_MAX
 
 
 async def flood(backend: Backend, path: str, credential: str, count: int, message: Callable[[int], bytes], greeting: bytes = b"") -> float:
     """Sends so many frames and reads a kilobyte for a hundred of them, until the backend hangs up or hears no more. Answers the most
     that it held, in MiB."""
     most = held_mib(backend)
-    async with RawSocket(backend.sockets) as socket:
+    async with RawSocket(backend.sockets, receive_bytes=4096) as socket:
         assert await socket.upgrade(path, credential) == 101
         await socket.send(greeting)
         with contextlib.suppress(ConnectionError, TimeoutError):
@@ -219,19 +252,27 @@ async def flood(backend: Backend, path: str, credential: str, count: int, messag
         return max(most, held_mib(backend))
 
 
+NONSENSE = b'{"%s": 1}' % (b"n" * 60)
+WORDY = b'{"%s": 1}' % ("\N{GRINNING FACE}".encode() * 40)
+"""Its name is quoted in the answer, in three times as many bytes."""
 UNREAD: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "frames with numbers": (TELEMETRY, lambda k: frame(wire.encode([4, k + 1, 0, [[9, 0, 1, bytes(8)]]]))),
+    "texts with long answers": (TELEMETRY, lambda k: frame(WORDY, TEXT)),
     "subscriptions": (STREAM, lambda k: frame(b'{"type": "subscribe", "events": "all"}', TEXT)),
 }
 
 
-@pytest.mark.row(31)
-@pytest.mark.parametrize("what", UNREAD)
-async def test_a_client_that_hardly_reads_its_answers_is_heard_no_further(backend: Backend, token: str, row: Row, what: str) -> None:
-    """Its answers do not pile up: the backend leaves its socket unread meanwhile, and gives it up when it is stuck."""
+UNREAD_MIB_MAX = 32
+
+
+async def flood_unread(backend: Backend, what: str, count: int) -> float:
+    """What the backend holds at most beyond what it held, in MiB."""
     path, message = UNREAD[what]
-    count = row.count(quick=50_000, full=1_000_000)
-    credential = token if path == STREAM else await make_source(backend.database, f"deaf to {what}")
+    if path == STREAM:
+        email = "unread@example.org"
+        credential = await sign_in(backend, email, await make_user(backend.database, backend.data_dir, email))
+    else:
+        credential = await make_source(backend.database, f"deaf to {what}")
     async with Source(backend.sockets, await make_source(backend.database, f"wide {what}")) as source:  # a snapshot worth having
         await source.hello([f"{what} {k}" for k in range(300)])
         now_us = time.time_ns() // 1000
@@ -239,12 +280,25 @@ async def test_a_client_that_hardly_reads_its_answers_is_heard_no_further(backen
         await source.acknowledged(1)
     hello = frame(wire.encode(wire.Hello(1, 1, "deaf", os.urandom(16), 1, [], 0, 0)))
     before = held_mib(backend)
-    most = await flood(backend, path, credential, count, message, hello if path == TELEMETRY else b"")
-    row.record(done=None, refused=None, unknown=None, lost=None, twice=None, messages=count, grown_mib=round(most - before, 1), what=what)
-    assert most - before <= 32
+    return await flood(backend, path, credential, count, message, hello if path == TELEMETRY else b"") - before
 
 
-NONSENSE = b'{"%s": 1}' % (b"n" * 60)
+@pytest.mark.row(31)
+@pytest.mark.parametrize("what", UNREAD)
+async def test_a_client_that_hardly_reads_its_answers_is_heard_no_further(backend: Backend, row: Row, what: str) -> None:
+    """Its answers do not pile up: the backend leaves its socket unread meanwhile, and gives it up when it is stuck."""
+    count = row.count(quick=50_000, full=1_000_000)
+    grown = await flood_unread(backend, what, count)
+    row.record(done=None, refused=None, unknown=None, lost=None, twice=None, messages=count, grown_mib=round(grown, 1), what=what)
+    assert grown <= UNREAD_MIB_MAX
+
+
+@pytest.mark.row(31)
+async def test_a_client_that_hardly_reads_finds_a_backend_that_hears_it_all_the_same(database: str, tmp_path: Path, row: Row) -> None:
+    async with broken(database, tmp_path, "hear_whoever_does_not_read") as backend:
+        grown = await flood_unread(backend, "texts with long answers", 80_000)
+    row.caught("hear_whoever_does_not_read", grown_mib=round(grown, 1))
+    assert grown > UNREAD_MIB_MAX
 
 
 async def send_nonsense_and_a_frame(socket: RawSocket, key: str) -> None:
