@@ -175,8 +175,7 @@ async def change_me(call: Call[ProfileChange]) -> Me:
     except asyncpg.UniqueViolationError as error:
         raise taken(error) from None
     me = await _read(call.conn, call.identity.id)
-    call.changed(before, me, "access", name=me.username)
-    return me
+    return call.changed(before, me, "access", name=me.username)
 
 
 @route("PUT", "/api/v1/auth/me/password", problems=(422, 429, 503))

@@ -381,8 +381,7 @@ async def _tell(call: Call[Any, Any], before: Dashboard | None, public_id: UUID)
             public_id, clock.now(),
         )  # fmt: skip
     after = _dashboard(await _find(call.conn, call.identity, public_id))
-    call.changed(before, after)
-    return after
+    return call.changed(before, after)
 
 
 async def _tell_widget(call: Call[Any, Any], before: Dashboard, public_id: UUID) -> Widget:

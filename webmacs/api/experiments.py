@@ -148,8 +148,7 @@ async def start_experiment(call: Call[ExperimentIn]) -> Experiment:
     if scope is not None:
         await call.conn.execute("INSERT INTO experiment_events SELECT $1, unnest($2::int4[])", experiment_id, scope)
     experiment = await _read(call.conn, public_id)
-    call.changed(None, experiment, "experiments", action="start")
-    return experiment
+    return call.changed(None, experiment, "experiments", action="start")
 
 
 @route("GET", "/api/v1/experiments/{public_id}")
@@ -175,8 +174,7 @@ async def change_experiment(call: Call[ExperimentChange]) -> Experiment:
         None if new.parameters is UNSET else new.parameters,
     )
     experiment = await _read(call.conn, call.public_id)
-    call.changed(before, experiment, "experiments")
-    return experiment
+    return call.changed(before, experiment, "experiments")
 
 
 @route("PUT", "/api/v1/experiments/{public_id}/stop", changes="experiment")
@@ -190,8 +188,7 @@ async def stop_experiment(call: Call) -> Experiment:
         call.public_id, clock.now(), timedelta(microseconds=1),
     )  # fmt: skip
     experiment = await _read(call.conn, call.public_id)
-    call.changed(before, experiment, "experiments", action="stop")
-    return experiment
+    return call.changed(before, experiment, "experiments", action="stop")
 
 
 @route("DELETE", "/api/v1/experiments/{public_id}", status=202, problems=(409,), changes="experiment")

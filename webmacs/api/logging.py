@@ -112,8 +112,7 @@ async def create_log_entry(call: Call[LogEntryIn]) -> LogEntry:
            INSERT INTO log_status (entry_id, created_on) SELECT id, created_on FROM entry""",
         entry.public_id, entry.created_on, entry.logging_type, entry.content, entry.author, entry.author_kind,
     )  # fmt: skip
-    call.changed(None, entry)
-    return entry
+    return call.changed(None, entry)
 
 
 @route("GET", "/api/v1/logging/{public_id}")
@@ -127,10 +126,8 @@ async def change_log_entry(call: Call[LogEntryChange]) -> LogEntry:
     """Mark an entry as read or unread. What it says never changes."""
     entry_id, before = await _read(call.conn, call.public_id)
     entry = msgspec.structs.replace(before, status=call.body.status)
-    if entry != before:
-        await call.conn.execute("UPDATE log_status SET read = $2 WHERE entry_id = $1", entry_id, entry.status == "read")
-        call.changed(before, entry)
-    return entry
+    await call.conn.execute("UPDATE log_status SET read = $2 WHERE entry_id = $1", entry_id, entry.status == "read")
+    return call.changed(before, entry)
 
 
 @route("PUT", "/api/v1/logging/read", changes="log entry")

@@ -192,8 +192,7 @@ async def create_rule(call: Call[RuleIn]) -> Rule:
     except asyncpg.UniqueViolationError:
         raise _taken(new.name) from None
     rule = await _read(call.conn, public_id)
-    call.changed(None, rule, "rules")
-    return rule
+    return call.changed(None, rule, "rules")
 
 
 @route("GET", "/api/v1/rules/{public_id}")
@@ -222,8 +221,7 @@ async def change_rule(call: Call[RuleChange]) -> Rule:
     except asyncpg.UniqueViolationError:
         raise _taken(wanted.name) from None
     rule = await _read(call.conn, call.public_id)
-    call.changed(before, rule, "rules")
-    return rule
+    return call.changed(before, rule, "rules")
 
 
 @route("DELETE", "/api/v1/rules/{public_id}", changes="rule")

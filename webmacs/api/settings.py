@@ -114,7 +114,8 @@ async def get_settings(call: Call) -> Settings:
 async def change_settings(call: Call[SettingsChange]) -> Settings:
     """Change settings. Fields that are not given stay; they take effect at once, without a restart."""
     given = fields_given(call.body)
-    before, password = await read(call.conn, lock=True)
+    before, kept = await read(call.conn, lock=True)
+    password = kept
     call.match(before.version)
     if "time_zone" in given:
         await _check_zone(call.conn, given["time_zone"])
@@ -122,7 +123,7 @@ async def change_settings(call: Call[SettingsChange]) -> Settings:
         _check_shifts(given["shifts"])
     if "smtp" in given:
         smtp: SmtpIn | None = given["smtp"]
-        password = _password(call, before, password)
+        password = _password(call, before, kept)
         given["smtp"] = None if smtp is None else Smtp(**{name: getattr(smtp, name) for name in Smtp.__struct_fields__})
     content: dict[str, Any] = {name: given.get(name, getattr(before, name)) for name in NAMES}
     await call.conn.execute(
@@ -130,8 +131,8 @@ async def change_settings(call: Call[SettingsChange]) -> Settings:
         msgspec.to_builtins(content), password, clock.now(),
     )  # fmt: skip
     after, _ = await read(call.conn)
-    call.changed(before, after, "settings", name="settings")
-    return after
+    replaced = None if password in (kept, None) else "mail password replaced"
+    return call.changed(before, after, "settings", name="settings", detail=replaced)
 
 
 async def read(database: Pool | Connection, *, lock: bool = False) -> tuple[Settings, bytes | None]:

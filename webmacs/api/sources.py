@@ -101,9 +101,7 @@ async def change_source(call: Call[SourceChange]) -> Source:
         )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise Conflict(f"There is a source called {call.body.name} already; choose another name.") from None
-    source = await _read(call.conn, call.public_id)
-    call.changed(before, source, "sources")
-    return source
+    return call.changed(before, await _read(call.conn, call.public_id), "sources")
 
 
 @route("POST", "/api/v1/sources/{public_id}/credential", status=200, changes="source")

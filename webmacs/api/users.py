@@ -141,8 +141,8 @@ async def change_user(call: Call[UserChange]) -> UserWithPassword:
         )  # fmt: skip
     if password is not None or wanted["role"] != before.role or wanted["enabled"] is False:
         await accounts.end_sessions(conn, user_id)
-    user = await _read(conn, call.public_id)
-    call.changed(before, user, "access", name=user.username)
+    after = await _read(conn, call.public_id)
+    user = call.changed(before, after, "access", name=after.username)
     return UserWithPassword(**msgspec.structs.asdict(user), initial_password=initial)
 
 

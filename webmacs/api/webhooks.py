@@ -151,9 +151,7 @@ async def create_webhook(call: Call[WebhookIn]) -> Webhook:
         raise _taken() from None
     if new.event_public_ids is not None:
         await _set_scope(call.conn, webhook_id, new.event_public_ids)
-    webhook = await _read(call.conn, public_id)
-    call.changed(None, webhook)
-    return webhook
+    return call.changed(None, await _read(call.conn, public_id))
 
 
 @route("GET", "/api/v1/webhooks/{public_id}")
@@ -186,9 +184,8 @@ async def change_webhook(call: Call[WebhookChange]) -> Webhook:
         raise _taken() from None
     if asked.event_public_ids is not UNSET:
         await _set_scope(call.conn, webhook_id, asked.event_public_ids or [])
-    webhook = await _read(call.conn, call.public_id)
-    call.changed(before, webhook, detail=None if asked.secret is UNSET else "secret replaced" if asked.secret else "secret taken away")
-    return webhook
+    replaced = None if asked.secret in (UNSET, None) else "secret replaced"  # that it is taken away, the states show
+    return call.changed(before, await _read(call.conn, call.public_id), detail=replaced)
 
 
 @route("DELETE", "/api/v1/webhooks/{public_id}", changes="webhook")

@@ -8,7 +8,8 @@ Body, query and answer are read from the handler's annotations, so the type chec
 A module lists its routes in `routes`; webmacs/app.py composes them, webmacs/http/access.py says who may.
 
 A route that `changes` something runs in one transaction, `call.conn`: what it changes, its audit row (`call.changed`), its new version and
-its Idempotency-Key commit together, before it is answered; with `?dry_run=true` all of it is judged, answered and rolled back.
+its Idempotency-Key commit together, before it is answered; with `?dry_run=true` all of it is judged, answered and rolled back. So is a
+change after which everything is as before: it leaves no version, no audit row and no word to others.
 """
 
 import asyncio
@@ -75,6 +76,7 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 B = TypeVar("B", default=None)
 Q = TypeVar("Q", default=None)
+A = TypeVar("A")
 
 
 @dataclass(slots=True)
@@ -179,30 +181,38 @@ class Call(Generic[B, Q]):
     def changed(
         self,
         before: Any,
-        after: Any,
+        after: A,
         *announced: What,
         action: str | None = None,
         kind: str | None = None,
         name: str | None = None,
         detail: str | None = None,
-    ) -> None:
+    ) -> A:
         """Tells what this request has changed: two states of a thing as the API shows them (never a secret), None where there is none.
 
         It becomes a row of the audit log; a thing with a `version` leaves that version behind. `announced`: whom it concerns in this and
-        other processes. The action is create, update or delete when nothing else is said. `kind` is the route's.
+        other processes. The action is create, update or delete when nothing else is said; `kind` is the route's; `detail` says what the
+        states do not show. Answers the state that is true afterwards: `before`, where nothing differs.
         """
         state = before if after is None else after
         public_id = getattr(state, "public_id", None)
         kind = kind or self.kind or ""
         old, new = audit.difference(before, after)
         action = action or ("create" if before is None else "delete" if after is None else "update")
-        self.entries.append(Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail))
+        entry = Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail)
+        self.entries.append(entry)
         self.announced |= dict.fromkeys(announced)
         version = getattr(state, "version", None)
         anew = before is None or after is None or getattr(before, "version", None) != version
         if isinstance(version, int) and public_id is not None and anew:  # of software it is a text
             content = None if after is None else msgspec.to_builtins(after, str_keys=True)
             self.versions.append(Version(kind, public_id, version + (after is None), content))
+        return typing.cast(A, before) if entry.says_nothing else after
+
+    @property
+    def idle(self) -> bool:
+        """Whether it was told of changes, of which none changed anything."""
+        return bool(self.entries) and all(entry.says_nothing for entry in self.entries)
 
     def match(self, version: int) -> None:
         """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412."""
@@ -447,16 +457,27 @@ class _Endpoint:
                 if claim is not None and (known := await idempotency.take(conn, claim, parts.sealing_key)) is not None:
                     return known
                 response = await self._answer(call)
-                if call.dry_run:
+                if call.dry_run or call.idle:
                     raise _NotMeant(response)
                 await audit.account(conn, call.actor, call.request_id, call.entries, call.versions, call.announced)
                 if claim is not None:
                     await idempotency.keep(conn, claim, parts.sealing_key, response)
         except _NotMeant as judged:
-            judged.response.headers[DRY_RUN_HEADER] = "true"
+            if call.dry_run:
+                judged.response.headers[DRY_RUN_HEADER] = "true"
+            elif claim is not None:
+                return await self._keep_answer(parts, claim, judged.response)
             return judged.response
         for act in call.afterwards:
             await asyncio.to_thread(act)
+        return response
+
+    async def _keep_answer(self, parts: Parts, claim: idempotency.Claim, response: Response) -> Response:
+        """Under its key, when nothing else of the transaction stays; or the answer that the key was given meanwhile."""
+        async with parts.pool.acquire() as conn, conn.transaction():
+            if (known := await idempotency.take(conn, claim, parts.sealing_key)) is not None:
+                return known
+            await idempotency.keep(conn, claim, parts.sealing_key, response)
         return response
 
     def _claim(self, call: Call[Any, Any], digest: bytes) -> idempotency.Claim | None:
@@ -471,7 +492,7 @@ class _Endpoint:
 
 
 class _NotMeant(Exception):
-    """Ends a dry run's transaction."""
+    """Ends a transaction of which nothing is to stay: a dry run's, or one that changed nothing."""
 
     def __init__(self, response: Response) -> None:
         self.response = response

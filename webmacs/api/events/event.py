@@ -214,8 +214,7 @@ async def create_event(call: Call[EventIn]) -> Event:
     except asyncpg.UniqueViolationError:
         raise taken(call.body.name) from None
     event = await _read(call.conn, public_id)
-    call.changed(None, event, "events")
-    return event
+    return call.changed(None, event, "events")
 
 
 @route("GET", "/api/v1/events/{public_id}")
@@ -250,8 +249,7 @@ async def change_event(call: Call[EventChange]) -> Event:
     except asyncpg.UniqueViolationError:
         raise taken(wanted["name"]) from None
     event = await _read(call.conn, call.public_id)
-    call.changed(before, event, "events")
-    return event
+    return call.changed(before, event, "events")
 
 
 @route("DELETE", "/api/v1/events/{public_id}", status=202, changes="event")

@@ -96,8 +96,7 @@ async def create_channel(call: Call[ChannelIn]) -> Channel:
     if new.event_public_id is not None:
         await _map(call, source_id, new.channel_key, new.event_public_id)
     channel = await _read(call.conn, call.public_id, channel_id)
-    call.changed(None, channel, "plugins")
-    return channel
+    return call.changed(None, channel, "plugins")
 
 
 @route("GET", "/api/v1/plugins/{public_id}/channels/{channel_id}")
@@ -124,8 +123,7 @@ async def change_channel(call: Call[ChannelChange]) -> Channel:
     if wanted.event_public_id is not UNSET and wanted.event_public_id != before.event_public_id:
         await _map(call, source_id, before.channel_key, wanted.event_public_id)
     channel = await _read(call.conn, call.public_id, channel_id)
-    call.changed(before, channel, "plugins")
-    return channel
+    return call.changed(before, channel, "plugins")
 
 
 @route("DELETE", "/api/v1/plugins/{public_id}/channels/{channel_id}", problems=(409,), changes="channel")

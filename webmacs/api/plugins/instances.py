@@ -144,8 +144,7 @@ async def create_plugin_instance(call: Call[InstanceIn]) -> PluginInstance:
     except asyncpg.UniqueViolationError:
         raise _taken(new.name) from None
     instance = await read_instance(call.conn, public_id)
-    call.changed(None, instance, "plugins")
-    return instance
+    return call.changed(None, instance, "plugins")
 
 
 @route("GET", "/api/v1/plugins/{public_id}")
@@ -171,8 +170,7 @@ async def change_plugin_instance(call: Call[InstanceChange]) -> PluginInstance:
     except asyncpg.UniqueViolationError:
         raise _taken(str(given["name"])) from None
     instance = await read_instance(call.conn, call.public_id)
-    call.changed(before, instance, "plugins")
-    return instance
+    return call.changed(before, instance, "plugins")
 
 
 @route("DELETE", "/api/v1/plugins/{public_id}", changes="plugin instance")
