@@ -84,6 +84,11 @@ class Catalogue:
                 await self._load()
                 self._loaded = covered
 
+    async def reload(self) -> None:
+        """Events have other writers than are known here, and word of it has not come yet."""
+        self._moved = True
+        await self.load()
+
     async def _load(self) -> None:
         async with self._pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
             await self._load_events(conn)
