@@ -217,7 +217,7 @@ async def change_layout(call: Call[Layout]) -> Dashboard:
     return await _tell(call, before, before.public_id)
 
 
-@route("POST", "/api/v1/dashboards/{public_id}/widgets", status=201, problems=(409, 412), changes="dashboard")
+@route("POST", "/api/v1/dashboards/{public_id}/widgets", status=201, problems=(409, 412), changes="dashboard", tagged=True)
 async def create_widget(call: Call[WidgetIn]) -> Widget:
     """Put a widget onto a dashboard. The answer's ETag is the dashboard's."""
     dashboard_id, before = await _open(call)
@@ -227,7 +227,7 @@ async def create_widget(call: Call[WidgetIn]) -> Widget:
     return await _tell_widget(call, before, public_id)
 
 
-@route("PUT", "/api/v1/dashboards/{public_id}/widgets/{widget_id}", problems=(412,), changes="dashboard")
+@route("PUT", "/api/v1/dashboards/{public_id}/widgets/{widget_id}", problems=(412,), changes="dashboard", tagged=True)
 async def change_widget(call: Call[WidgetChange]) -> Widget:
     """Change a widget. Fields that are not given stay; If-Match and ETag are the dashboard's."""
     _, before = await _open(call)

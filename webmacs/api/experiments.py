@@ -177,10 +177,11 @@ async def change_experiment(call: Call[ExperimentChange]) -> Experiment:
     return call.changed(before, experiment, "experiments")
 
 
-@route("PUT", "/api/v1/experiments/{public_id}/stop", changes="experiment")
+@route("PUT", "/api/v1/experiments/{public_id}/stop", problems=(412,), changes="experiment")
 async def stop_experiment(call: Call) -> Experiment:
     """Stop an experiment. One that has stopped stays as it is."""
     before = await _read(call.conn, call.public_id, lock=True)
+    call.match(before.version)
     if before.stopped_on is not None:
         return before
     await call.conn.execute(  # a clock that was set back must not stop it before it began

@@ -141,7 +141,7 @@ class _Writer:
     def __init__(self, routes: list[Route]) -> None:
         self._routes = routes
         kinds = [kind for one in routes for kind in (*_bodies(one).values(), _answer_kind(one)) if kind not in (None, bytes, Upload)]
-        self._versioned = {one.path for one in routes if one.method == "GET" and _has_version(one)}
+        self._tagged = {one.path for one in routes if one.method == "GET" and _has_etag(one)}
         """Addresses of what has a version, so that a change may say which it is meant for."""
         queries = {one.query: None for one in routes if one.query is not None}
         schemas, self.components = msgspec.json.schema_components([*kinds, ProblemDocument], ref_template=REF)
@@ -198,7 +198,7 @@ class _Writer:
         return operation
 
     def _matches(self, one: Route) -> bool:
-        return 412 in one.problems or (one.method in ("PUT", "DELETE") and one.path in self._versioned)
+        return 412 in one.problems or (one.method in ("PUT", "DELETE") and one.path in self._tagged)
 
     def _common_parameters(self, one: Route) -> list[str]:
         asked = {
@@ -226,7 +226,7 @@ class _Writer:
         kind = _answer_kind(one)
         shown = {
             "Location": one.status in (201, 302),
-            "ETag": _has_version(one),
+            "ETag": _has_etag(one),
             DRY_RUN_HEADER: one.changes is not None,
             REPLAYED: _once(one),
             "Deprecation": one.deprecated is not None,
@@ -349,8 +349,10 @@ def _answer_kind(one: Route) -> Any:
     return None if isinstance(kind, type) and issubclass(kind, Response) else kind
 
 
-def _has_version(one: Route) -> bool:
+def _has_etag(one: Route) -> bool:
     """An update's version is a text of its own and counts nothing."""
+    if one.tagged:
+        return True
     fields = msgspec.structs.fields(one.returns) if isinstance(one.returns, type) and issubclass(one.returns, msgspec.Struct) else ()
     return any(
         field.name == "version" and isinstance(msgspec.inspect.type_info(field.type), msgspec.inspect.IntType | msgspec.inspect.Metadata)

@@ -214,20 +214,29 @@ class Call(Generic[B, Q]):
         """Whether it was told of changes, of which none changed anything."""
         return bool(self.entries) and all(entry.says_nothing for entry in self.entries)
 
-    def match(self, version: int) -> None:
+    @property
+    def if_match(self) -> str | None:
+        return self.request.headers.get("if-match")
+
+    def match(self, version: int | str) -> None:
         """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412."""
-        asked = self.request.headers.get("if-match")
+        asked = self.if_match
         if asked is not None and asked.strip() != "*" and etag(version) not in _tags(asked):
             raise Problem(
                 412, "changed-meanwhile", "Changed meanwhile",
                 f"It has version {version} now, which is not what If-Match says; read it again and make the change anew.",
             )  # fmt: skip
 
-    def inner(self, kind: str, body: Any, public_id: UUID | None = None) -> "Call[Any, Any]":
-        """For another handler, which changes such a `kind`, in this call's transaction: what it changes is told with what this one does."""
+    def inner(self, kind: str, body: Any, public_id: UUID | None = None, version: int | None = None) -> "Call[Any, Any]":
+        """For another handler, which changes such a `kind`, in this call's transaction: what it changes is told with what this one does.
+        `version`: what it changes must still have it, whatever If-Match says of this call."""
         path = {} if public_id is None else {"public_id": public_id}
+        scope = {**self.request.scope, "path_params": path}
+        if version is not None:
+            others = [(name, value) for name, value in scope["headers"] if name != b"if-match"]
+            scope["headers"] = [*others, (b"if-match", etag(version).encode())]
         call: Call[Any, Any] = self
-        return replace(call, request=Request({**self.request.scope, "path_params": path}), body=body, query=None, kind=kind, headers={})
+        return replace(call, request=Request(scope), body=body, query=None, kind=kind, headers={})
 
     @property
     def request_id(self) -> str | None:
@@ -264,6 +273,8 @@ class Route:
     """Its handler answers `Answer | None`: None is a 204, whatever the status of the answer."""
     readings: bool = False
     """Whether it counts against the limits of readings."""
+    tagged: bool = False
+    """Its handler gives the answer an ETag, which is no version in it."""
 
     @property
     def tag(self) -> str:
@@ -289,6 +300,7 @@ def route(
     once: bool = False,
     deprecated: Deprecation | None = None,
     readings: bool = False,
+    tagged: bool = False,
 ) -> Callable[[Handler], Route]:
     """Makes a Route of an async handler `(call: Call[Body, Query]) -> Answer`; both default to None, an answer None is a 204.
 
@@ -309,7 +321,7 @@ def route(
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
         return Route(
             method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, once,
-            deprecated, maybe_nothing, readings,
+            deprecated, maybe_nothing, readings, tagged,
         )  # fmt: skip
 
     return make
@@ -348,7 +360,7 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
     raise HTTPException(404)
 
 
-def etag(version: int) -> str:
+def etag(version: int | str) -> str:
     return f'"{version}"'
 
 
