@@ -130,6 +130,12 @@ async def reset_password(conn: asyncpg.Connection, key: bytes, *, email: str, pa
         await end_sessions(conn, user)
 
 
+async def is_last_administrator(conn: Connection, user_id: int) -> bool:
+    """Whether nobody else who may sign in is one. Of two who lose the role at the same moment the second waits, and sees it."""
+    rows = await conn.fetch("SELECT id FROM users WHERE role = 'admin' AND enabled ORDER BY id FOR UPDATE")
+    return [row["id"] for row in rows] == [user_id]
+
+
 async def end_session(conn: Connection, jti: UUID, expires_on: datetime) -> None:
     """Its token is void from the commit on, wherever it is, and its sockets within 5 s."""
     await conn.execute("DELETE FROM sessions WHERE jti = $1", jti)

@@ -522,6 +522,20 @@ async def test_without_a_mapping_the_role_is_whatever_it_was_made_here(plant: Re
     assert (await sign_on(plant))["role"] == "admin"
 
 
+async def test_the_last_active_administrator_stays_one_whatever_the_groups_say(plant: Rest, provider: Provider) -> None:
+    configure(plant, sso_role_mapping=MAPPING, sso_default_role="viewer")
+    provider.person["groups"] = ["/heads"]
+    alice = await sign_on(plant)
+    provider.person["groups"] = []
+    async with plant.connection() as conn:
+        await conn.execute("UPDATE users SET enabled = false WHERE username = 'admin'")
+        assert (await sign_on(plant))["role"] == "admin"
+        row = await conn.fetchrow("SELECT action, object_name, detail FROM audit_log WHERE action = 'role_kept' ORDER BY id DESC")
+        assert tuple(row) == ("role_kept", alice["username"], "sso: the groups say viewer, but there is no other administrator")
+        await conn.execute("UPDATE users SET enabled = true WHERE username = 'admin'")
+    assert (await sign_on(plant))["role"] == "viewer"
+
+
 async def test_groups_that_only_userinfo_tells_are_asked_for(plant: Rest, provider: Provider) -> None:
     configure(plant, sso_role_mapping=MAPPING)
     provider.in_token = ("sub", "email", "email_verified")

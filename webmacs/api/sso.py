@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import RedirectResponse, Response
 
-from webmacs import clock, keys, logs
+from webmacs import accounts, clock, keys, logs
 from webmacs.api import auth
 from webmacs.api.auth import Session
 from webmacs.http import audit
@@ -238,6 +238,11 @@ async def _find_or_make(conn: Connection, settings: Settings, issuer: str, perso
     if settings.sso_role_mapping and role != account.role:
         if role is None:
             raise Refused("groups", f"{account.email} is in no group that may sign in")
+        if account.role == "admin" and await accounts.is_last_administrator(conn, account.id):
+            detail = f"sso: the groups say {role}, but there is no other administrator"
+            entries.append(Entry("role_kept", "user", account.public_id, account.username, detail=detail))
+            log.warning("last_administrator_kept", user=str(account.public_id), groups_say=role)
+            return account, entries
         await conn.execute("UPDATE users SET role = $2, version = version + 1 WHERE id = $1", account.id, role)
         entries.append(
             Entry("update", "user", account.public_id, account.username, {"role": account.role}, {"role": role}, "sso: role of the groups")

@@ -175,7 +175,7 @@ async def _lock(conn: Connection, public_id: UUID) -> int:
 
 async def _keep_an_administrator(conn: Connection, user_id: int) -> None:
     """Under _lock. Raises Conflict when there is no other."""
-    if not await conn.fetchval("SELECT EXISTS (SELECT FROM users WHERE role = 'admin' AND enabled AND id <> $1)", user_id):
+    if await accounts.is_last_administrator(conn, user_id):
         raise Conflict("This is the last enabled administrator; make another one first.")
 
 
