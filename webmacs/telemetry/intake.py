@@ -18,7 +18,7 @@ from webmacs.ingest_core import Accepted, Batch, Core, Refused, Segment, Taken, 
 from webmacs.storage.pool import Pool
 from webmacs.storage.vitals import Vitals
 from webmacs.telemetry import catalogue, devices, sources
-from webmacs.telemetry.catalogue import Catalogue, ChannelTable
+from webmacs.telemetry.catalogue import REST_WRITER, Catalogue, ChannelTable
 from webmacs.telemetry.flush import FENCED, REPEATED, Flusher, Sender, Void
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ READ_INLINE_BYTES: Final = 32 * 1024
 """Longer bodies are read in a thread: 32 KiB take a fifth of a millisecond."""
 STORE_TRIES_MAX: Final = 5
 """A source that reconnects takes its events over, and what others had under way for them is offered again, so many times."""
-REST_WRITER: Final = 1
-"""The pseudo-source rest: whoever is no source writes as it."""
 
 
 class SourceSender(Sender, Protocol):
