@@ -13,14 +13,14 @@ from webmacs.http.guard import Identity
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, etag, route
-from webmacs.http.shape import Shape, Timestamp, fields_given, of_row
+from webmacs.http.shape import NAME, Shape, Timestamp, fields_given, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
 COLUMNS: Final = 12
 WIDGETS_MAX: Final = 100
 
-Name = Annotated[str, Meta(min_length=1, max_length=200, examples=["Reactor 1"])]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=NAME, examples=["Reactor 1"])]
 Description = Annotated[str, Meta(max_length=10_000)]
 Tags = Annotated[list[Annotated[str, Meta(min_length=1, max_length=50)]], Meta(max_length=50)]
 Global = Annotated[bool, Meta(description="Everybody sees it. Its owner and administrators change it.")]

@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from webmacs import clock, ingest_core
 from webmacs.http import access, idempotency, kiosk
-from webmacs.http.compressed import decompress
 from webmacs.http.page import CursorPage, CursorQuery, make_cursor, read_cursor
 from webmacs.http.problem import Forbidden, NotFound, Unauthorized, Unprocessable, unavailable
 from webmacs.http.route import Call, decode_body, route
@@ -206,11 +205,10 @@ async def create_datapoint(call: Call[bytes]) -> Response:
 async def create_datapoints(call: Call[bytes]) -> Response:
     """Store up to 10,000 readings. A good one is taken whatever is wrong with the others, and the answer comes when they are committed.
 
-    As JSON, or with `Content-Type: application/x-ndjson` one reading a line. The body may come with `Content-Encoding: gzip`.
+    As JSON, or with `Content-Type: application/x-ndjson` one reading a line.
     """
     lines = call.request.headers.get("content-type", "").partition(";")[0].strip().lower() in (LINES, "application/jsonl")
-    body = await decompress(call.body, call.request.headers.get("content-encoding", ""), ingest_core.BATCH_BYTES_MAX)
-    batch = await read_body(call, "lines" if lines else "batch", body)
+    batch = await read_body(call, "lines" if lines else "batch", call.body)
 
     def answer(taken: Taken) -> Response:
         results = [RefusedItem(index, _field(code, detail), code, detail) for index, code, detail in taken.refused]

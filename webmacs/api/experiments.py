@@ -15,14 +15,14 @@ from webmacs.api.jobs import accepted
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import DeleteQuery, Shape, Tags, Timestamp, check_range, of_row, tidy_tags
+from webmacs.http.shape import NAME, DeleteQuery, Shape, Tags, Timestamp, check_range, of_row, tidy_tags
 from webmacs.jobs.deletion import Deletion, delete_readings
 from webmacs.jobs.queue import Job
 from webmacs.storage import runs
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=NAME)]
 Notes = Annotated[str, Meta(max_length=20_000)]
 Parameters = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=100)], Any],

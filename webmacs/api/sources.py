@@ -13,10 +13,10 @@ from webmacs import accounts, clock
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp, of_row
+from webmacs.http.shape import NAME, Shape, Timestamp, of_row
 from webmacs.storage.pool import Connection, Pool
 
-Name = Annotated[str, Meta(min_length=1, max_length=100, examples=["press-hall"])]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=NAME, examples=["press-hall"])]
 
 
 class SourceIn(Shape, frozen=True):

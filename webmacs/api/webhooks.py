@@ -15,7 +15,7 @@ from webmacs import clock, keys
 from webmacs.http.page import CursorPage, CursorQuery, Page, PageQuery, fetch_after, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp, of_row
+from webmacs.http.shape import LABEL, Shape, Timestamp, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -24,7 +24,7 @@ WebhookEventType: TypeAlias = Literal[
 ]
 DeliveryStatus: TypeAlias = Literal["pending", "delivered", "failed", "dead_letter"]
 
-Name = Annotated[str, Meta(max_length=200)]
+Name = Annotated[str, Meta(max_length=200, pattern=LABEL)]
 Description = Annotated[str, Meta(max_length=10_000)]
 Url = Annotated[
     str,

@@ -85,6 +85,12 @@ PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "description": "Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins.",
         "schema": {"type": "string", "examples": ['"3"']},
     },
+    "Content-Encoding": {
+        "name": "Content-Encoding",
+        "in": "header",
+        "description": "How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent.",
+        "schema": {"enum": ["identity", "gzip"], "default": "identity"},
+    },
     IDEMPOTENCY_KEY: {
         "name": IDEMPOTENCY_KEY,
         "in": "header",
@@ -204,6 +210,7 @@ class _Writer:
         asked = {
             DRY_RUN: one.changes is not None,
             "If-Match": self._matches(one),
+            "Content-Encoding": one.body not in (None, Upload),
             IDEMPOTENCY_KEY: _once(one),
         }
         return [name for name, true in asked.items() if true]
@@ -278,8 +285,8 @@ def problem_types(one: Route, matches: bool) -> set[str]:
     if one.method not in SAFE_METHODS:
         types |= {"foreign-origin"} if one.access.public else {"foreign-origin", "write-header-missing"}
     if one.body is not None:
-        types |= {"too-slow", "too-large"}
-        types |= set() if one.body in (bytes, Upload) else {"malformed", "unsupported-media-type"}
+        types |= {"too-slow", "too-large", "unsupported-media-type"}
+        types |= set() if one.body is Upload else {"malformed"}
     if "{" in one.path:
         types.add("not-found")
     if matches:

@@ -39,6 +39,7 @@ from typing_extensions import TypeVar
 from webmacs import clock, logs
 from webmacs.http import access, audit, cors, guard, idempotency
 from webmacs.http.audit import Actor, Entry, Refusals, Version
+from webmacs.http.compressed import decompress, refuse_compressed
 from webmacs.http.deprecation import Deprecation
 from webmacs.http.guard import Identity, SessionKeys
 from webmacs.http.known import Known
@@ -46,6 +47,7 @@ from webmacs.http.limits import Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.paths import Paths
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
+from webmacs.http.shape import in_words
 from webmacs.oidc import Provider
 from webmacs.settings import Settings
 from webmacs.storage.changes import What
@@ -70,7 +72,8 @@ REFUSED: Final = frozenset({401, 403, 429})
 
 NO_VALUES: Final = frozenset({"null", "nan", "inf", "infinity"})
 """Words that would be taken for None, or for a number that no other number can be compared with."""
-JSON_TYPE: Final = re.compile(r'application/json *(; *charset="?utf-?8"?)?', re.IGNORECASE)
+UTF_8: Final = r' *(; *charset="?utf-?8"?)?'
+"""What may follow a media type."""
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
@@ -522,16 +525,18 @@ async def _body_of(
     if route.body is None:
         yield None, b""
     elif route.body is Upload:
+        refuse_compressed(request.headers.get("content-encoding", ""))
         with tempfile.TemporaryDirectory(dir=_uploads_dir(request), prefix="upload-") as folder:
             upload = await _save_body(request, File(folder) / "body", route.body_bytes_max)
             yield upload, bytes.fromhex(upload.sha256)
     else:
-        if decoder is not None:
-            _check_media_type(request)
-        raw = await _read_body(request, route.body_bytes_max)
+        if isinstance(route.accepts, str):  # of several forms the handler knows which it is
+            _check_media_type(request, route.accepts)
+        sent = await _read_body(request, route.body_bytes_max)
         if route.readings and caller is not None:
-            typing.cast(Parts, request.app.state.parts).limits.charge_readings(caller, len(raw))
-        yield (raw if decoder is None else decode_body(decoder, raw)), hashlib.sha256(raw).digest()
+            typing.cast(Parts, request.app.state.parts).limits.charge_readings(caller, len(sent))
+        raw = await decompress(sent, request.headers.get("content-encoding", ""), route.body_bytes_max)
+        yield (raw if decoder is None else decode_body(decoder, raw)), hashlib.sha256(sent).digest()
 
 
 def _uploads_dir(request: Request) -> File:
@@ -579,13 +584,13 @@ def _judged(one: SocketRoute) -> Callable[[WebSocket], Awaitable[None]]:
     return endpoint
 
 
-def _check_media_type(request: Request) -> None:
-    """A body that does not say what it is is taken for JSON. Raises a 415."""
+def _check_media_type(request: Request, accepted: str) -> None:
+    """A body that does not say what it is is taken for what is wanted. Raises a 415."""
     said = request.headers.get("content-type", "")
-    if said and not JSON_TYPE.fullmatch(said):
+    if said and not re.fullmatch(re.escape(accepted) + UTF_8, said, re.IGNORECASE):
         raise Problem(
             415, "unsupported-media-type", "Unsupported media type",
-            f"The body is {said[:100]}; send application/json in UTF-8, and say so in Content-Type.",
+            f"The body is {said[:100]}; send {accepted} in UTF-8, and say so in Content-Type.",
         )  # fmt: skip
 
 
@@ -732,7 +737,7 @@ def _field_error(place: str, error: msgspec.ValidationError) -> FieldError:
             loc.append(part)
     if message.startswith(("Object contains unknown field `", "Object missing required field `")):
         loc.append(message.split("`")[1])
-    return FieldError(loc, message)
+    return FieldError(loc, in_words(message))
 
 
 def _refuse_nul(value: Any, loc: list[str | int]) -> None:

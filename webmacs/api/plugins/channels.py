@@ -11,12 +11,14 @@ from webmacs import clock
 from webmacs.api.events.event import EventType
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import NAME, Shape, Timestamp
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
-Key = Annotated[str, Meta(min_length=1, max_length=100, description="The channel's, in its plugin.", examples=["reactor_temperature"])]
-Name = Annotated[str, Meta(min_length=1, max_length=100)]
+Key = Annotated[
+    str, Meta(min_length=1, max_length=100, pattern=NAME, description="The channel's, in its plugin.", examples=["reactor_temperature"])
+]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=NAME)]
 Unit = Annotated[str, Meta(max_length=50, examples=["°C"])]
 Mapped = Annotated[UUID | None, Meta(description="The event that takes its readings; null: none.")]
 
