@@ -346,7 +346,8 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
     low, lo, hi, high = sorted(draw(st.lists(st.floats(-1e300, 1e300), min_size=4, max_size=4)))
     limits = {"limit_lolo": low, "limit_lo": lo, "limit_hi": hi, "limit_hihi": high}
     return {
-        "name": draw(text.filter(lambda name: re.match(NAME, name))), "type": draw(st.sampled_from(["sensor", "actuator", "cmd_button"])), "unit": draw(text),
+        "name": draw(text.filter(lambda name: re.match(NAME, name))), "unit": draw(text),
+        "type": draw(st.sampled_from(["sensor", "actuator", "cmd_button"])),
         "description": draw(text), "path": draw(st.lists(text, max_size=4).map("/".join)),
         "tags": draw(st.lists(text.filter(lambda tag: tag and "," not in tag), max_size=4)),
         "min_value": draw(number), **{name: value for name, value in limits.items() if draw(st.booleans())},

@@ -50,6 +50,11 @@ export async function ssoExchange(code: string, signal: AbortSignal): Promise<Us
   return (await read(http.POST('/api/v1/auth/sso/exchange', { body: { code }, signal }))).user
 }
 
+/** Replaces the password; every session but the one that this answers ends. */
+export async function changePassword(current: string, chosen: string): Promise<User> {
+  return (await read(http.PUT('/api/v1/auth/me/password', { body: { current_password: current, new_password: chosen } }))).user
+}
+
 export async function logout(): Promise<void> {
   await read(http.POST('/api/v1/auth/logout'))
 }

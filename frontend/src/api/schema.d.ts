@@ -729,7 +729,7 @@ export interface paths {
          * Store up to 10,000 readings
          * @description A good one is taken whatever is wrong with the others, and the answer comes when they are committed.
          *
-         *     As JSON, or with `Content-Type: application/x-ndjson` one reading a line. The body may come with `Content-Encoding: gzip`. Role: operator or above, or a source.
+         *     As JSON, or with `Content-Type: application/x-ndjson` one reading a line. Role: operator or above, or a source.
          */
         post: operations["create_datapoints"];
         delete?: never;
@@ -815,7 +815,7 @@ export interface paths {
          * Store readings in InfluxDB's line protocol
          * @description 204: all of it is committed; 400 names lines that were refused, the others are stored.
          *
-         *     Each field is a series, `measurement.field;tag=value` with the tags in order, and belongs to the event with this channel key, or else this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond 2^53, is refused by its line; true and false are 1 and 0. The body may come with `Content-Encoding: gzip`; the credential also as `Token ...`, or as the password of Basic. Role: operator or above, or a source.
+         *     Each field is a series, `measurement.field;tag=value` with the tags in order, and belongs to the event with this channel key, or else this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond 2^53, is refused by its line; true and false are 1 and 0. The credential may also come as `Token ...`, or as the password of Basic. Role: operator or above, or a source.
          */
         post: operations["write"];
         delete?: never;
@@ -1285,7 +1285,7 @@ export interface paths {
         };
         /**
          * Read an entry
-         * @description Role: viewer or above.
+         * @description Its ETag is its status, as nothing else of it changes. Role: viewer or above.
          */
         get: operations["get_log_entry"];
         /**
@@ -1719,13 +1719,13 @@ export interface paths {
         };
         /**
          * Export the configuration
-         * @description One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration gives the same bytes, so that two of them can be compared line by line and kept under version control. Role: admin or above.
+         * @description One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration gives the same bytes, so that two of them can be compared line by line and kept under version control, and the same ETag. Role: admin or above.
          */
         get: operations["export_configuration"];
         put?: never;
         /**
          * Bring in a configuration, all of it or nothing
-         * @description Objects are found by their names: those that are not here are created, of the others the fields that are given are changed. With dry_run=true the answer says what would be done. Role: admin or above.
+         * @description Objects are found by their names: those that are not here are created, of the others the fields that are given are changed. With dry_run=true the answer says what would be done. With the ETag of an export in If-Match it is done only while the whole configuration is as it was exported. Role: admin or above.
          */
         post: operations["import_configuration"];
         delete?: never;
@@ -2151,7 +2151,7 @@ export interface components {
             /** @enum {unknown} */
             format: "webmacs-configuration-1";
             /**
-             * @description As of POST /api/v1/events; with source and channel_key where a source writes it.
+             * @description As of POST /api/v1/events; with source and channel_key where a source writes it, source null: none does.
              * @default []
              */
             events: Record<string, never>[];
@@ -3297,6 +3297,11 @@ export interface components {
             /** @description Its place in `datapoints`, or its line, from 0. */
             index: number;
             /**
+             * @description Its field that cannot be used; null: it is none of them.
+             * @example value
+             */
+            field: string | null;
+            /**
              * @description As on the telemetry socket.
              * @example unknown_channel
              * @example out_of_bounds
@@ -4349,6 +4354,8 @@ export interface components {
         dry_run: boolean;
         /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
         "If-Match": string;
+        /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+        "Content-Encoding": "identity" | "gzip";
         /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
         "Idempotency-Key": string;
     };
@@ -4490,7 +4497,10 @@ export interface operations {
     login: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -4575,7 +4585,10 @@ export interface operations {
     confirm: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -4668,6 +4681,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path?: never;
             cookie?: never;
@@ -4732,7 +4747,10 @@ export interface operations {
     change_password: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -4793,7 +4811,10 @@ export interface operations {
     make_socket_ticket: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -4927,7 +4948,10 @@ export interface operations {
     exchange_sso_code: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -5232,6 +5256,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -5396,6 +5422,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -5512,6 +5540,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of users, by its public id. */
@@ -5704,6 +5734,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -5874,6 +5906,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of events, by its public id. */
@@ -6098,6 +6132,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -6225,6 +6261,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -6271,6 +6309,7 @@ export interface operations {
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -6351,6 +6390,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -6481,6 +6522,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of experiments, by its public id. */
@@ -6638,7 +6681,10 @@ export interface operations {
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
-            header?: never;
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
                 /** @description Which one of experiments, by its public id. */
                 public_id: string;
@@ -6680,6 +6726,7 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -6829,6 +6876,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -6960,6 +7009,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of annotations, by its public id. */
@@ -7128,6 +7179,8 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -7172,6 +7225,7 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -7226,6 +7280,8 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -7272,6 +7328,7 @@ export interface operations {
                      *       "results": [
                      *         {
                      *           "index": 1,
+                     *           "field": "value",
                      *           "code": "unknown_channel",
                      *           "detail": "detail"
                      *         }
@@ -7295,7 +7352,10 @@ export interface operations {
     series: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -7496,6 +7556,8 @@ export interface operations {
                 consistency?: string;
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -7592,6 +7654,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -7704,6 +7768,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of sources, by its public id. */
@@ -8255,6 +8321,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path?: never;
             cookie?: never;
@@ -8480,6 +8548,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -8611,6 +8681,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of plugins, by its public id. */
@@ -8776,6 +8848,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -8905,6 +8979,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of plugins, by its public id. */
@@ -9126,6 +9202,7 @@ export interface operations {
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable_or_wheel-refused"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -9304,6 +9381,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -9327,6 +9406,7 @@ export interface operations {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
                     "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
@@ -9373,6 +9453,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9404,7 +9485,12 @@ export interface operations {
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
-            header?: never;
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path: {
                 /** @description Which one of logging, by its public id. */
                 public_id: string;
@@ -9426,6 +9512,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
@@ -9449,6 +9536,7 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
@@ -9462,7 +9550,10 @@ export interface operations {
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -9597,6 +9688,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -9760,6 +9853,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of rules, by its public id. */
@@ -10010,6 +10105,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -10141,6 +10238,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of webhooks, by its public id. */
@@ -10474,6 +10573,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -10590,6 +10691,7 @@ export interface operations {
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -10764,6 +10866,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -10924,6 +11028,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of dashboards, by its public id. */
@@ -11132,6 +11238,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of dashboards, by its public id. */
@@ -11229,6 +11337,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -11267,6 +11377,7 @@ export interface operations {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
                     "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
@@ -11319,6 +11430,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of dashboards, by its public id. */
@@ -11358,6 +11471,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
@@ -11450,6 +11564,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -11488,6 +11603,10 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -11542,6 +11661,7 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];

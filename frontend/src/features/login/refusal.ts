@@ -14,6 +14,13 @@ export function refusal(problem: ApiProblem): string {
   }
 }
 
+/** What is wrong with a new password, or with the one it is to replace. */
+export function choiceRefusal(problem: ApiProblem): string {
+  const [wrong] = problem.fields
+  if (!wrong) return problem.detail
+  return wrong.msg.startsWith('Expected `str` of length') ? 'A password has 12 to 256 characters.' : wrong.msg
+}
+
 /** Why single sign-on sent one back here: `/login?sso=<reason>`. */
 const SSO_REFUSALS: Readonly<Record<string, string>> = {
   admin: 'Administrators do not come in by email alone. Sign in with your password.',
