@@ -27,6 +27,7 @@ export function createAppRouter(history: RouterHistory = createWebHistory()): Ro
     const session = useSession()
     await session.restore()
     const inside = session.user !== null && !session.choosing
+    if (to.meta.open && to.query.sso_link) return true // what came of linking an account is said also to whoever is inside
     if (to.meta.open) return inside ? safeTarget(to.query.next) : true
     return inside ? true : { name: 'login', query: to.fullPath === '/' ? {} : { next: to.fullPath } }
   })

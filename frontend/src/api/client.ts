@@ -55,6 +55,11 @@ export async function changePassword(current: string, chosen: string): Promise<U
   return (await read(http.PUT('/api/v1/auth/me/password', { body: { current_password: current, new_password: chosen } }))).user
 }
 
+/** Begins to link the account to its person at the provider: the address to which the browser goes. Comes back to `next`. */
+export async function ssoLink(next: string): Promise<string> {
+  return (await read(http.POST('/api/v1/auth/sso/link', { body: { next } }))).authorize_url
+}
+
 export async function logout(): Promise<void> {
   await read(http.POST('/api/v1/auth/logout'))
 }

@@ -208,6 +208,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/sso/link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin to link one's account to oneself at the provider
+         * @description The browser goes to the address that is answered, and comes back to `next` with `sso_link=linked`, or with the reason why not; from then on the account is opened there, an administrator's too. Role: viewer or above.
+         */
+        post: operations["begin_sso_link"];
+        /**
+         * Unlink one's account from the provider
+         * @description It is then opened by its password alone; an account without one cannot be unlinked. Role: viewer or above.
+         */
+        delete: operations["delete_sso_link"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/sso/callback": {
         parameters: {
             query?: never;
@@ -217,7 +241,7 @@ export interface paths {
         };
         /**
          * Take the provider's answer
-         * @description The browser is sent on to /sso-callback with a code for 60 s, or to the login page with the reason. Needs no credential.
+         * @description The browser is sent on to /sso-callback with a code for 60 s, or to the login page with the reason; when it is to link an account, to where that began. Needs no credential.
          */
         get: operations["end_sso"];
         put?: never;
@@ -2888,6 +2912,19 @@ export interface components {
             /** @default true */
             annotations: boolean;
         };
+        /** LinkBegun */
+        LinkBegun: {
+            /** @description At the provider; the browser goes there next. */
+            authorize_url: string;
+        };
+        /** LinkIn */
+        LinkIn: {
+            /**
+             * @description A path of this host, where to go afterwards.
+             * @default /
+             */
+            next: string;
+        };
         /**
          * LogAction
          * @description Writes a log entry.
@@ -4108,6 +4145,16 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/password-needed`). Forbidden (`/problems/session-needed`). Forbidden (`/problems/write-header-missing`). */
+        "forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_session-needed_or_write-header-missing": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
         /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/scope-missing`). Forbidden (`/problems/write-header-missing`). */
         "forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing": {
             headers: {
@@ -4910,6 +4957,84 @@ export interface operations {
             404: components["responses"]["sso-off"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
+        };
+    };
+    begin_sso_link: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "next": "/"
+                 *     }
+                 */
+                "application/json": components["schemas"]["LinkIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "authorize_url": "authorize url"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LinkBegun"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_session-needed_or_write-header-missing"];
+            404: components["responses"]["sso-off"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_sso_link: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_session-needed_or_write-header-missing"];
+            404: components["responses"]["sso-off"];
+            409: components["responses"]["conflict"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
         };
     };
     end_sso: {
