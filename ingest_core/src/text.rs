@@ -61,7 +61,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<'_, T> {
         while let Some(Text(name)) = map.next_key()? {
             match &*name {
                 "datapoints" if items.is_none() => {
-                    items = Some(map.next_value_seed(List { position: self.position, allowed: self.allowed, kind: PhantomData }).map_err(within("datapoints"))?)
+                    items = Some(
+                        map.next_value_seed(List { position: self.position, allowed: self.allowed, kind: PhantomData })
+                            .map_err(within("datapoints"))?,
+                    )
                 }
                 "datapoints" => return Err(Error::duplicate_field("datapoints")),
                 other => return Err(Error::unknown_field(start(other), &["datapoints"])),
