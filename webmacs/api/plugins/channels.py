@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
+from webmacs.api.events import event as events
 from webmacs.api.events.event import EventType
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
@@ -151,6 +152,9 @@ async def _map(call: Call[Any, Any], source_id: int, channel_key: str, event: UU
         "UPDATE writers SET generation = generation + 1, owner = NULL WHERE source_id = $1 RETURNING id", source_id
     )
     now = clock.now()
+    concerned = " WHERE e.public_id = $3 OR e.writer_id = $1 AND e.channel_key = $2"
+    rows = await conn.fetch(events.SELECT + concerned, writer_id, channel_key, event)
+    before = {row["public_id"]: events.event_of(row) for row in rows}
     await conn.execute(
         """UPDATE events SET writer_id = 1, instance = NULL, channel_key = NULL, changed_on = $3, version = version + 1
             WHERE writer_id = $1 AND channel_key = $2""",
@@ -167,7 +171,8 @@ async def _map(call: Call[Any, Any], source_id: int, channel_key: str, event: UU
                       instance = (SELECT name FROM plugin_instances WHERE public_id = $5) WHERE id = $1""",
             found["id"], writer_id, channel_key, now, call.public_id,
         )  # fmt: skip
-    call.announced |= {"mappings": None, "events": None}
+    for row in await conn.fetch(events.SELECT + " WHERE e.public_id = ANY($1)", list(before)):
+        call.changed(before[row["public_id"]], events.event_of(row), "mappings", "events", kind="event")
 
 
 async def _lock(conn: Connection, instance: UUID) -> tuple[int, int]:
