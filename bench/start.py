@@ -19,6 +19,8 @@ from parts.system import ROOT
 from bench.figures import Figures
 
 STARTS = 3
+CHOSEN = "a phrase of the bench"
+"""In place of the printed password."""
 
 
 def run(figures: Figures) -> None:
@@ -58,7 +60,7 @@ def _start(folder: Path, password: str | None) -> tuple[float, str]:
         if url is None or not password:
             raise SystemExit(f"webmacs up printed no address or password: {printed}")
         asyncio.run(_first_point(url.group(0), password))
-        return (time.monotonic() - begun) * 1000, password
+        return (time.monotonic() - begun) * 1000, CHOSEN
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
@@ -67,7 +69,12 @@ def _start(folder: Path, password: str | None) -> tuple[float, str]:
 async def _first_point(url: str, password: str) -> None:
     async with httpx.AsyncClient(base_url=url) as client:
         answer = await client.post("/api/v1/auth/login", json={"email": "admin@webmacs.local", "password": password})
-        token = answer.raise_for_status().json()["access_token"]
+        session = answer.raise_for_status().json()
+        if session["user"]["must_change_password"]:
+            client.headers["Authorization"] = f"Bearer {session['access_token']}"
+            body = {"current_password": password, "new_password": CHOSEN}
+            session = (await client.put("/api/v1/auth/me/password", json=body)).raise_for_status().json()
+        token = session["access_token"]
     address = url.replace("http", "ws", 1) + "/ws/datapoints/stream"
     async with websockets.connect(address, additional_headers={"Authorization": f"Bearer {token}"}) as socket:
         await socket.send('{"type": "subscribe", "events": "all", "interval_ms": 20}')

@@ -83,10 +83,22 @@ async def has_users(conn: asyncpg.Connection) -> bool:
     return bool(await conn.fetchval("SELECT EXISTS (SELECT FROM users)"))
 
 
-async def create_user(conn: Connection, key: bytes, *, email: str, username: str, password: str, role: Role) -> UUID:
+async def create_user(
+    conn: Connection,
+    key: bytes,
+    *,
+    email: str,
+    username: str,
+    password: str,
+    role: Role,
+    initial_password_until: datetime | None = None,
+) -> UUID:
     """Makes a user and returns the public id. Raises AccountError when the e-mail or the name is taken or out of bounds."""
     check_password(password)
-    return await insert_user(conn, email=email, username=username, password_hash=hash_password(key, password), role=role)
+    password_hash = hash_password(key, password)
+    return await insert_user(
+        conn, email=email, username=username, password_hash=password_hash, role=role, initial_password_until=initial_password_until
+    )
 
 
 async def insert_user(
@@ -128,6 +140,12 @@ async def reset_password(conn: asyncpg.Connection, key: bytes, *, email: str, pa
         if user is None:
             raise AccountError(f"There is no user with the e-mail {email}.")
         await end_sessions(conn, user)
+
+
+async def is_last_administrator(conn: Connection, user_id: int) -> bool:
+    """Whether nobody else who may sign in is one. Of two who lose the role at the same moment the second waits, and sees it."""
+    rows = await conn.fetch("SELECT id FROM users WHERE role = 'admin' AND enabled ORDER BY id FOR UPDATE")
+    return [row["id"] for row in rows] == [user_id]
 
 
 async def end_session(conn: Connection, jti: UUID, expires_on: datetime) -> None:

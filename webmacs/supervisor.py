@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -209,8 +210,14 @@ class Supervisor:
             if not await accounts.has_users(conn):
                 password = accounts.new_password()
                 async with conn.transaction():  # printed before it is committed: a start that is broken off here loses no password
-                    await accounts.create_user(conn, key, email=ADMIN_EMAIL, username="admin", password=password, role="admin")
-                    say(f"\n  The first administrator, shown only this once:\n    e-mail    {ADMIN_EMAIL}\n    password  {password}\n")
+                    await accounts.create_user(
+                        conn, key, email=ADMIN_EMAIL, username="admin", password=password, role="admin",
+                        initial_password_until=clock.now() + timedelta(hours=accounts.INITIAL_PASSWORD_H),
+                    )  # fmt: skip
+                    say(
+                        f"\n  The first administrator, shown only this once. It is good for {accounts.INITIAL_PASSWORD_H} h, and you"
+                        f" choose your own when you sign in.\n    e-mail    {ADMIN_EMAIL}\n    password  {password}\n"
+                    )
             await ensure_own_source(conn, self.credential_file)
         finally:
             await conn.close()

@@ -31,6 +31,12 @@ describe('the way into the application', () => {
     expect(await go('/login?next=/?q=cpu')).toBe('/?q=cpu')
   })
 
+  it('stays at the login until one has a password of one\'s own', async () => {
+    fakeBackend(() => ({ body: { ...USER, must_change_password: true } }))
+    expect(await go('/?range=1h')).toBe('/login?next=/?range=1h')
+    expect(await go('/login')).toBe('/login')
+  })
+
   it('never leads to another host', () => {
     for (const address of ['//elsewhere.example', '/\\elsewhere.example', 'https://elsewhere.example', undefined, ['/a']]) expect(safeTarget(address)).toBe('/')
     expect(safeTarget('/?range=1h')).toBe('/?range=1h')

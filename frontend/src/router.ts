@@ -1,4 +1,4 @@
-/** The addresses of the application. Everything but the login needs a session; views are loaded when they are opened. */
+/** The addresses of the application. Everything but the login needs a session, and a password of one's own; views are loaded when they are opened. */
 import { createRouter, createWebHistory, type Router, type RouterHistory } from 'vue-router'
 import { useSession } from './features/session/session.store'
 
@@ -26,8 +26,10 @@ export function createAppRouter(history: RouterHistory = createWebHistory()): Ro
   router.beforeEach(async (to) => {
     const session = useSession()
     await session.restore()
-    if (to.meta.open) return session.user ? safeTarget(to.query.next) : true
-    return session.user ? true : { name: 'login', query: to.fullPath === '/' ? {} : { next: to.fullPath } }
+    const inside = session.user !== null && !session.choosing
+    if (to.meta.open && to.query.sso_link) return true // what came of linking an account is said also to whoever is inside
+    if (to.meta.open) return inside ? safeTarget(to.query.next) : true
+    return inside ? true : { name: 'login', query: to.fullPath === '/' ? {} : { next: to.fullPath } }
   })
   router.afterEach((to) => {
     document.title = `${String(to.meta.title ?? 'WebMACS')} · WebMACS`

@@ -566,7 +566,7 @@ fn resolve(batch: &Batch, standpoint: Standpoint<'_>, grants: Option<&HashSet<i3
                 },
             )),
             Some(event) if grants.is_some_and(|grants| !grants.contains(event)) => {
-                Err(Refusal::new(Code::NotGranted, "you may not write this event"))
+                Err(Refusal::new(Code::NotGranted, "this event is not yours to write: no channel of this source is mapped to it"))
             }
             Some(&event) => Ok(event),
         }

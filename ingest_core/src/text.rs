@@ -61,7 +61,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<'_, T> {
         while let Some(Text(name)) = map.next_key()? {
             match &*name {
                 "datapoints" if items.is_none() => {
-                    items = Some(map.next_value_seed(List { position: self.position, allowed: self.allowed, kind: PhantomData })?)
+                    items = Some(
+                        map.next_value_seed(List { position: self.position, allowed: self.allowed, kind: PhantomData })
+                            .map_err(within("datapoints"))?,
+                    )
                 }
                 "datapoints" => return Err(Error::duplicate_field("datapoints")),
                 other => return Err(Error::unknown_field(start(other), &["datapoints"])),
@@ -136,19 +139,19 @@ impl<'de> Visitor<'de> for ItemVisitor {
         while let Some(Text(name)) = map.next_key()? {
             match &*name {
                 "event_public_id" if event.is_none() => {
-                    let Text(text) = map.next_value()?;
-                    event = Some(read_public_id(&text).ok_or_else(|| A::Error::custom("event_public_id is no UUID"))?);
+                    let Text(text) = map.next_value().map_err(within("event_public_id"))?;
+                    event = Some(read_public_id(&text).ok_or_else(|| A::Error::custom("event_public_id: it is no UUID"))?);
                 }
-                "value" if value.is_none() => value = Some(map.next_value::<Number>()?.0),
+                "value" if value.is_none() => value = Some(map.next_value::<Number>().map_err(within("value"))?.0),
                 "timestamp" if t_us.is_none() => {
-                    t_us = Some(match map.next_value::<Option<Text<'de>>>()? {
+                    t_us = Some(match map.next_value::<Option<Text<'de>>>().map_err(within("timestamp"))? {
                         Some(Text(text)) => {
-                            Some(read_time(&text).ok_or_else(|| A::Error::custom("timestamp is no RFC 3339 time with a zone"))?)
+                            Some(read_time(&text).ok_or_else(|| A::Error::custom("timestamp: it is no RFC 3339 time with a zone"))?)
                         }
                         None => None,
                     });
                 }
-                other if NAMES.contains(&other) => return Err(A::Error::custom(format!("`{other}` is given twice"))),
+                other if NAMES.contains(&other) => return Err(A::Error::custom(format!("{other}: it is given twice"))),
                 other => {
                     let unknown = A::Error::unknown_field(start(other), &NAMES);
                     map.next_value::<IgnoredAny>()?;
@@ -160,6 +163,11 @@ impl<'de> Visitor<'de> for ItemVisitor {
         let value = value.ok_or_else(|| A::Error::missing_field("value"))?;
         Ok(Item { event, value, t_us: t_us.flatten() })
     }
+}
+
+/// What is wrong, with the name of the field in which it is.
+fn within<E: Error>(field: &'static str) -> impl Fn(E) -> E {
+    move |wrong| E::custom(format!("{field}: {wrong}"))
 }
 
 /// Of a name that nobody knows its start is enough: a refusal does not copy what a stranger sent.
@@ -233,6 +241,6 @@ impl<'de> Deserialize<'de> for Number {
 fn whole<E: Error>(magnitude: u64, value: f64) -> Result<Number, E> {
     match magnitude <= 1 << 53 {
         true => Ok(Number(value)),
-        false => Err(E::custom("value is an integer beyond 2^53, which a float64 does not hold")),
+        false => Err(E::custom("it is an integer beyond 2^53, which a float64 does not hold")),
     }
 }

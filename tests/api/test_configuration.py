@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from parts.rest import Rest, serve
 
@@ -157,8 +158,55 @@ async def test_an_event_of_a_source_comes_in_as_the_sources(rest: Rest) -> None:
     exported = json.loads(await export(rest))
     assert exported["events"][0]["channel_key"] == "plc/t1"
     assert counts(await bring_in(rest, exported)) == (0, 0, 1)
-    await bring_in(rest, FORMAT | {"events": [written | {"channel_key": "plc/t2"}]}, 422)
     await bring_in(rest, FORMAT | {"events": [written | {"name": "Again"}]}, 409)
+
+
+async def test_an_import_brings_mappings_to_what_the_document_says(rest: Rest) -> None:
+    first, second = ({"source": "source", "instance": "PLC", "channel_key": key} for key in ("t1", "t2"))
+    await bring_in(rest, FORMAT | {"events": [EVENTS[0] | first, EVENTS[1]]})
+    mapped = await export(rest)
+    swapped = FORMAT | {"events": [{"name": "Boiler", "source": None}, {"name": "Valve"} | first]}
+    shown = await bring_in(rest, swapped, query="?dry_run=true")
+    assert [one["changes"] for one in shown["objects"]] == [
+        {"source": {"from": "source", "to": None}, "instance": {"from": "PLC", "to": None}, "channel_key": {"from": "t1", "to": None}},
+        {"source": {"from": None, "to": "source"}, "instance": {"from": None, "to": "PLC"}, "channel_key": {"from": None, "to": "t1"}},
+    ]
+    assert await export(rest) == mapped
+    assert await bring_in(rest, swapped) == shown
+    assert [one["source"] for one in json.loads(await export(rest))["events"]] == [None, "source"]
+    async with rest.connection() as conn:
+        rows = await conn.fetch("SELECT content->>'source' FROM versions WHERE version = 2 ORDER BY content->>'name'")
+        assert [row[0] for row in rows] == [None, "source"]
+        assert await conn.fetchval("SELECT count(*) FROM audit_log WHERE action = 'update' AND after ? 'channel_key'") == 2
+        generation = await conn.fetchval("SELECT max(generation) FROM writers WHERE source_id IS NOT NULL")
+    assert counts(await bring_in(rest, swapped)) == (0, 0, 2)
+    assert counts(await bring_in(rest, FORMAT | {"events": [{"name": "Valve"} | second]})) == (0, 1, 0)
+    assert counts(await bring_in(rest, json.loads(mapped))) == (0, 2, 0)
+    assert await export(rest) == mapped
+    assert counts(await bring_in(rest, FORMAT | {"events": EVENTS})) == (0, 0, 2)  # who does not say whose it is leaves it
+    async with rest.connection() as conn:  # whoever wrote them until then is fenced, once for each import that moved one
+        assert await conn.fetchval("SELECT max(generation) FROM writers WHERE source_id IS NOT NULL") == generation + 2
+
+
+async def test_an_import_may_name_the_configuration_that_it_was_made_for(rest: Rest) -> None:
+    await bring_in(rest, WHOLE)
+    async with rest.client("admin") as client:
+
+        async def bring(tag: str, **changes: Any) -> httpx.Response:
+            return await client.post("/api/v1/configuration", json=FORMAT | changes, headers={"If-Match": tag})
+
+        tag = (await client.get("/api/v1/configuration")).headers["etag"]
+        assert (await client.get("/api/v1/configuration")).headers["etag"] == tag
+        changed = await bring(tag, rules=[{"name": "Too hot", "threshold": 96}], events=[{"name": "Boiler", "unit": "K"}])
+        assert changed.status_code == 200, changed.text
+        late = await bring(tag, rules=[{"name": "Too hot", "threshold": 97}])
+        assert (late.status_code, late.json()["type"]) == (412, "/problems/changed-meanwhile")
+        now = (await client.get("/api/v1/configuration")).headers["etag"]
+        for fitting in ("*", f'"x", {now}'):
+            assert (await bring(fitting, rules=[{"name": "Too hot", "threshold": 96}])).status_code == 200
+        (rule,) = (await client.get("/api/v1/rules")).json()["data"]
+        await client.put(f"/api/v1/rules/{rule['public_id']}", json={"severity": "low"})
+        assert (await bring(now)).status_code == 412
 
 
 async def test_dashboards_that_a_name_does_not_tell_apart_are_a_conflict(rest: Rest) -> None:

@@ -18,6 +18,7 @@ from webmacs.storage.ids import read_reading_id
 POST = "/api/v1/datapoints"
 BATCH = "/api/v1/datapoints/batch"
 LINES = {"content-type": "application/x-ndjson"}
+NOT_ITS_OWN = "this event is not yours to write: no channel of this source is mapped to it"
 NOBODY = "01a20a7a-1b53-79ca-9623-0f2e8d54601f"
 
 
@@ -95,15 +96,20 @@ async def test_a_reading_without_a_time_is_taken_now(rest: Rest, event: Event) -
 @pytest.mark.parametrize(
     ("body", "status", "place"),
     [
-        ({"value": 1}, 422, ["body"]),
+        ({"value": 1}, 422, ["body", "event_public_id"]),
+        ({"event_public_id": NOBODY}, 422, ["body", "value"]),
         ({"event_public_id": NOBODY, "value": 1}, 422, ["body", "event_public_id"]),
-        ({"event_public_id": NOBODY, "value": "1"}, 422, ["body"]),
-        ({"event_public_id": NOBODY, "value": 1, "unit": "V"}, 422, ["body"]),
-        ({"event_public_id": NOBODY, "value": 2**53 + 1}, 422, ["body"]),
-        ({"event_public_id": "x", "value": 1}, 422, ["body"]),
+        ({"event_public_id": NOBODY, "value": "1"}, 422, ["body", "value"]),
+        ({"event_public_id": NOBODY, "value": None}, 422, ["body", "value"]),
+        ({"event_public_id": NOBODY, "value": 1, "timestamp": "yesterday"}, 422, ["body", "timestamp"]),
+        ({"event_public_id": NOBODY, "value": 1, "timestamp": 5}, 422, ["body", "timestamp"]),
+        (f'{{"event_public_id": "{NOBODY}", "value": 1, "value": 2}}', 422, ["body", "value"]),
+        ({"event_public_id": NOBODY, "value": 1, "unit": "V"}, 422, ["body", "unit"]),
+        ({"event_public_id": NOBODY, "value": 2**53 + 1}, 422, ["body", "value"]),
+        ({"event_public_id": "x", "value": 1}, 422, ["body", "event_public_id"]),
         ([], 422, ["body"]),
         ("{", 400, None),
-        (f'{{"event_public_id": "{NOBODY}", "value": 1e400}}', 422, ["body"]),
+        (f'{{"event_public_id": "{NOBODY}", "value": 1e400}}', 422, ["body", "value"]),
         ("", 400, None),
         (b"\xff", 400, None),
         ("[" * 100_000, 400, None),
@@ -116,6 +122,41 @@ async def test_what_is_no_reading_is_refused_with_its_place(rest: Rest, body: An
     assert answer.status_code == status, answer.text
     if place is not None:
         assert answer.json()["errors"][0]["loc"] == place
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({}, ["body", "datapoints"]),
+        ([], ["body"]),
+        ({"datapoints": 5}, ["body", "datapoints"]),
+        ({"datapoints": [], "unit": "V"}, ["body", "unit"]),
+        ({"datapoints": [1] * 10_001}, ["body", "datapoints"]),
+    ],
+)
+async def test_what_is_no_batch_is_refused_with_its_place(rest: Rest, body: Any, place: list[str]) -> None:
+    async with rest.client("operator") as client:
+        answer = await client.post(BATCH, json=body)
+    assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, place), answer.text
+
+
+async def test_a_refused_reading_of_a_batch_names_its_field(rest: Rest, event: Event) -> None:
+    good = event.item(1)
+    wrong: dict[str | None, Any] = {
+        "value": good | {"value": "1"},
+        "event_public_id": good | {"event_public_id": NOBODY},
+        "timestamp": event.item(1, now() - timedelta(days=400)),
+        "unit": good | {"unit": "V"},
+        None: 5,
+    }
+    async with rest.client("operator") as client:
+        for form in ({"json": {"datapoints": [good, *wrong.values()]}}, {"content": as_lines(good, *wrong.values()), "headers": LINES}):
+            answer = await client.post(BATCH, **form)  # type: ignore[arg-type]
+            assert [(one["index"], one["field"]) for one in answer.json()["results"]] == list(enumerate(wrong, 1)), answer.text
+
+
+def as_lines(*items: Any) -> str:
+    return "\n".join(json.dumps(item) for item in items)
 
 
 async def test_times_lie_within_the_limits_of_a_live_reading(rest: Rest, event: Event) -> None:
@@ -184,7 +225,7 @@ async def test_lines_of_json_are_taken_one_by_one(rest: Rest, event: Event) -> N
         answer = await client.post(BATCH, content=content, headers=LINES)
         assert answer.status_code == 200
         assert answer.json() == {"accepted": 3, "refused": 1, "results": [answer.json()["results"][0]]}
-        assert answer.json()["results"][0] | {"detail": ""} == {"index": 3, "code": "malformed", "detail": ""}
+        assert answer.json()["results"][0] | {"detail": ""} == {"index": 3, "field": None, "code": "malformed", "detail": ""}
         assert (await client.post(BATCH, content=lines[0], headers={"content-type": "application/x-ndjson; charset=utf-8"})).json() == {
             "accepted": 1, "refused": 0, "results": [],
         }  # fmt: skip
@@ -324,3 +365,22 @@ async def test_a_reading_of_an_event_that_is_deleted_meanwhile_is_no_fault(rest:
             posts = [client.post(POST, json=event.item(1.0)) for _ in range(5)]
             *answers, _ = await asyncio.gather(*posts, client.delete(f"/api/v1/events/{event.public_id}"))
             assert {answer.status_code for answer in answers} <= {201, 422, 503}
+
+
+async def test_a_source_whose_channel_was_taken_away_is_refused_from_the_first_reading_on(rest: Rest) -> None:
+    async with rest.client("admin") as admin, rest.client("source") as source:
+        event = (await admin.post("/api/v1/events", json={"name": "Taken away", "type": "sensor", "unit": ""})).json()["public_id"]
+        instance = {"source_public_id": str(rest.source), "plugin_id": "simulated", "name": "bench"}
+        channels = f"{(await admin.post('/api/v1/plugins', json=instance)).headers['location']}/channels"
+        channel = {"channel_key": "t", "name": "T", "unit": "", "event_public_id": event}
+        address = (await admin.post(channels, json=channel)).headers["location"]
+        reading = {"event_public_id": event, "value": 1}
+        while (stored := await source.post(POST, json=reading)).status_code == 403:
+            pass  # until word of the mapping has come
+        assert stored.status_code == 201
+        await admin.put(address, json={"event_public_id": None})
+        for _ in range(3):
+            refused = await source.post(POST, json=reading)
+            assert (refused.status_code, refused.json()["detail"]) == (403, NOT_ITS_OWN), refused.text
+        batch = await source.post(BATCH, json={"datapoints": [reading]})
+        assert (batch.json()["accepted"], batch.json()["results"][0]["code"]) == (0, "not_granted")

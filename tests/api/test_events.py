@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from parts.rest import Rest
+
+from webmacs.http.shape import NAME
 
 EVENT = {"name": "Boiler", "type": "sensor", "unit": "°C"}
 EVENTS = "/api/v1/events"
@@ -275,7 +278,7 @@ async def test_a_column_that_is_not_there_leaves_its_field_and_an_empty_cell_emp
 
 async def test_every_wrong_line_and_column_is_told_and_no_row_is_stored(operator: httpx.AsyncClient) -> None:
     file = (
-        'name,type,unit,min_value,decimals,critical,description\n"two\nlines",sensor,V,nan,1,true,\n'
+        'name,type,unit,min_value,decimals,critical,description\ntwo,sensor,V,nan,1,true,"two\nlines"\n'
         "b,SENSOR,V,1.5.2,13,maybe,\nc,sensor\n,sensor,V,inf,,,\nd,sensor,V,1,,,\n"
     )
     refused = await imported(operator, file)
@@ -343,7 +346,8 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
     low, lo, hi, high = sorted(draw(st.lists(st.floats(-1e300, 1e300), min_size=4, max_size=4)))
     limits = {"limit_lolo": low, "limit_lo": lo, "limit_hi": hi, "limit_hihi": high}
     return {
-        "name": draw(text.filter(bool)), "type": draw(st.sampled_from(["sensor", "actuator", "cmd_button"])), "unit": draw(text),
+        "name": draw(text.filter(lambda name: re.match(NAME, name))), "unit": draw(text),
+        "type": draw(st.sampled_from(["sensor", "actuator", "cmd_button"])),
         "description": draw(text), "path": draw(st.lists(text, max_size=4).map("/".join)),
         "tags": draw(st.lists(text.filter(lambda tag: tag and "," not in tag), max_size=4)),
         "min_value": draw(number), **{name: value for name, value in limits.items() if draw(st.booleans())},

@@ -244,3 +244,13 @@ async def test_a_number_that_cannot_be_kept_is_refused_with_its_place(rest: Rest
         body = f'{{"name": "far", "parameters": {{"a": {number}}}}}'
         refused = await client.post("/api/v1/experiments", content=body, headers={"Content-Type": "application/json"})
     assert (refused.status_code, refused.json()["errors"][0]["loc"][:2]) == (422, ["body", "parameters"])
+
+
+async def test_an_experiment_is_stopped_only_if_it_is_as_it_was_seen(operator: httpx.AsyncClient) -> None:
+    started = await operator.post("/api/v1/experiments", json={"name": "Run"})
+    address = started.headers["location"]
+    await operator.put(address, json={"notes": "Wait for the filter."})
+    late = await operator.put(f"{address}/stop", headers={"If-Match": started.headers["etag"]})
+    assert (late.status_code, late.json()["type"]) == (412, "/problems/changed-meanwhile")
+    stopped = await operator.put(f"{address}/stop", headers={"If-Match": '"2"'})
+    assert (stopped.status_code, stopped.headers["etag"], stopped.json()["stopped_on"] is None) == (200, '"3"', False)

@@ -61,6 +61,18 @@ async def test_only_whether_it_was_read_changes(rest: Rest) -> None:
     ]
 
 
+async def test_an_entry_is_marked_only_if_it_is_as_it_was_seen(rest: Rest) -> None:
+    async with rest.client("operator") as client:
+        made = await client.post(LOG, json={"content": "one"})
+        address, tag = made.headers["location"], made.headers["etag"]
+        assert (await client.get(address)).headers["etag"] == tag
+        marked = await client.put(address, json={"status": "read"}, headers={"If-Match": tag})
+        assert (marked.status_code, marked.headers["etag"]) == (200, (await client.get(address)).headers["etag"])
+        late = await client.put(address, json={"status": "read"}, headers={"If-Match": tag})
+        assert (late.status_code, late.json()["type"]) == (412, "/problems/changed-meanwhile")
+        assert (await client.put(address, json={"status": "unread"}, headers={"If-Match": marked.headers["etag"]})).headers["etag"] == tag
+
+
 async def test_content_has_1_to_10_000_characters(rest: Rest) -> None:
     async with rest.client("operator") as client:
         for content, status in (("", 422), ("é" * 10_000, 201), ("é" * 10_001, 422)):

@@ -70,6 +70,9 @@ async def test_readings_follow_the_mapping_and_none_is_lost(backend: Backend, ad
     assert await stored.readings(conn, "mapped", "m1") == [(t + 1_000, 2.0)]
     old = await stored.rows(conn, "SELECT writer_id, channel_key FROM events WHERE name = 'm1'")
     assert old == [(1, None)]
+    for public_id, source in ((channels["m1"]["event_public_id"], None), (other["public_id"], "mapped")):
+        version = (await admin.get(f"/api/v1/versions/event/{public_id}/2")).json()  # both events are changed by it
+        assert (version["content"]["source"], version["actor"]) == (source, "plugins")
     readings = await stored.rows(
         conn, "SELECT sum(n) FROM datapoints d JOIN events e ON e.id = d.event_id WHERE e.name IN ('m1', 'Boiler')"
     )

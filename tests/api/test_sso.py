@@ -24,6 +24,7 @@ from webmacs.http import guard
 HERE = "http://webmacs.test"
 AUTHORIZE = "/api/v1/auth/sso/authorize"
 EXCHANGE = "/api/v1/auth/sso/exchange"
+LINK = "/api/v1/auth/sso/link"
 FRONTEND = Path(__file__).parents[2] / "frontend" / "src"
 
 
@@ -416,6 +417,70 @@ async def test_an_admins_account_is_not_opened_by_an_email(plant: Rest, provider
         assert await conn.fetchval("SELECT count(*) FROM sso_identities") == 0
 
 
+async def link(plant: Rest, client: httpx.AsyncClient, path: str = "/", **headers: str) -> str:
+    """Where the browser of a signed-in person ends."""
+    begun = await client.post(LINK, json={"next": path}, headers=headers)
+    assert begun.status_code == 200, begun.text
+    del client.headers["Authorization"]  # a browser sends no session at the end of a chain that began elsewhere
+    back = await client.get(await approve(begun.json()["authorize_url"]))
+    assert back.status_code == 302
+    return back.headers["location"]
+
+
+async def test_who_is_signed_in_links_the_own_account_an_administrator_too(plant: Rest, provider: Provider) -> None:
+    provider.person = {"sub": "x-1", "email": "elsewhere@example.org", "email_verified": False}
+    async with plant.client("admin") as client:
+        assert await link(plant, client, "/?range=1h") == "/?range=1h&sso_link=linked"
+    assert (await sign_on(plant))["username"] == "admin"
+    async with plant.client("admin") as client:
+        assert await link(plant, client) == "/?sso_link=linked"  # once more changes nothing
+    async with plant.client("operator") as client:  # the person has an account already
+        assert await link(plant, client) == "/?sso_link=taken"
+    provider.person = {"sub": "x-2"}
+    async with plant.client("admin") as client:  # and the account its person
+        assert await link(plant, client) == "/?sso_link=taken"
+    async with plant.connection() as conn:
+        rows = await conn.fetch("SELECT actor_name, object_name FROM audit_log WHERE detail LIKE 'sso: linked%by themself'")
+        assert [tuple(row) for row in rows] == [("admin", "admin")]
+    async with plant.client("admin") as client:
+        assert (await client.delete(LINK)).status_code == 204
+    provider.person = {"sub": "x-1", "email": "elsewhere@example.org", "email_verified": False}
+    assert await refusal(plant) == "email"
+
+
+async def test_linking_needs_the_password_anew_and_the_session_to_the_end(plant: Rest, provider: Provider) -> None:
+    async with plant.client() as client:
+        answer = await client.post("/api/v1/auth/login", json={"email": "viewer@example.org", "password": PASSWORD})
+        token = answer.json()["access_token"]
+        client.cookies.clear()
+        client.headers["Authorization"] = f"Bearer {token}"
+        async with plant.connection() as conn:
+            own = "jti = (SELECT jti FROM sessions ORDER BY begun_on DESC LIMIT 1)"
+            await conn.execute(f"UPDATE sessions SET confirmed_on = begun_on - interval '1 h' WHERE {own}")
+            plant.app.state.parts.known.forget()
+            refused = await client.post(LINK, json={})
+            assert (refused.status_code, refused.json()["type"]) == (403, "/problems/password-needed")
+            assert (await client.post("/api/v1/auth/confirm", json={"password": PASSWORD})).status_code == 200
+            begun = await client.post(LINK, json={})
+            assert (await client.post("/api/v1/auth/logout")).status_code == 204
+            back = await client.get(await approve(begun.json()["authorize_url"]))
+            assert back.headers["location"] == "/?sso_link=expired"
+            assert await conn.fetchval("SELECT count(*) FROM sso_identities") == 0
+    async with plant.client("viewer") as client:
+        assert (await client.post(LINK, json={"next": "//elsewhere.example"})).status_code == 422
+        provider.answers["/.well-known/openid-configuration"] = Answer(b"away", 500)
+        configure(plant)
+        assert (await client.post(LINK, json={})).status_code == 503
+
+
+async def test_an_account_without_a_password_stays_linked(plant: Rest, provider: Provider) -> None:
+    async with plant.client() as client:
+        session = (await exchange(client, await come_back(client))).json()
+        client.cookies.clear()
+        answer = await client.delete(LINK, headers={"Authorization": f"Bearer {session['access_token']}"})
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/conflict")
+
+
 async def test_the_subject_is_the_person_and_not_the_email(plant: Rest, provider: Provider) -> None:
     first = await sign_on(plant)
     provider.person["email"] = "operator@example.org"
@@ -520,6 +585,20 @@ async def test_without_a_mapping_the_role_is_whatever_it_was_made_here(plant: Re
     async with plant.connection() as conn:
         await conn.execute("UPDATE users SET role = 'admin' WHERE username = 'alice'")
     assert (await sign_on(plant))["role"] == "admin"
+
+
+async def test_the_last_active_administrator_stays_one_whatever_the_groups_say(plant: Rest, provider: Provider) -> None:
+    configure(plant, sso_role_mapping=MAPPING, sso_default_role="viewer")
+    provider.person["groups"] = ["/heads"]
+    alice = await sign_on(plant)
+    provider.person["groups"] = []
+    async with plant.connection() as conn:
+        await conn.execute("UPDATE users SET enabled = false WHERE username = 'admin'")
+        assert (await sign_on(plant))["role"] == "admin"
+        row = await conn.fetchrow("SELECT action, object_name, detail FROM audit_log WHERE action = 'role_kept' ORDER BY id DESC")
+        assert tuple(row) == ("role_kept", alice["username"], "sso: the groups say viewer, but there is no other administrator")
+        await conn.execute("UPDATE users SET enabled = true WHERE username = 'admin'")
+    assert (await sign_on(plant))["role"] == "viewer"
 
 
 async def test_groups_that_only_userinfo_tells_are_asked_for(plant: Rest, provider: Provider) -> None:

@@ -234,3 +234,53 @@ async def test_too_many_fields_are_refused_whole(rest: Rest, prefix: str) -> Non
 
 def test_the_recorded_body_is_of_a_day() -> None:
     assert datetime.fromtimestamp(int(gzip.decompress(RECORDED.read_bytes()).split()[-1]) / 1e9, UTC).year >= 2026
+
+
+async def test_an_event_made_for_a_series_is_told_of_as_one_made_by_hand(rest: Rest, prefix: str) -> None:
+    async with rest.client("operator") as client:
+        assert (await send(client, f"{prefix} v=1")).status_code == 204
+        (event,) = (await client.get("/api/v1/events", params={"search": prefix})).json()["data"]
+        version = await client.get(f"/api/v1/versions/event/{event['public_id']}/1")
+        assert (version.json()["content"], version.json()["actor"]) == (event, "operator")
+        await client.put(f"/api/v1/events/{event['public_id']}", json={"unit": "V"})
+        compared = await client.get(f"/api/v1/versions/event/{event['public_id']}/2", params={"against": 1})
+        assert compared.json()["changes"] == {"unit": {"from": "", "to": "V"}}
+    async with rest.client("admin") as admin:
+        (row,) = (await admin.get("/api/v1/audit", params={"object_public_id": event["public_id"], "action": "create"})).json()["data"]
+    assert (row["after"], row["before"], row["actor_name"], row["detail"]) == (event, None, "operator", "for line protocol")
+
+
+async def test_no_event_is_made_for_a_series_whose_name_none_may_have(rest: Rest, prefix: str) -> None:
+    async with rest.client("operator") as client:
+        answer = await send(client, f"\\ {prefix} v=1\n{prefix} v=2")
+    assert (answer.status_code, [one["loc"] for one in answer.json()["errors"]]) == (400, [["line", 1]])
+    assert list(await readings(rest, prefix)) == [f"{prefix}.v"]
+
+
+async def test_a_token_sends_what_its_scopes_allow(rest: Rest, prefix: str) -> None:
+    async def sender(*scopes: str, **fields: Any) -> dict[str, str]:
+        async with rest.client("operator") as client:
+            made = await client.post("/api/v1/tokens", json={"name": "telegraf", "scopes": scopes, **fields})
+        assert made.status_code == 201, made.text
+        return {"authorization": f"Token {made.json()['token']}", "content-type": "text/plain; charset=utf-8"}
+
+    async with rest.client("operator") as operator:
+        board = (await operator.post("/api/v1/dashboards", json={"name": "Hall"})).json()["public_id"]
+    making, writing = await sender("datapoints:write", "events:write"), await sender("datapoints:write")
+    reading, kiosk = await sender("read"), await sender(dashboard_public_id=board)
+    body = gzip.compress(f"{prefix},host=a v=1\n".encode())
+    async with rest.client() as client:
+
+        async def write(shown: dict[str, str]) -> httpx.Response:
+            return await client.post(f"{WRITE}?db=telegraf", content=body, headers=shown | {"content-encoding": "gzip"})
+
+        for shown, refusal in ((reading, "scope-missing"), (kiosk, "forbidden")):
+            answer = await write(shown)
+            assert (answer.status_code, answer.json()["type"]) == (403, f"/problems/{refusal}"), answer.text
+        answer = await write(writing)  # it makes no event
+        assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (400, ["line", 1])
+        assert await readings(rest, prefix) == {}
+        assert (await write(making)).status_code == 204
+        assert (await write(writing)).status_code == 204
+    ((name, stored_of),) = (await readings(rest, prefix)).items()
+    assert (name, len(stored_of)) == (f"{prefix}.v;host=a", 2)

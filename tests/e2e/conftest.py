@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,15 @@ class Installation:
         self.rest.headers["Authorization"] = f"Bearer {self.token}"
         self.rest.cookies.clear()
 
+    def choose_password(self) -> None:
+        """In place of the printed one, with which nothing else can be done."""
+        self.sign_in()
+        chosen = secrets.token_urlsafe(16)
+        body = {"current_password": self.password, "new_password": chosen}
+        self.rest.put("/api/v1/auth/me/password", json=body).raise_for_status()
+        self.password = chosen
+        self.sign_in()
+
     def channels(self) -> dict[str, dict[str, Any]]:
         """Every channel by its key."""
         answer = self.rest.get("/api/v1/events", params={"page_size": 200}).raise_for_status()
@@ -73,7 +83,7 @@ def installation(browser: Browser) -> Iterator[Installation]:
         email, password = re.search(r"e-mail +(\S+)\s+password +(\S+)", said).groups()  # type: ignore[union-attr]
         with httpx.Client(base_url=url) as rest:
             started = Installation(up, url, email, password, rest=rest)
-            started.sign_in()
+            started.choose_password()
             eventually(lambda: started.channels().keys() >= KEYS, "both devices have declared their channels")
             yield started
         family = up.family()

@@ -19,12 +19,32 @@ def page(look: Callable[..., Page], expected: list[str]) -> Page:
     return page
 
 
-def test_the_printed_password_leads_to_the_dashboard(page: Page, installation: Installation) -> None:
+def test_the_password_leads_to_the_dashboard(page: Page, installation: Installation) -> None:
     page.sign_in(installation.email, installation.password)
     page.wait_for_path("/")
     page.wait_for("h1:text-is('Dashboard')")
     page.wait_for_chart()
     assert page.evaluate("document.cookie") == ""
+
+
+def test_a_password_that_was_made_for_one_is_changed_before_anything_else(
+    page: Page, installation: Installation, expected: list[str]
+) -> None:
+    expected.append(r"status of 422 .*/api/v1/auth/me/password")
+    new = {"email": "new@plant.example", "username": "M. Weber", "role": "viewer"}
+    given = installation.rest.post("/api/v1/users", json=new).raise_for_status().json()["initial_password"]
+    page.sign_in("new@plant.example", given)
+    page.wait_for("h1:text-is('Choose your password')")
+    page.goto("/")  # the way around leads back
+    page.wait_for_path("/login")
+    page.fill("#given", given)
+    page.fill("#chosen", "short")
+    page.click("button[type=submit]")
+    page.wait_for("role=alert")
+    page.fill("#chosen", "a phrase of my own")
+    page.click("button[type=submit]")
+    page.wait_for_path("/")
+    page.wait_for("h1:text-is('Dashboard')")
 
 
 def test_a_wrong_password_says_so_and_keeps_the_email(page: Page, installation: Installation, expected: list[str]) -> None:

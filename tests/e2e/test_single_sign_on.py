@@ -9,7 +9,7 @@ import pytest
 from e2e.browser import Browser, Page
 from e2e.conftest import NO_SESSION, STATIC
 from parts import provider as parts
-from parts.backend import Backend
+from parts.backend import Backend, make_user
 from parts.provider import Provider
 
 OUT: Final = Path(__file__).with_name("out")
@@ -91,3 +91,21 @@ def test_a_code_that_leads_nowhere_leads_back_to_the_login(look: Callable[..., P
     assert page.axe() == []
     page.click("text=Back to sign in")
     page.wait_for(BUTTON)
+
+
+async def test_an_administrator_links_the_own_account(look: Callable[..., Page], plant: Backend, provider: Provider) -> None:
+    password = await make_user(plant.database, plant.data_dir, "head@example.org", "admin")
+    provider.person = {"sub": "head", "email": "head@example.org", "email_verified": True}
+    page = look()
+    page.click(BUTTON)
+    page.wait_for("text=Link my account")
+    page.click("input[name=link]")
+    assert page.axe() == []
+    page.sign_in("head@example.org", password)
+    page.wait_for("h1:text-is('Account linked')")
+    page.click("text=Go on")
+    page.wait_for_path("/?range=10m")
+    page.click("[aria-label='Your menu']")
+    page.click("role=menuitem[name='Sign out']")
+    page.click(BUTTON)
+    page.wait_for("h1:text-is('Dashboard')")

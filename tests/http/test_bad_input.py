@@ -1,5 +1,6 @@
 """What is broken is refused with its reason, at every address there is: made of the routes, so a new one is in it by itself."""
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -247,3 +248,74 @@ async def test_head_answers_as_get_without_its_body(rest: Rest) -> None:
         for path in ("/api/v1/events", "/health", "/openapi.json", "/problems"):
             asked, told = await client.get(path), await client.head(path)
             assert (told.status_code, told.headers["content-type"]) == (asked.status_code, asked.headers["content-type"])
+
+
+NAMED = {
+    "events": {"type": "sensor", "unit": ""},
+    "sources": {},
+    "dashboards": {},
+    "experiments": {},
+    "tokens": {},
+    "webhooks": {"url": "https://example.org/", "events": ["sensor.reading"]},
+    "rules": {"event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04", "operator": "gt", "threshold": 1},
+    "plugins": {"source_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04", "plugin_id": "simulated"},
+    "users": {"email": "new@example.org", "role": "viewer"},
+}
+
+
+@pytest.mark.parametrize("path", NAMED)
+@pytest.mark.parametrize("name", ["  ", " hall", "hall ", "hall\n", "a\tb", "\u00a0hall", "a\u0085b", "a\u2028b", "\u001b[0m"])
+async def test_a_name_has_no_blanks_at_its_ends_and_no_control_characters(rest: Rest, path: str, name: str) -> None:
+    field = "username" if path == "users" else "name"
+    async with rest.client("admin") as client:
+        answer = await client.post(f"/api/v1/{path}", json=NAMED[path] | {field: name})
+    said = "It has no blanks at its ends, and is one line without control characters."
+    assert (answer.status_code, answer.json()["errors"]) == (422, [{"loc": ["body", field], "msg": said}]), answer.text
+
+
+async def test_a_name_of_any_script_is_kept_as_it_is(rest: Rest) -> None:
+    async with rest.client("admin") as client:
+        for name in ("x", "Kessel 2 – Vorlauf", "温度 1", "غلاية", "e\u0301"):
+            made = await client.post("/api/v1/events", json={"name": name, "type": "sensor", "unit": ""})
+            assert (made.status_code, made.json()["name"]) == (201, name)
+
+
+async def test_a_name_in_a_file_or_a_list_is_judged_the_same(rest: Rest) -> None:
+    async with rest.client("admin") as client:
+        text = "name,type,unit\nhall ,sensor,\n"
+        of_file = await client.post("/api/v1/events/import/csv", content=text, headers={"content-type": "text/csv"})
+        of_list = await client.post("/api/v1/events/bulk", json={"events": [{"name": " hall", "type": "sensor", "unit": ""}]})
+    assert [one.json()["errors"][0]["loc"] for one in (of_file, of_list)] == [["body", 2, "name"], ["body", "events", 0, "name"]]
+    assert of_file.json()["errors"][0]["msg"] == of_list.json()["errors"][0]["msg"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [("text/csv", 200), ("text/csv; charset=UTF-8", 200), ("application/json", 415), ("text/csv; charset=latin1", 415), (None, 200)],
+)
+async def test_a_file_of_events_says_that_it_is_csv(rest: Rest, kind: str | None, status: int) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    async with rest.client("admin") as client:
+        answer = await client.post(
+            "/api/v1/events/import/csv", params={"dry_run": "true"}, content="name,type,unit\nHall,sensor,\n", headers=headers
+        )
+    assert answer.status_code == status, answer.text
+    if status == 415:
+        assert (answer.json()["type"], "text/csv" in answer.json()["detail"]) == ("/problems/unsupported-media-type", True)
+
+
+async def test_any_body_but_an_upload_may_come_as_gzip(rest: Rest) -> None:
+    def sent(body: bytes, coding: str = "gzip") -> dict[str, Any]:
+        return {"content": body, "headers": {"content-encoding": coding, "content-type": "application/json"}}
+
+    event = gzip.compress(b'{"name": "Packed", "type": "sensor", "unit": ""}')
+    csv = {"content": gzip.compress(b"name,unit\nPacked,K\n"), "headers": {"content-encoding": "gzip", "content-type": "text/csv"}}
+    async with rest.client("admin") as client:
+        assert (await client.post("/api/v1/events", **sent(event))).json()["name"] == "Packed"
+        assert (await client.post("/api/v1/events/import/csv", **csv)).json()["updated"] == 1
+        bomb = gzip.compress(b'{"name": "' + b"x" * 2_000_000)
+        for body, coding, status in ((b"{}", "gzip", 400), (event, "br", 415), (event, "gzip, gzip", 415), (bomb, "gzip", 413)):
+            assert (await client.post("/api/v1/events", **sent(body, coding))).status_code == status
+        query = {"version": "1.0.0", "file_name": "webmacs.tar.gz"}
+        upload = await client.post("/api/v1/ota/upload", params=query, content=event, headers={"content-encoding": "gzip"})
+        assert (upload.status_code, "without Content-Encoding" in upload.json()["detail"]) == (415, True)

@@ -1,6 +1,7 @@
 """What every change has in common: judged on trial, done once, not over another's change, and told of in the audit log."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -163,3 +164,95 @@ async def test_rows_of_the_audit_log_are_only_added(rest: Rest, statement: str) 
     async with rest.connection() as conn:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await conn.execute(statement)
+
+
+async def things(rest: Rest) -> dict[str, str]:
+    """An address of each kind of thing that people change."""
+    async with rest.client("admin") as client:
+
+        async def made(path: str, body: dict[str, Any]) -> Any:
+            answer = await client.post(f"/api/v1/{path}", json=body)
+            assert answer.status_code == 201, answer.text
+            return answer.json()
+
+        event = await made("events", EVENT | {"tags": ["hot"], "path": "plant / line", "max_value": 120})
+        of_event = {"event_public_id": event["public_id"]}
+        source = await made("sources", {"name": "hall"})
+        instance = await made("plugins", {"source_public_id": source["public_id"], "plugin_id": "simulated", "name": "boiler house"})
+        channel = await made(f"plugins/{instance['public_id']}/channels", {"channel_key": "t", "name": "T", "unit": "K"} | of_event)
+        board = await made("dashboards", {"name": "Reactor"})
+        widget = await made(f"dashboards/{board['public_id']}/widgets", {"config": {"widget_type": "gauge"}})
+        shown = {
+            "events": event,
+            "rules": await made("rules", {"name": "Hot", "operator": "gt", "threshold": 95} | of_event),
+            "webhooks": await made("webhooks", {"url": "https://example.org/", "events": ["sensor.reading"], "secret": "s"}),
+            "experiments": await made("experiments", {"name": "Run", "tags": ["a"], "parameters": {"charge": 1}}),
+            "annotations": await made("annotations", {"from": "2026-11-23T12:00:00Z", "text": "Valve exchanged"}),
+            "sources": source,
+            "plugins": instance,
+            f"plugins/{instance['public_id']}/channels": channel,
+            "dashboards": board,
+            f"dashboards/{board['public_id']}/widgets": widget,
+            "users": await made("users", {"email": "new@example.org", "username": "newcomer", "role": "viewer"}),
+        }
+    found = {path: f"/api/v1/{path}/{one['public_id']}" for path, one in shown.items()}
+    return found | {"settings": "/api/v1/settings", "auth/me": "/api/v1/auth/me"}
+
+
+async def written(rest: Rest, address: str) -> set[str]:
+    """The fields that a change of what is at this address may hold, but passwords."""
+    async with rest.client("viewer") as client:
+        document = (await client.get("/openapi.json")).json()
+    for path, operations in document["paths"].items():
+        if "put" in operations and re.fullmatch(re.sub("{[^}]*}", "[0-9a-f-]{36}", path), address):
+            body = operations["put"]["requestBody"]["content"]["application/json"]["schema"]
+            return set(document["components"]["schemas"][body["$ref"].rpartition("/")[2]]["properties"]) - {"password", "email"}
+    raise LookupError(address)
+
+
+async def test_a_change_to_what_is_there_already_changes_nothing_and_leaves_nothing(rest: Rest) -> None:
+    addresses = await things(rest)
+    left = {table: await rows(rest, table) for table in ("audit_log", "versions")}
+    async with rest.client("admin") as client:
+        for address in addresses.values():
+            of_widget = "/widgets/" in address  # which has no address of its own
+            board = address.partition("/widgets/")[0]
+            before = await client.get(board)
+            shown = before.json()["widgets"][0] if of_widget else before.json()
+            names = await written(rest, address)
+            fields = {name: value for name, value in shown.items() if name in names}
+            for same in ({}, fields):
+                answer = await client.put(address, json=same, headers={"If-Match": before.headers["etag"]})
+                assert (answer.status_code, answer.headers.get("etag")) == (200, before.headers["etag"]), (address, answer.text)
+                assert shown.items() <= answer.json().items(), address
+            assert (await client.get(board)).json() == before.json(), address
+        assert {table: await rows(rest, table) for table in left} == left
+        for address, hidden in ((addresses["webhooks"], {"secret": "s"}), (addresses["users"], {"password": "a long enough phrase"})):
+            before = await client.get(address)  # what is never shown may differ
+            assert (await client.put(address, json=hidden)).headers["etag"] != before.headers["etag"]
+    async with rest.connection() as conn:
+        await conn.execute("DELETE FROM dashboards; DELETE FROM webhooks; DELETE FROM annotations; DELETE FROM experiments")
+        await conn.execute("DELETE FROM users WHERE username = 'newcomer'")
+
+
+async def test_what_changes_nothing_is_announced_to_nobody(rest: Rest) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    async with rest.connection() as conn, rest.client("admin") as client:
+        made = await client.post(EVENTS, json=EVENT)
+        await conn.add_listener("webmacs_config", lambda _c, _p, _n, what: heard.put_nowait(what))
+        await client.put(made.headers["location"], json=EVENT)
+        await client.put("/api/v1/settings", json={"plant_name": "North"})
+        assert await heard.get() == "settings"
+        await client.put("/api/v1/settings", json={"plant_name": ""})
+
+
+async def test_what_changes_nothing_is_kept_under_its_key_all_the_same(rest: Rest) -> None:
+    async with rest.client("admin") as client:
+        made = await client.post(EVENTS, json=EVENT)
+        restore = f"/api/v1/versions/event/{made.json()['public_id']}/1/restore"
+        first = await client.post(restore, headers={"Idempotency-Key": "restore"})
+        assert (first.status_code, first.json()["version"]) == (200, 1)
+        await client.put(made.headers["location"], json={"unit": "K"})
+        again = await client.post(restore, headers={"Idempotency-Key": "restore"})
+        assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
+        assert (await client.get(made.headers["location"])).json()["unit"] == "K"

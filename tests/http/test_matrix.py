@@ -78,9 +78,11 @@ SOURCES: Final = {
 }
 """Where a source's credential opens."""
 FRESH: Final = {
+    ("DELETE", "/api/v1/auth/sso/link"),
     ("DELETE", "/api/v1/tokens/{public_id}"),
     ("DELETE", "/api/v1/users/{public_id}"),
     ("DELETE", "/api/v1/users/{public_id}/sessions"),
+    ("POST", "/api/v1/auth/sso/link"),
     ("POST", "/api/v1/ota/upload"),
     ("POST", "/api/v1/plugins/packages"),
     ("POST", "/api/v1/tokens"),
@@ -103,9 +105,11 @@ KIOSK: Final = {
 FOR_PEOPLE: Final = {
     ("DELETE", "/api/v1/auth/sessions"),
     ("DELETE", "/api/v1/auth/sessions/{session_id}"),
+    ("DELETE", "/api/v1/auth/sso/link"),
     ("GET", "/api/v1/auth/sessions"),
     ("POST", "/api/v1/auth/confirm"),
     ("POST", "/api/v1/auth/logout"),
+    ("POST", "/api/v1/auth/sso/link"),
     ("PUT", "/api/v1/auth/me"),
     ("PUT", "/api/v1/auth/me/password"),
 }

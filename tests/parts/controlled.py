@@ -86,6 +86,8 @@ class Account:
     stored: int
     declared: int
     """in gaps, with a cause"""
+    not_sampled: int
+    """of these: beats at which the controller could not read its device, as on a machine that has other work"""
     lost: int
     """beats between the first and the last reading that are neither"""
     twice: int
@@ -106,8 +108,9 @@ async def account(conn: "asyncpg.Connection[Any]", source: str) -> Account:
         distinct = set(times)
         total, twice = total + len(distinct), twice + len(times) - len(distinct)
         beats += beat_of(max(distinct), distinct) - beat_of(min(distinct), distinct) + 1
-    declared = await conn.fetchval(
-        "SELECT coalesce(sum(n), 0)::int8 FROM gaps g JOIN sources s ON s.id = g.source_id WHERE s.name = $1 AND g.cause <> 'refused'",
+    declared, not_sampled = await conn.fetchrow(
+        """SELECT coalesce(sum(n), 0)::int8, coalesce(sum(n) FILTER (WHERE g.cause = 'device_error'), 0)::int8
+             FROM gaps g JOIN sources s ON s.id = g.source_id WHERE s.name = $1 AND g.cause <> 'refused'""",
         source,
     )
-    return Account(total, declared, beats - total - declared, twice)
+    return Account(total, declared, not_sampled, beats - total - declared, twice)

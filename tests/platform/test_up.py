@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from parts.installation import Up, command, empty_directory, environment, eventually, running
@@ -43,11 +44,17 @@ def gone(family: list[psutil.Process]) -> bool:
 
 def test_the_first_start_tells_the_address_and_the_administrator_and_the_second_only_the_address(data: Path) -> None:
     with running(data) as first:
-        assert is_healthy(first.ready())
+        url = first.ready()
+        assert is_healthy(url)
         said = "".join(first.said)
         assert "e-mail    admin@webmacs.local" in said
         password = said.partition("password  ")[2].split()[0]
         assert len(password) == 22
+        session = httpx.post(f"{url}/api/v1/auth/login", json={"email": "admin@webmacs.local", "password": password}).json()
+        assert session["user"]["must_change_password"] is True
+        signed_in = {"Authorization": f"Bearer {session['access_token']}"}
+        refused = httpx.get(f"{url}/api/v1/events", headers=signed_in)
+        assert (refused.status_code, refused.json()["type"]) == (403, "/problems/password-change-needed")
         family = first.family()
         assert first.interrupt() == 0
         assert gone(family)

@@ -112,8 +112,7 @@ async def create_annotation(call: Call[AnnotationIn]) -> Annotation:
     )  # fmt: skip
     await _scope(call.conn, annotation_id, wanted["event_public_ids"])
     annotation = _annotation(await _read(call.conn, public_id))
-    call.changed(None, annotation, "annotations", name=_name(annotation))
-    return annotation
+    return call.changed(None, annotation, "annotations", name=_name(annotation))
 
 
 @route("GET", "/api/v1/annotations/{public_id}")
@@ -141,8 +140,7 @@ async def change_annotation(call: Call[AnnotationChange]) -> Annotation:
         await call.conn.execute("DELETE FROM annotation_events WHERE annotation_id = $1", row["id"])
         await _scope(call.conn, row["id"], wanted["event_public_ids"])
     annotation = _annotation(await _read(call.conn, call.public_id))
-    call.changed(before, annotation, "annotations", name=_name(annotation))
-    return annotation
+    return call.changed(before, annotation, "annotations", name=_name(annotation))
 
 
 @route("DELETE", "/api/v1/annotations/{public_id}", changes="annotation")

@@ -5,20 +5,20 @@ document first and then here. Each change is made by the handler of its own rout
 `?dry_run=true` the answer is exactly what would be done.
 """
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
-import asyncpg
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from webmacs.api import dashboards, rules, webhooks
 from webmacs.api.dashboards import DashboardWithWidgets
 from webmacs.api.events import bulk, event
 from webmacs.api.events.bulk import FromTo, Item
-from webmacs.http.problem import Conflict, FieldError, Unprocessable
-from webmacs.http.route import Call, errors_at, route
+from webmacs.http.problem import Conflict, FieldError, Problem, Unprocessable
+from webmacs.http.route import Call, errors_at, etag, route
 from webmacs.http.shape import Shape
 from webmacs.storage.pool import Connection
 
@@ -26,7 +26,7 @@ BODY_BYTES_MAX: Final = 32 * 1024 * 1024
 IMPORTING: Final = 0x5745_4243  # one import after the other, under this advisory lock
 FORMAT: Final[Literal["webmacs-configuration-1"]] = "webmacs-configuration-1"
 WRITTEN_BY: Final = ("source", "instance", "channel_key")
-"""Of an event that a source writes."""
+"""Of an event that a source writes; `source` is null where none does."""
 NAMED: Final = {"event_public_id": "event_name", "event_public_ids": "event_names"}
 """What is an id in the API is a name in a document."""
 
@@ -41,7 +41,9 @@ class Configuration(Shape, frozen=True):
     """A section that is not given is left alone, and so is an object that is not in its section."""
 
     format: Literal["webmacs-configuration-1"]
-    events: Annotated[Events, Meta(description="As of POST /api/v1/events; with source and channel_key where a source writes it.")] = []  # noqa: RUF012
+    events: Annotated[
+        Events, Meta(description="As of POST /api/v1/events; with source and channel_key where a source writes it, source null: none does.")
+    ] = []  # noqa: RUF012
     rules: Annotated[Objects, Meta(description="As of POST /api/v1/rules, with event_name.")] = []  # noqa: RUF012
     webhooks: Annotated[Objects, Meta(description="As of POST /api/v1/webhooks, with event_names and without a secret.")] = []  # noqa: RUF012
     dashboards: Annotated[Objects, Meta(description="Those for all, with widgets; these as of their own POST, with event_names.")] = []  # noqa: RUF012
@@ -119,27 +121,29 @@ SECTIONS: Final[Mapping[str, Section]] = {
 """After the events, which they name."""
 
 
-@route("GET", "/api/v1/configuration", problems=(409,))
+@route("GET", "/api/v1/configuration", problems=(409,), tagged=True)
 async def export_configuration(call: Call) -> Exported:
     """Export the configuration. One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration
-    gives the same bytes, so that two of them can be compared line by line and kept under version control."""
+    gives the same bytes, so that two of them can be compared line by line and kept under version control, and the same ETag."""
     async with call.pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
-        events = await _read_events(conn)
-        names = {str(one.public_id): one.name for one in events}
-        document = {"events": _lines([_event_content(one) for one in events], "name")}
-        for name, section in SECTIONS.items():
-            objects = [section.shown(section.content(state), names) for state in await section.read(conn)]
-            _refuse_ambiguous(name, section, objects)
-            document[name] = _lines(objects, section.key)
+        exported = await _export(conn)
+    call.headers["ETag"] = etag(_digest(exported))
     call.headers["Content-Disposition"] = 'attachment; filename="webmacs-configuration.json"'
-    return Exported(FORMAT, **document)
+    return exported
 
 
-@route("POST", "/api/v1/configuration", problems=(409,), changes="configuration", body_bytes_max=BODY_BYTES_MAX)
+@route("POST", "/api/v1/configuration", problems=(409, 412), changes="configuration", body_bytes_max=BODY_BYTES_MAX)
 async def import_configuration(call: Call[Configuration]) -> Comparison:
     """Bring in a configuration, all of it or nothing. Objects are found by their names: those that are not here are created, of the others
-    the fields that are given are changed. With dry_run=true the answer says what would be done."""
+    the fields that are given are changed. With dry_run=true the answer says what would be done. With the ETag of an export in If-Match it
+    is done only while the whole configuration is as it was exported."""
     await call.conn.execute("SELECT pg_advisory_xact_lock($1)", IMPORTING)
+    if call.if_match is not None:
+        await call.conn.execute(
+            "SELECT FROM events WHERE name = ANY($1) AND deleted_on IS NULL ORDER BY id FOR NO KEY UPDATE",
+            [str(one.get("name")) for one in call.body.events],
+        )
+        call.match(_digest(await _export(call.conn)))
     objects, unchanged = await _save_events(call, call.body.events)
     here = await _read_events(call.conn)
     names = {str(one.public_id): one.name for one in here}
@@ -203,67 +207,77 @@ def _judge(name: str, section: Section, given: Sequence[Content], present: Mappi
 
 async def _carry_out(call: Call[Configuration], name: str, section: Section, plan: _Plan) -> None:
     """Raises what the handler raises, with the place."""
-    public_id = None if plan.before is None else plan.before.public_id
-    inner = call.inner(section.kind, plan.body, public_id)
+    before = plan.before
     try:
-        await (section.create if public_id is None else section.update)(inner)
+        if before is None:
+            await section.create(call.inner(section.kind, plan.body))
+        else:
+            await section.update(call.inner(section.kind, plan.body, before.public_id, before.version))
     except Unprocessable as problem:
         raise problem.within(name, plan.key) from None
-    except Conflict as problem:
-        raise Conflict(f"{name}, {plan.key}: {problem.detail}") from None
+    except Problem as problem:
+        if problem.status == 412:
+            raise Conflict(f"{name}, {plan.key}: somebody else has changed it at this moment; try again.") from None
+        if problem.status == 409:
+            raise Conflict(f"{name}, {plan.key}: {problem.detail}") from None
+        raise
 
 
 async def _save_events(call: Call[Configuration], given: Sequence[Content]) -> tuple[list[Applied], int]:
     """(events that were created or changed, how many stay as they are). Raises Unprocessable with every fault."""
     errors = _key_errors("events", "name", given)
+    rows = await call.conn.fetch("SELECT s.name, w.id FROM writers w JOIN sources s ON s.id = w.source_id")
+    writers = {row["name"]: row["id"] for row in rows}
     items = []
     for position, entry in enumerate([] if errors else given):
         place = ("body", "events", entry["name"])
         try:
             change = msgspec.convert({one: value for one, value in entry.items() if one not in WRITTEN_BY}, event.EventChange)
+            items.append(Item(position, place, None, event.fields_of(change), _writer_of(place, entry, writers)))
         except msgspec.ValidationError as error:
             errors += errors_at(place, error)
-        else:
-            items.append(Item(position, place, None, event.fields_of(change)))
+        except Unprocessable as problem:
+            errors += problem.errors
     if errors:
         raise Unprocessable(errors)
     if not items:
         return [], 0
     saved = await bulk.save(call.inner("event", None), items)
-    await _give_to_sources(call.conn, given, {one.name: one for one in saved.data})
     objects = [Applied("events", one.name, one.action, one.changes) for one in saved.data if one.action != "unchanged"]
     return objects, saved.unchanged
 
 
-async def _give_to_sources(conn: Connection, given: Sequence[Content], saved: Mapping[str, bulk.SavedEvent]) -> None:
-    """A new event that a source writes belongs to it, as if the source had made it; one that is here belongs to whom it belongs.
-    Raises Unprocessable."""
-    written = [one for one in given if any(one.get(field) is not None for field in WRITTEN_BY)]
-    if not written:
-        return
-    rows = await conn.fetch("SELECT s.name, w.id FROM writers w JOIN sources s ON s.id = w.source_id")
-    writers = {row["name"]: row["id"] for row in rows}
-    rows = await conn.fetch(event.SELECT + " WHERE e.name = ANY($1) AND e.deleted_on IS NULL", [one["name"] for one in written])
-    present = {row["name"]: event.event_of(row) for row in rows}
-    errors, new = [], []
-    for one in written:
-        place, source, key = ["body", "events", one["name"]], one.get("source"), one.get("channel_key")
-        if not isinstance(source, str) or source not in writers:
-            errors.append(
-                FieldError([*place, "source"], "There is no such source here; create it first, or leave out who writes the event.")
-            )
-        elif not isinstance(key, str) or not 1 <= len(key) <= 100 or not isinstance(one.get("instance"), str | None):
-            errors.append(FieldError([*place, "channel_key"], "A source's event has a channel_key, and instance is a text or null."))
-        elif saved[one["name"]].action == "create":
-            new.append((saved[one["name"]].public_id, writers[source], one.get("instance"), key))
-        elif (present[one["name"]].source, present[one["name"]].channel_key) != (source, key):
-            errors.append(FieldError([*place, "source"], "The event of this name is written by somebody else here; rename one of the two."))
-    if errors:
-        raise Unprocessable(errors)
-    try:
-        await conn.executemany("UPDATE events SET writer_id = $2, instance = $3, channel_key = $4 WHERE public_id = $1", new)
-    except asyncpg.UniqueViolationError:
-        raise Conflict("A channel of a source is an event of another name here, or stands there twice; give it that name.") from None
+def _writer_of(place: Sequence[str], entry: Content, writers: Mapping[str, int]) -> bulk.Writer | UnsetType | None:
+    """The channel whose readings the event is to take. Raises Unprocessable."""
+    source, instance, key = (entry.get(name) for name in WRITTEN_BY)
+    if source is None and instance is None and key is None:
+        return None if "source" in entry else UNSET
+    if not isinstance(source, str) or source not in writers:
+        msg = "There is no such source here; create it first, or leave out who writes the event."
+        raise Unprocessable.at(*place, "source", msg=msg)
+    if not isinstance(key, str) or not 1 <= len(key) <= 100 or not isinstance(instance, str | None):
+        raise Unprocessable.at(*place, "channel_key", msg="A source's event has a channel_key, and instance is a text or null.")
+    return bulk.Writer(writers[source], source, instance, key)
+
+
+async def _export(conn: Connection) -> Exported:
+    """Raises Conflict where names are not unique."""
+    events = await _read_events(conn)
+    names = {str(one.public_id): one.name for one in events}
+    document = {"events": _lines([_event_content(one) for one in events], "name")}
+    for name, section in SECTIONS.items():
+        objects = [section.shown(section.content(state), names) for state in await section.read(conn)]
+        _refuse_ambiguous(name, section, objects)
+        document[name] = _lines(objects, section.key)
+    return Exported(FORMAT, **document)
+
+
+def _digest(exported: Exported) -> str:
+    """Of the whole configuration, as an ETag says it."""
+    digest = hashlib.sha256()
+    for lines in (exported.events, exported.rules, exported.webhooks, exported.dashboards):
+        digest.update(b"\n".join(map(bytes, lines)) + b"\0")
+    return digest.hexdigest()[:32]
 
 
 async def _read_events(conn: Connection) -> list[event.Event]:
@@ -273,7 +287,7 @@ async def _read_events(conn: Connection) -> list[event.Event]:
 def _event_content(one: event.Event) -> Content:
     content: Content = msgspec.to_builtins(event.fields_of(one))
     if one.source is None:  # the key of a series in line protocol is its name
-        return content
+        return content | {"source": None}
     return content | {name: value for name in WRITTEN_BY if (value := getattr(one, name)) is not None}
 
 

@@ -13,14 +13,14 @@ from webmacs.http.guard import Identity
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, etag, route
-from webmacs.http.shape import Shape, Timestamp, fields_given, of_row
+from webmacs.http.shape import NAME, Shape, Timestamp, fields_given, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
 COLUMNS: Final = 12
 WIDGETS_MAX: Final = 100
 
-Name = Annotated[str, Meta(min_length=1, max_length=200, examples=["Reactor 1"])]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=NAME, examples=["Reactor 1"])]
 Description = Annotated[str, Meta(max_length=10_000)]
 Tags = Annotated[list[Annotated[str, Meta(min_length=1, max_length=50)]], Meta(max_length=50)]
 Global = Annotated[bool, Meta(description="Everybody sees it. Its owner and administrators change it.")]
@@ -217,7 +217,7 @@ async def change_layout(call: Call[Layout]) -> Dashboard:
     return await _tell(call, before, before.public_id)
 
 
-@route("POST", "/api/v1/dashboards/{public_id}/widgets", status=201, problems=(409, 412), changes="dashboard")
+@route("POST", "/api/v1/dashboards/{public_id}/widgets", status=201, problems=(409, 412), changes="dashboard", tagged=True)
 async def create_widget(call: Call[WidgetIn]) -> Widget:
     """Put a widget onto a dashboard. The answer's ETag is the dashboard's."""
     dashboard_id, before = await _open(call)
@@ -227,7 +227,7 @@ async def create_widget(call: Call[WidgetIn]) -> Widget:
     return await _tell_widget(call, before, public_id)
 
 
-@route("PUT", "/api/v1/dashboards/{public_id}/widgets/{widget_id}", problems=(412,), changes="dashboard")
+@route("PUT", "/api/v1/dashboards/{public_id}/widgets/{widget_id}", problems=(412,), changes="dashboard", tagged=True)
 async def change_widget(call: Call[WidgetChange]) -> Widget:
     """Change a widget. Fields that are not given stay; If-Match and ETag are the dashboard's."""
     _, before = await _open(call)
@@ -383,8 +383,7 @@ async def _tell(call: Call[Any, Any], before: Dashboard | None, public_id: UUID)
             public_id, clock.now(),
         )  # fmt: skip
     after = _dashboard(await _find(call.conn, call.identity, public_id))
-    call.changed(before, after)
-    return after
+    return call.changed(before, after)
 
 
 async def _tell_widget(call: Call[Any, Any], before: Dashboard, public_id: UUID) -> Widget:

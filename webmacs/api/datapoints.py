@@ -1,6 +1,7 @@
 """Readings: they come in one by one and by the thousand, and are read as charts want them and one by one."""
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -12,7 +13,6 @@ from starlette.responses import Response
 
 from webmacs import clock, ingest_core
 from webmacs.http import access, idempotency, kiosk
-from webmacs.http.compressed import decompress
 from webmacs.http.page import CursorPage, CursorQuery, make_cursor, read_cursor
 from webmacs.http.problem import Forbidden, NotFound, Unauthorized, Unprocessable, unavailable
 from webmacs.http.route import Call, decode_body, route
@@ -37,6 +37,8 @@ RANGE_MAX: Final = timedelta(days=40)
 
 LINES: Final = "application/x-ndjson"
 ANY_JSON: Final = msgspec.json.Decoder(Any)
+NAMED: Final = re.compile(r"(event_public_id|value|timestamp|datapoints): |(?:missing|unknown) field `(.*?)`")
+"""How the core says in which field something is wrong."""
 
 
 class DatapointIn(Shape, frozen=True):
@@ -46,6 +48,15 @@ class DatapointIn(Shape, frozen=True):
         Timestamp | None,
         Meta(description="Rounded to µs; at most 30 days old and 24 hours ahead. Without it: now, plus 1 µs for each repeat of an event."),
     ] = None
+
+
+Line = Annotated[
+    Any,
+    Meta(
+        description="A DatapointIn on each line. One that is none is refused by itself, as every reading is.",
+        examples=[{"event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04", "value": 21.5, "timestamp": "2026-11-23T12:00:00Z"}],
+    ),
+]
 
 
 class BatchIn(Shape, frozen=True):
@@ -63,6 +74,7 @@ class Created(msgspec.Struct, frozen=True):
 
 class RefusedItem(msgspec.Struct, frozen=True):
     index: Annotated[int, Meta(description="Its place in `datapoints`, or its line, from 0.")]
+    field: Annotated[str | None, Meta(description="Its field that cannot be used; null: it is none of them.", examples=["value"])]
     code: Annotated[str, Meta(description="As on the telemetry socket.", examples=["unknown_channel", "out_of_bounds"])]
     detail: str
 
@@ -192,7 +204,7 @@ async def create_datapoint(call: Call[bytes]) -> Response:
 @route(
     "POST",
     "/api/v1/datapoints/batch",
-    accepts={"application/json": BatchIn, LINES: DatapointIn},
+    accepts={"application/json": BatchIn, LINES: Line},
     answers=BatchOut,
     problems=(400, 415),
     body_bytes_max=ingest_core.BATCH_BYTES_MAX,
@@ -202,14 +214,13 @@ async def create_datapoint(call: Call[bytes]) -> Response:
 async def create_datapoints(call: Call[bytes]) -> Response:
     """Store up to 10,000 readings. A good one is taken whatever is wrong with the others, and the answer comes when they are committed.
 
-    As JSON, or with `Content-Type: application/x-ndjson` one reading a line. The body may come with `Content-Encoding: gzip`.
+    As JSON, or with `Content-Type: application/x-ndjson` one reading a line.
     """
     lines = call.request.headers.get("content-type", "").partition(";")[0].strip().lower() in (LINES, "application/jsonl")
-    body = await decompress(call.body, call.request.headers.get("content-encoding", ""), ingest_core.BATCH_BYTES_MAX)
-    batch = await read_body(call, "lines" if lines else "batch", body)
+    batch = await read_body(call, "lines" if lines else "batch", call.body)
 
     def answer(taken: Taken) -> Response:
-        results = [RefusedItem(*refused) for refused in taken.refused]
+        results = [RefusedItem(index, _field(code, detail), code, detail) for index, code, detail in taken.refused]
         return Response(msgspec.json.encode(BatchOut(taken.readings, taken.refused_count, results)), 200, None, "application/json")
 
     return await store(call, batch, call.request.app.state.intake.stamp(batch.untimed), answer)
@@ -223,7 +234,8 @@ async def read_body(call: Call[bytes, Any], form: "Form", body: bytes) -> Batch:
         return read
     if read.code == "malformed":
         _check_json(body)
-    raise Unprocessable.at("body", msg=read.detail)
+    field = "datapoints" if read.code == "too_large" and form == "batch" else _field(read.code, read.detail)
+    raise Unprocessable.at("body", *([] if field is None else [field]), msg=read.detail)
 
 
 async def store(call: Call[bytes, Any], batch: Batch, now_us: int, answer: Callable[[Taken], Response]) -> Response:
@@ -251,16 +263,23 @@ async def store(call: Call[bytes, Any], batch: Batch, now_us: int, answer: Calla
 
 def _refusal_of_one(body: bytes, code: str, detail: str) -> Exception:
     """Of the only reading of a request."""
+    if code == "not_granted":
+        return Forbidden(detail)
+    if code == "malformed":
+        _check_json(body)
+    field = _field(code, detail)
+    return Unprocessable.at("body", *([] if field is None else [field]), msg=detail)
+
+
+def _field(code: str, detail: str) -> str | None:
+    """Of a reading or of the body, where one of its fields is what is wrong."""
     match code:
-        case "unknown_channel":
-            return Unprocessable.at("body", "event_public_id", msg=detail)
-        case "not_granted":
-            return Forbidden(detail)
+        case "unknown_channel" | "not_granted":
+            return "event_public_id"
         case "out_of_bounds":
-            return Unprocessable.at("body", "timestamp", msg=detail)
-        case _:
-            _check_json(body)
-            return Unprocessable.at("body", msg=detail)
+            return "timestamp"
+    named = NAMED.match(detail)
+    return None if named is None else named[1] or named[2]
 
 
 def _check_json(body: bytes) -> None:

@@ -15,14 +15,14 @@ from webmacs.api.jobs import accepted
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import DeleteQuery, Shape, Tags, Timestamp, check_range, of_row, tidy_tags
+from webmacs.http.shape import NAME, DeleteQuery, Shape, Tags, Timestamp, check_range, of_row, tidy_tags
 from webmacs.jobs.deletion import Deletion, delete_readings
 from webmacs.jobs.queue import Job
 from webmacs.storage import runs
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=NAME)]
 Notes = Annotated[str, Meta(max_length=20_000)]
 Parameters = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=100)], Any],
@@ -156,8 +156,7 @@ async def start_experiment(call: Call[ExperimentIn]) -> Experiment:
             "INSERT INTO experiment_events SELECT $1, id, public_id, name FROM events WHERE id = ANY($2)", experiment_id, scope
         )
     experiment = await _read(call.conn, public_id)
-    call.changed(None, experiment, "experiments", action="start")
-    return experiment
+    return call.changed(None, experiment, "experiments", action="start")
 
 
 @route("GET", "/api/v1/experiments/{public_id}")
@@ -183,14 +182,14 @@ async def change_experiment(call: Call[ExperimentChange]) -> Experiment:
         None if new.parameters is UNSET else new.parameters,
     )
     experiment = await _read(call.conn, call.public_id)
-    call.changed(before, experiment, "experiments")
-    return experiment
+    return call.changed(before, experiment, "experiments")
 
 
-@route("PUT", "/api/v1/experiments/{public_id}/stop", changes="experiment")
+@route("PUT", "/api/v1/experiments/{public_id}/stop", problems=(412,), changes="experiment")
 async def stop_experiment(call: Call) -> Experiment:
     """Stop an experiment. One that has stopped stays as it is."""
     before = await _read(call.conn, call.public_id, lock=True)
+    call.match(before.version)
     if before.stopped_on is not None:
         return before
     await call.conn.execute(  # a clock that was set back must not stop it before it began
@@ -198,8 +197,7 @@ async def stop_experiment(call: Call) -> Experiment:
         call.public_id, clock.now(), timedelta(microseconds=1),
     )  # fmt: skip
     experiment = await _read(call.conn, call.public_id)
-    call.changed(before, experiment, "experiments", action="stop")
-    return experiment
+    return call.changed(before, experiment, "experiments", action="stop")
 
 
 @route("DELETE", "/api/v1/experiments/{public_id}", status=202, problems=(409,), changes="experiment")

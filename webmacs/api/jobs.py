@@ -46,8 +46,7 @@ async def cancel_job(call: Call) -> Job:
         raise Conflict(f"This job is over: it is {before.state}.")
     await queue.cancel(call.conn, before.public_id, running=before.state == "running")
     after = await _read(call, call.conn)
-    call.changed(before, after, action="cancel", name=before.subject)
-    return after
+    return call.changed(before, after, action="cancel", name=before.subject)
 
 
 def accepted(call: Call[Any, Any], job: Job) -> Job:

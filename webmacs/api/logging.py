@@ -13,7 +13,7 @@ from webmacs import clock
 from webmacs.http.audit import ActorKind
 from webmacs.http.page import CursorPage, CursorQuery, fetch_after
 from webmacs.http.problem import NotFound
-from webmacs.http.route import Call, route
+from webmacs.http.route import Call, etag, route
 from webmacs.http.shape import Shape, Timestamp, check_range, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
@@ -100,7 +100,7 @@ async def list_log_entries(call: Call[None, LogQuery]) -> CursorPage[LogEntry]:
     return CursorPage(cursor, [_entry(row) for row in rows])
 
 
-@route("POST", "/api/v1/logging", status=201, changes="log entry", inserts=True)
+@route("POST", "/api/v1/logging", status=201, changes="log entry", inserts=True, tagged=True)
 async def create_log_entry(call: Call[LogEntryIn]) -> LogEntry:
     """Write into the log. An entry says who wrote it and when, and is never changed."""
     new, who = call.body, call.actor
@@ -112,25 +112,27 @@ async def create_log_entry(call: Call[LogEntryIn]) -> LogEntry:
            status AS (INSERT INTO log_status (entry_id, created_on) SELECT id, created_on FROM entry)""",
         entry.public_id, entry.created_on, entry.logging_type, entry.content, entry.author, entry.author_kind,
     )  # fmt: skip
-    call.changed(None, entry)
+    call.headers["ETag"] = etag(entry.status)
+    return call.changed(None, entry)
+
+
+@route("GET", "/api/v1/logging/{public_id}", tagged=True)
+async def get_log_entry(call: Call) -> LogEntry:
+    """Read an entry. Its ETag is its status, as nothing else of it changes."""
+    _, entry = await _read(call.pool, call.public_id)
+    call.headers["ETag"] = etag(entry.status)
     return entry
 
 
-@route("GET", "/api/v1/logging/{public_id}")
-async def get_log_entry(call: Call) -> LogEntry:
-    """Read an entry."""
-    return (await _read(call.pool, call.public_id))[1]
-
-
-@route("PUT", "/api/v1/logging/{public_id}", changes="log entry")
+@route("PUT", "/api/v1/logging/{public_id}", changes="log entry", tagged=True)
 async def change_log_entry(call: Call[LogEntryChange]) -> LogEntry:
     """Mark an entry as read or unread. What it says never changes."""
-    entry_id, before = await _read(call.conn, call.public_id)
+    entry_id, before = await _read(call.conn, call.public_id, lock=True)
+    call.match(before.status)
+    call.headers["ETag"] = etag(call.body.status)
     entry = msgspec.structs.replace(before, status=call.body.status)
-    if entry != before:
-        await call.conn.execute("UPDATE log_status SET read = $2 WHERE entry_id = $1", entry_id, entry.status == "read")
-        call.changed(before, entry)
-    return entry
+    await call.conn.execute("UPDATE log_status SET read = $2 WHERE entry_id = $1", entry_id, entry.status == "read")
+    return call.changed(before, entry)
 
 
 @route("PUT", "/api/v1/logging/read", changes="log entry")
@@ -169,9 +171,9 @@ def _where(conditions: list[str]) -> str:
     return f"WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
-async def _read(database: Pool | Connection, public_id: UUID) -> tuple[int, LogEntry]:
-    """(id, the entry). Raises NotFound."""
-    row = await database.fetchrow(SELECT + " WHERE l.public_id = $1", public_id)
+async def _read(database: Pool | Connection, public_id: UUID, *, lock: bool = False) -> tuple[int, LogEntry]:
+    """(id, the entry). Raises NotFound. With `lock` nobody else changes it until the transaction ends."""
+    row = await database.fetchrow(SELECT + " WHERE l.public_id = $1" + (" FOR NO KEY UPDATE OF s" if lock else ""), public_id)
     if row is None:
         raise NotFound("log entry")
     return row["id"], _entry(row)

@@ -95,8 +95,7 @@ async def create_update(call: Call[UpdateIn]) -> Update:
     except asyncpg.UniqueViolationError:
         raise _taken(call.body.version) from None
     update = await _read(call.conn, public_id)
-    call.changed(None, update, name=update.version)
-    return update
+    return call.changed(None, update, name=update.version)
 
 
 @route("POST", "/api/v1/ota/upload", status=201, problems=(409,), changes="update", accepts="application/octet-stream")

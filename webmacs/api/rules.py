@@ -17,7 +17,7 @@ from webmacs.api.webhooks import WebhookEventType
 from webmacs.http.page import CursorPage, CursorQuery, Page, PageQuery, fetch_after, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp, fields_given, of_row
+from webmacs.http.shape import NAME, Shape, Timestamp, fields_given, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -29,7 +29,7 @@ Deferred: TypeAlias = Literal["dead_band", "for_ms", "clear_for_ms", "cooldown_s
 LATER: Final = "Stored, but not in effect yet."
 DURATION_MS_MAX: Final = 7 * 86_400_000
 
-Name = Annotated[str, Meta(min_length=1, max_length=200, examples=["Boiler too hot"])]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=NAME, examples=["Boiler too hot"])]
 Description = Annotated[str, Meta(max_length=10_000, description="What it is for, and what to do when it fires.")]
 Threshold = Annotated[float, Meta(description="In the event's unit; the lower one of between and not_between.", examples=[95.0])]
 ThresholdHigh = Annotated[float | None, Meta(description="The upper one of between and not_between, which both include it; null else.")]
@@ -192,8 +192,7 @@ async def create_rule(call: Call[RuleIn]) -> Rule:
     except asyncpg.UniqueViolationError:
         raise _taken(new.name) from None
     rule = await _read(call.conn, public_id)
-    call.changed(None, rule, "rules")
-    return rule
+    return call.changed(None, rule, "rules")
 
 
 @route("GET", "/api/v1/rules/{public_id}")
@@ -222,8 +221,7 @@ async def change_rule(call: Call[RuleChange]) -> Rule:
     except asyncpg.UniqueViolationError:
         raise _taken(wanted.name) from None
     rule = await _read(call.conn, call.public_id)
-    call.changed(before, rule, "rules")
-    return rule
+    return call.changed(before, rule, "rules")
 
 
 @route("DELETE", "/api/v1/rules/{public_id}", changes="rule")

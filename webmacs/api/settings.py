@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from webmacs import clock, keys
 from webmacs.http.problem import Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp, fields_given
+from webmacs.http.shape import LABEL, NAME, Shape, Timestamp, fields_given
 from webmacs.jobs import queue
 from webmacs.storage.pool import Connection, Pool
 
@@ -23,7 +23,7 @@ LocalTime = Annotated[
     str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5, description="Of the plant's zone.", examples=["06:00"])
 ]
 KeptDays = Annotated[int, Meta(ge=1, le=36_500)]
-PlantName = Annotated[str, Meta(max_length=200)]
+PlantName = Annotated[str, Meta(max_length=200, pattern=LABEL)]
 TimeZone = Annotated[str, Meta(min_length=1, max_length=100, description="A name of the IANA list.", examples=["Europe/Berlin"])]
 Security = Annotated[Literal["none", "starttls", "tls"], Meta(description="`tls` from the first byte, `starttls` before signing in.")]
 Password = Annotated[str, Meta(max_length=500, description="Never shown. Not given: as it was, while server and user stay the same.")]
@@ -39,7 +39,7 @@ SMTP_PASSWORD: Final = b"settings/smtp_password"
 class Shift(Shape, frozen=True):
     """One that ends at or before its start ends on the next day."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=50, examples=["Early"])]
+    name: Annotated[str, Meta(min_length=1, max_length=50, pattern=NAME, examples=["Early"])]
     start: LocalTime
     end: LocalTime
     days: Annotated[list[Day], Meta(min_length=1, max_length=7, description="On which it begins.")]
@@ -114,7 +114,8 @@ async def get_settings(call: Call) -> Settings:
 async def change_settings(call: Call[SettingsChange]) -> Settings:
     """Change settings. Fields that are not given stay; they take effect at once, without a restart."""
     given = fields_given(call.body)
-    before, password = await read(call.conn, lock=True)
+    before, kept = await read(call.conn, lock=True)
+    password = kept
     call.match(before.version)
     if "time_zone" in given:
         await _check_zone(call.conn, given["time_zone"])
@@ -122,7 +123,7 @@ async def change_settings(call: Call[SettingsChange]) -> Settings:
         _check_shifts(given["shifts"])
     if "smtp" in given:
         smtp: SmtpIn | None = given["smtp"]
-        password = _password(call, before, password)
+        password = _password(call, before, kept)
         given["smtp"] = None if smtp is None else Smtp(**{name: getattr(smtp, name) for name in Smtp.__struct_fields__})
     content: dict[str, Any] = {name: given.get(name, getattr(before, name)) for name in NAMES}
     await call.conn.execute(
@@ -130,8 +131,8 @@ async def change_settings(call: Call[SettingsChange]) -> Settings:
         msgspec.to_builtins(content), password, clock.now(),
     )  # fmt: skip
     after, _ = await read(call.conn)
-    call.changed(before, after, "settings", name="settings")
-    return after
+    replaced = None if password in (kept, None) else "mail password replaced"
+    return call.changed(before, after, "settings", name="settings", detail=replaced)
 
 
 async def read(database: Pool | Connection, *, lock: bool = False) -> tuple[Settings, bytes | None]:

@@ -13,10 +13,10 @@ from webmacs import accounts, clock
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp, of_row
+from webmacs.http.shape import NAME, Shape, Timestamp, of_row
 from webmacs.storage.pool import Connection, Pool
 
-Name = Annotated[str, Meta(min_length=1, max_length=100, examples=["press-hall"])]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=NAME, examples=["press-hall"])]
 
 
 class SourceIn(Shape, frozen=True):
@@ -101,9 +101,7 @@ async def change_source(call: Call[SourceChange]) -> Source:
         )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise Conflict(f"There is a source called {call.body.name} already; choose another name.") from None
-    source = await _read(call.conn, call.public_id)
-    call.changed(before, source, "sources")
-    return source
+    return call.changed(before, await _read(call.conn, call.public_id), "sources")
 
 
 @route("POST", "/api/v1/sources/{public_id}/credential", status=200, changes="source")

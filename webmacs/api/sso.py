@@ -20,13 +20,13 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import RedirectResponse, Response
 
-from webmacs import clock, keys, logs
+from webmacs import accounts, clock, keys, logs
 from webmacs.api import auth
 from webmacs.api.auth import Session
 from webmacs.http import audit
 from webmacs.http.access import Role
 from webmacs.http.audit import Actor, Entry
-from webmacs.http.problem import Problem, Unprocessable
+from webmacs.http.problem import Conflict, Problem, Unprocessable, unavailable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape
 from webmacs.oidc import Attempt, Person, Provider, Refused
@@ -73,6 +73,14 @@ class Code(Shape, frozen=True):
     code: Annotated[str, Meta(max_length=200)]
 
 
+class LinkIn(Shape, frozen=True):
+    next: Annotated[str, Meta(max_length=NEXT_CHARACTERS_MAX, description="A path of this host, where to go afterwards.")] = "/"
+
+
+class LinkBegun(msgspec.Struct, frozen=True):
+    authorize_url: Annotated[str, Meta(description="At the provider; the browser goes there next.")]
+
+
 class _Kept(msgspec.Struct, frozen=True):
     """What the browser's cookie holds, sealed."""
 
@@ -81,6 +89,8 @@ class _Kept(msgspec.Struct, frozen=True):
     verifier: str
     next: str
     expires_us: int
+    link: UUID | None = None
+    """The session whose user is to be linked; None: somebody signs in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,24 +134,44 @@ async def get_sso_config(call: Call) -> SsoConfig:
 @route("GET", "/api/v1/auth/sso/authorize", status=302, problems=("sso-off",))
 async def begin_sso(call: Call[None, AuthorizeQuery]) -> Response:
     """Send the browser to the provider. When that cannot be, to the login page with the reason."""
-    provider = _provider(call)
-    if not LOCAL_PATH.fullmatch(call.query.next):
-        raise Unprocessable.at("query", "next", msg="It must be a path of this host, as /dashboards, in ASCII.")
-    attempt = Attempt(*(secrets.token_urlsafe(32) for _ in range(3)))
-    kept = _Kept(
-        attempt.state, attempt.nonce, attempt.verifier, call.query.next, clock.now_us() + ATTEMPT_S * 1_000_000
-    )  # fmt: skip
+    _check_next("query", call.query.next)
     try:
-        url = await provider.authorize_url(attempt)
+        return _redirect(*await _begin(call, call.query.next, None))
     except Refused as refused:
         return _to_login(call, refused, call.query.next)
-    sealed = keys.seal(call.parts.sealing_key, msgspec.json.encode(kept), SEALED_FOR)
-    return _redirect(url, _cookie(call, base64.urlsafe_b64encode(sealed).decode(), ATTEMPT_S))
+
+
+@route("POST", "/api/v1/auth/sso/link", problems=("sso-off",))
+async def begin_sso_link(call: Call[LinkIn]) -> LinkBegun:
+    """Begin to link one's account to oneself at the provider. The browser goes to the address that is answered, and comes back to `next`
+    with `sso_link=linked`, or with the reason why not; from then on the account is opened there, an administrator's too."""
+    _check_next("body", call.body.next)
+    try:
+        url, call.headers["Set-Cookie"] = await _begin(call, call.body.next, call.identity.jti)
+    except Refused as refused:
+        raise unavailable(f"The provider does not answer as it should ({refused.detail}); try again.") from None
+    return LinkBegun(url)
+
+
+@route("DELETE", "/api/v1/auth/sso/link", problems=(409, "sso-off"), changes="user")
+async def delete_sso_link(call: Call) -> None:
+    """Unlink one's account from the provider. It is then opened by its password alone; an account without one cannot be unlinked."""
+    issuer = _provider(call).issuer
+    row = await call.conn.fetchrow("SELECT password_hash FROM users WHERE id = $1 FOR NO KEY UPDATE", call.identity.id)
+    if row is None or row["password_hash"] is None:
+        raise Conflict("This account has no password, so nothing would open it; an administrator can give it one.")
+    deleted = await call.conn.fetchval(
+        "DELETE FROM sso_identities WHERE user_id = $1 AND issuer = $2 RETURNING true", call.identity.id, issuer
+    )
+    if deleted is not None:
+        detail = f"sso: unlinked from {issuer}"
+        call.entries.append(Entry("update", "user", call.identity.public_id, call.identity.name, detail=detail))
 
 
 @route("GET", CALLBACK, status=302, problems=("sso-off", 503))
 async def end_sso(call: Call[None, CallbackQuery]) -> Response:
-    """Take the provider's answer. The browser is sent on to /sso-callback with a code for 60 s, or to the login page with the reason."""
+    """Take the provider's answer. The browser is sent on to /sso-callback with a code for 60 s, or to the login page with the reason; when
+    it is to link an account, to where that began."""
     provider = _provider(call)
     begun = _read_cookie(call)
     try:
@@ -152,8 +182,14 @@ async def end_sso(call: Call[None, CallbackQuery]) -> Response:
         if call.query.iss not in (None, provider.issuer):
             raise Refused("untrusted", "its answer names another issuer")
         person = await provider.identify(call.query.code, Attempt(kept.state, kept.nonce, kept.verifier))
+        if kept.link is not None:
+            await _link_own(call, provider.issuer, person, kept.link)
+            return _linked(call, kept, "linked")
         code = await _admit(call, provider.issuer, person, kept)
     except Refused as refused:
+        if begun is not None and begun.link is not None:
+            log.info("link_refused", by="sso", reason=refused.reason, detail=refused.detail, address=call.actor.address)
+            return _linked(call, begun, refused.reason)
         return _to_login(call, refused, begun.next if begun else "/")
     return _redirect("/sso-callback?" + urlencode({"code": code, "next": kept.next}))
 
@@ -179,6 +215,22 @@ async def exchange_sso_code(call: Call[Code]) -> Session:
         session = await auth.begin_session(conn, call, row["id"], None, "sso")
     log.info("login", user=str(row["public_id"]), address=call.address, by="sso")
     return session
+
+
+async def _begin(call: Call[Any, Any], wanted: str, link: UUID | None) -> tuple[str, str]:
+    """(the address at the provider, the cookie that the browser keeps meanwhile). Raises Problem and Refused."""
+    provider = _provider(call)
+    attempt = Attempt(*(secrets.token_urlsafe(32) for _ in range(3)))
+    url = await provider.authorize_url(attempt)
+    kept = _Kept(attempt.state, attempt.nonce, attempt.verifier, wanted, clock.now_us() + ATTEMPT_S * 1_000_000, link)
+    sealed = keys.seal(call.parts.sealing_key, msgspec.json.encode(kept), SEALED_FOR)
+    return url, _cookie(call, base64.urlsafe_b64encode(sealed).decode(), ATTEMPT_S)
+
+
+def _check_next(place: str, wanted: str) -> None:
+    """Raises Unprocessable."""
+    if not LOCAL_PATH.fullmatch(wanted):
+        raise Unprocessable.at(place, "next", msg="It must be a path of this host, as /dashboards, in ASCII.")
 
 
 def _same_browser(kept: _Kept | None, state: str) -> _Kept:
@@ -220,6 +272,31 @@ async def _admit(call: Call[None, CallbackQuery], issuer: str, person: Person, k
     return code
 
 
+async def _link_own(call: Call[None, CallbackQuery], issuer: str, person: Person, session: UUID) -> None:
+    """Binds the person to the user who began it in this session, which must not have ended meanwhile. Raises Refused."""
+    now = clock.now()
+    async with call.pool.acquire() as conn, conn.transaction():
+        user = await conn.fetchrow(
+            """SELECT u.id, u.public_id, u.username FROM sessions s JOIN users u ON u.id = s.user_id
+                WHERE s.jti = $1 AND s.expires_on > $2 AND u.enabled FOR NO KEY UPDATE OF u""",
+            session, now,
+        )  # fmt: skip
+        if user is None:
+            raise Refused("expired", "the session that began it has ended")
+        made = await conn.fetchval(
+            """INSERT INTO sso_identities (issuer, subject, user_id, created_on, last_login_on) VALUES ($1, $2, $3, $4, $4)
+               ON CONFLICT DO NOTHING RETURNING true""",
+            issuer, person.subject, user["id"], now,
+        )  # fmt: skip
+        if made is not None:
+            entry = Entry("update", "user", user["public_id"], user["username"], detail=f"sso: linked to {issuer} by themself")
+            await audit.write(conn, Actor("user", user["public_id"], user["username"], call.actor.address), call.request_id, [entry])
+            return
+        known = "SELECT user_id FROM sso_identities WHERE issuer = $1 AND subject = $2"
+        if await conn.fetchval(known, issuer, person.subject) != user["id"]:
+            raise Refused("taken", "the account or the person is linked to another one already")
+
+
 async def _find_or_make(conn: Connection, settings: Settings, issuer: str, person: Person, now: datetime) -> tuple[_Account, list[Entry]]:
     """The person's user, with the role that the groups give, and what was changed for it. Raises Refused."""
     role = _role_of(settings, person)
@@ -238,6 +315,11 @@ async def _find_or_make(conn: Connection, settings: Settings, issuer: str, perso
     if settings.sso_role_mapping and role != account.role:
         if role is None:
             raise Refused("groups", f"{account.email} is in no group that may sign in")
+        if account.role == "admin" and await accounts.is_last_administrator(conn, account.id):
+            detail = f"sso: the groups say {role}, but there is no other administrator"
+            entries.append(Entry("role_kept", "user", account.public_id, account.username, detail=detail))
+            log.warning("last_administrator_kept", user=str(account.public_id), groups_say=role)
+            return account, entries
         await conn.execute("UPDATE users SET role = $2, version = version + 1 WHERE id = $1", account.id, role)
         entries.append(
             Entry("update", "user", account.public_id, account.username, {"role": account.role}, {"role": role}, "sso: role of the groups")
@@ -353,6 +435,13 @@ def _to_login(call: Call[Any, Any], refused: Refused, wanted: str) -> Response:
     return _redirect("/login?" + urlencode(query), _cookie(call, "", 0))
 
 
+def _linked(call: Call[Any, Any], kept: _Kept, outcome: str) -> Response:
+    """Back to where the linking began."""
+    path, mark, fragment = kept.next.partition("#")
+    sign = "&" if "?" in path else "?"
+    return _redirect(f"{path}{sign}{urlencode({'sso_link': outcome})}{mark}{fragment}", _cookie(call, "", 0))
+
+
 def _redirect(url: str, cookie: str | None = None) -> Response:
     return RedirectResponse(url, 302, None if cookie is None else {"Set-Cookie": cookie})
 
@@ -372,4 +461,4 @@ def _sha256(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-routes = [get_sso_config, begin_sso, end_sso, exchange_sso_code]
+routes = [get_sso_config, begin_sso, begin_sso_link, delete_sso_link, end_sso, exchange_sso_code]

@@ -15,7 +15,7 @@ from webmacs.http.guard import Identity
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp, of_row
+from webmacs.http.shape import NAME, Shape, Timestamp, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection
 
@@ -26,7 +26,7 @@ Scope = Annotated[str, Meta(max_length=100, examples=["read", "datapoints:write"
 
 
 class TokenIn(Shape, frozen=True):
-    name: Annotated[str, Meta(min_length=1, max_length=100, examples=["nightly report"])]
+    name: Annotated[str, Meta(min_length=1, max_length=100, pattern=NAME, examples=["nightly report"])]
     scopes: Annotated[
         list[Scope],
         Meta(max_length=100, description="`read`, `write` (both: whatever the role allows), or of one resource, as `events:write`."),

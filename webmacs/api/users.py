@@ -141,8 +141,8 @@ async def change_user(call: Call[UserChange]) -> UserWithPassword:
         )  # fmt: skip
     if password is not None or wanted["role"] != before.role or wanted["enabled"] is False:
         await accounts.end_sessions(conn, user_id)
-    user = await _read(conn, call.public_id)
-    call.changed(before, user, "access", name=user.username)
+    after = await _read(conn, call.public_id)
+    user = call.changed(before, after, "access", name=after.username)
     return UserWithPassword(**msgspec.structs.asdict(user), initial_password=initial)
 
 
@@ -175,7 +175,7 @@ async def _lock(conn: Connection, public_id: UUID) -> int:
 
 async def _keep_an_administrator(conn: Connection, user_id: int) -> None:
     """Under _lock. Raises Conflict when there is no other."""
-    if not await conn.fetchval("SELECT EXISTS (SELECT FROM users WHERE role = 'admin' AND enabled AND id <> $1)", user_id):
+    if await accounts.is_last_administrator(conn, user_id):
         raise Conflict("This is the last enabled administrator; make another one first.")
 
 

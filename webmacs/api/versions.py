@@ -155,7 +155,8 @@ async def restore_version(call: Call) -> Restored:
     except msgspec.ValidationError as error:
         raise Unprocessable(errors_at(["body"], error)) from None
     state = await kind.restore(call.inner(version.kind, body, version.object_public_id))
-    call.entries[-1] = replace(call.entries[-1], action="restore", detail=f"version {version.number}")
+    if not call.idle:
+        call.entries[-1] = replace(call.entries[-1], action="restore", detail=f"version {version.number}")
     return Restored(version.object_public_id, state.version, msgspec.to_builtins(state, str_keys=True))
 
 

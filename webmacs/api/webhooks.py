@@ -15,7 +15,7 @@ from webmacs import clock, keys
 from webmacs.http.page import CursorPage, CursorQuery, Page, PageQuery, fetch_after, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp, of_row
+from webmacs.http.shape import LABEL, Shape, Timestamp, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -24,7 +24,7 @@ WebhookEventType: TypeAlias = Literal[
 ]
 DeliveryStatus: TypeAlias = Literal["pending", "delivered", "failed", "dead_letter"]
 
-Name = Annotated[str, Meta(max_length=200)]
+Name = Annotated[str, Meta(max_length=200, pattern=LABEL)]
 Description = Annotated[str, Meta(max_length=10_000)]
 Url = Annotated[
     str,
@@ -151,9 +151,7 @@ async def create_webhook(call: Call[WebhookIn]) -> Webhook:
         raise _taken() from None
     if new.event_public_ids is not None:
         await _set_scope(call.conn, webhook_id, new.event_public_ids)
-    webhook = await _read(call.conn, public_id)
-    call.changed(None, webhook)
-    return webhook
+    return call.changed(None, await _read(call.conn, public_id))
 
 
 @route("GET", "/api/v1/webhooks/{public_id}")
@@ -186,9 +184,8 @@ async def change_webhook(call: Call[WebhookChange]) -> Webhook:
         raise _taken() from None
     if asked.event_public_ids is not UNSET:
         await _set_scope(call.conn, webhook_id, asked.event_public_ids or [])
-    webhook = await _read(call.conn, call.public_id)
-    call.changed(before, webhook, detail=None if asked.secret is UNSET else "secret replaced" if asked.secret else "secret taken away")
-    return webhook
+    replaced = None if asked.secret in (UNSET, None) else "secret replaced"  # that it is taken away, the states show
+    return call.changed(before, await _read(call.conn, call.public_id), detail=replaced)
 
 
 @route("DELETE", "/api/v1/webhooks/{public_id}", changes="webhook")

@@ -8,7 +8,6 @@ from starlette.responses import Response
 
 from webmacs import ingest_core, logs
 from webmacs.api.datapoints import store
-from webmacs.http.compressed import decompress
 from webmacs.http.problem import MEDIA_TYPE, FieldError, ProblemDocument, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape
@@ -56,12 +55,10 @@ async def write(call: Call[bytes, WriteQuery]) -> Response:
 
     Each field is a series, `measurement.field;tag=value` with the tags in order, and belongs to the event with this channel key, or else
     this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond
-    2^53, is refused by its line; true and false are 1 and 0. The body may come with `Content-Encoding: gzip`; the credential also as
-    `Token ...`, or as the password of Basic.
+    2^53, is refused by its line; true and false are 1 and 0. The credential may also come as `Token ...`, or as the password of Basic.
     """
-    body = await decompress(call.body, call.request.headers.get("content-encoding", ""), ingest_core.BATCH_BYTES_MAX)
     intake: Intake = call.request.app.state.intake
-    batch = await intake.read(call.query.precision, body)
+    batch = await intake.read(call.query.precision, call.body)
     if isinstance(batch, Refused):
         raise Unprocessable.at("body", msg=batch.detail)
     return await store(call, batch, call.request.app.state.intake.stamp(batch.untimed), _answer)

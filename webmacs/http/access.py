@@ -46,6 +46,7 @@ VIEWER_FRESH: Final = Access("viewer", fresh=True)
 KIOSK: Final = Access("viewer", kiosk=True)
 KIOSK_READS: Final = Access("viewer", reads=True, kiosk=True)
 PERSON: Final = Access("viewer", session=True)
+PERSON_FRESH: Final = Access("viewer", session=True, fresh=True)
 PERSON_INITIAL: Final = Access("viewer", session=True, initial=True)
 OPERATOR: Final = Access("operator")
 ADMIN: Final = Access("admin")
@@ -80,6 +81,8 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("GET", "/api/v1/auth/sso/callback"): PUBLIC,
     ("GET", "/api/v1/auth/sso/config"): PUBLIC,
     ("POST", "/api/v1/auth/sso/exchange"): PUBLIC,
+    ("POST", "/api/v1/auth/sso/link"): PERSON_FRESH,
+    ("DELETE", "/api/v1/auth/sso/link"): PERSON_FRESH,
     ("GET", "/api/v1/events"): KIOSK,
     ("POST", "/api/v1/events"): OPERATOR,
     ("POST", "/api/v1/events/bulk"): OPERATOR,

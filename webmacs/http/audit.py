@@ -56,6 +56,11 @@ class Entry:
     after: Mapping[str, Any] | None = None
     detail: str | None = None
 
+    @property
+    def says_nothing(self) -> bool:
+        """An update after which everything is as before."""
+        return self.action == "update" and self.before == {} and self.after == {} and self.detail is None
+
 
 @dataclass(frozen=True, slots=True)
 class Version:

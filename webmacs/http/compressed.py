@@ -21,9 +21,18 @@ async def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
         case "gzip" | "x-gzip":
             pass
         case _:
-            detail = f"A body is sent as it is, or with Content-Encoding: gzip, not {encoding[:40]!r}."
-            raise Problem(415, "unsupported-media-type", "Unsupported media type", detail)
+            raise _unknown(f"A body is sent as it is, or with Content-Encoding: gzip, not {encoding[:40]!r}.")
     return _gunzip(body, bytes_max) if len(body) <= INLINE_BYTES else await asyncio.to_thread(_gunzip, body, bytes_max)
+
+
+def refuse_compressed(encoding: str) -> None:
+    """Of an upload, whose SHA-256 is that of the file. Raises a 415."""
+    if encoding.strip().lower() not in ("", "identity"):
+        raise _unknown(f"A file is uploaded as it is, without Content-Encoding: {encoding[:40]!r} is not undone here.")
+
+
+def _unknown(detail: str) -> Problem:
+    return Problem(415, "unsupported-media-type", "Unsupported media type", detail)
 
 
 def _gunzip(body: bytes, bytes_max: int) -> bytes:

@@ -85,6 +85,12 @@ PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "description": "Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins.",
         "schema": {"type": "string", "examples": ['"3"']},
     },
+    "Content-Encoding": {
+        "name": "Content-Encoding",
+        "in": "header",
+        "description": "How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent.",
+        "schema": {"enum": ["identity", "gzip"], "default": "identity"},
+    },
     IDEMPOTENCY_KEY: {
         "name": IDEMPOTENCY_KEY,
         "in": "header",
@@ -141,7 +147,7 @@ class _Writer:
     def __init__(self, routes: list[Route]) -> None:
         self._routes = routes
         kinds = [kind for one in routes for kind in (*_bodies(one).values(), _answer_kind(one)) if kind not in (None, bytes, Upload)]
-        self._versioned = {one.path for one in routes if one.method == "GET" and _has_version(one)}
+        self._tagged = {one.path for one in routes if one.method == "GET" and _has_etag(one)}
         """Addresses of what has a version, so that a change may say which it is meant for."""
         queries = {one.query: None for one in routes if one.query is not None}
         schemas, self.components = msgspec.json.schema_components([*kinds, ProblemDocument], ref_template=REF)
@@ -198,12 +204,13 @@ class _Writer:
         return operation
 
     def _matches(self, one: Route) -> bool:
-        return 412 in one.problems or (one.method in ("PUT", "DELETE") and one.path in self._versioned)
+        return 412 in one.problems or (one.method in ("PUT", "DELETE") and one.path in self._tagged)
 
     def _common_parameters(self, one: Route) -> list[str]:
         asked = {
             DRY_RUN: one.changes is not None,
             "If-Match": self._matches(one),
+            "Content-Encoding": one.body not in (None, Upload),
             IDEMPOTENCY_KEY: _once(one),
         }
         return [name for name, true in asked.items() if true]
@@ -226,7 +233,7 @@ class _Writer:
         kind = _answer_kind(one)
         shown = {
             "Location": one.status in (201, 302),
-            "ETag": _has_version(one),
+            "ETag": _has_etag(one),
             DRY_RUN_HEADER: one.changes is not None,
             REPLAYED: _once(one),
             "Deprecation": one.deprecated is not None,
@@ -278,8 +285,8 @@ def problem_types(one: Route, matches: bool) -> set[str]:
     if one.method not in SAFE_METHODS:
         types |= {"foreign-origin"} if one.access.public else {"foreign-origin", "write-header-missing"}
     if one.body is not None:
-        types |= {"too-slow", "too-large"}
-        types |= set() if one.body in (bytes, Upload) else {"malformed", "unsupported-media-type"}
+        types |= {"too-slow", "too-large", "unsupported-media-type"}
+        types |= set() if one.body is Upload else {"malformed"}
     if "{" in one.path:
         types.add("not-found")
     if matches:
@@ -349,8 +356,10 @@ def _answer_kind(one: Route) -> Any:
     return None if isinstance(kind, type) and issubclass(kind, Response) else kind
 
 
-def _has_version(one: Route) -> bool:
+def _has_etag(one: Route) -> bool:
     """An update's version is a text of its own and counts nothing."""
+    if one.tagged:
+        return True
     fields = msgspec.structs.fields(one.returns) if isinstance(one.returns, type) and issubclass(one.returns, msgspec.Struct) else ()
     return any(
         field.name == "version" and isinstance(msgspec.inspect.type_info(field.type), msgspec.inspect.IntType | msgspec.inspect.Metadata)

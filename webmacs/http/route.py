@@ -8,7 +8,8 @@ Body, query and answer are read from the handler's annotations, so the type chec
 A module lists its routes in `routes`; webmacs/app.py composes them, webmacs/http/access.py says who may.
 
 A route that `changes` something runs in one transaction, `call.conn`: what it changes, its audit row (`call.changed`), its new version and
-its Idempotency-Key commit together, before it is answered; with `?dry_run=true` all of it is judged, answered and rolled back.
+its Idempotency-Key commit together, before it is answered; with `?dry_run=true` all of it is judged, answered and rolled back. So is a
+change after which everything is as before: it leaves no version, no audit row and no word to others.
 """
 
 import asyncio
@@ -40,6 +41,7 @@ from typing_extensions import TypeVar
 from webmacs import clock, logs
 from webmacs.http import access, audit, cors, guard, idempotency
 from webmacs.http.audit import Actor, Entry, Insertion, Refusals, Version
+from webmacs.http.compressed import decompress, refuse_compressed
 from webmacs.http.deprecation import Deprecation
 from webmacs.http.guard import Identity, SessionKeys
 from webmacs.http.known import Known
@@ -47,6 +49,7 @@ from webmacs.http.limits import Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.paths import Paths
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
+from webmacs.http.shape import in_words
 from webmacs.oidc import Provider
 from webmacs.settings import Settings
 from webmacs.storage.changes import What
@@ -71,12 +74,14 @@ REFUSED: Final = frozenset({401, 403, 429})
 
 NO_VALUES: Final = frozenset({"null", "nan", "inf", "infinity"})
 """Words that would be taken for None, or for a number that no other number can be compared with."""
-JSON_TYPE: Final = re.compile(r'application/json *(; *charset="?utf-?8"?)?', re.IGNORECASE)
+UTF_8: Final = r' *(; *charset="?utf-?8"?)?'
+"""What may follow a media type."""
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 B = TypeVar("B", default=None)
 Q = TypeVar("Q", default=None)
+A = TypeVar("A")
 
 
 @dataclass(slots=True)
@@ -182,50 +187,67 @@ class Call(Generic[B, Q]):
     def changed(
         self,
         before: Any,
-        after: Any,
+        after: A,
         *announced: What,
         action: str | None = None,
         kind: str | None = None,
         name: str | None = None,
         detail: str | None = None,
-    ) -> None:
+    ) -> A:
         """Tells what this request has changed: two states of a thing as the API shows them (never a secret), None where there is none.
 
         It becomes a row of the audit log; a thing with a `version` leaves that version behind. `announced`: whom it concerns in this and
-        other processes. The action is create, update or delete when nothing else is said. `kind` is the route's.
+        other processes. The action is create, update or delete when nothing else is said; `kind` is the route's; `detail` says what the
+        states do not show. Answers the state that is true afterwards: `before`, where nothing differs.
         """
         state = before if after is None else after
         public_id = getattr(state, "public_id", None)
         kind = kind or self.kind or ""
         old, new = audit.difference(before, after)
         action = action or ("create" if before is None else "delete" if after is None else "update")
-        self.entries.append(Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail))
+        entry = Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail)
+        self.entries.append(entry)
         self.announced |= dict.fromkeys(announced)
         version = getattr(state, "version", None)
         anew = before is None or after is None or getattr(before, "version", None) != version
         if isinstance(version, int) and public_id is not None and anew:  # of software it is a text
             content = None if after is None else msgspec.to_builtins(after, str_keys=True)
             self.versions.append(Version(kind, public_id, version + (after is None), content))
+        return typing.cast(A, before) if entry.says_nothing else after
+
+    @property
+    def idle(self) -> bool:
+        """Whether it was told of changes, of which none changed anything."""
+        return bool(self.entries) and all(entry.says_nothing for entry in self.entries)
+
+    @property
+    def if_match(self) -> str | None:
+        return self.request.headers.get("if-match")
 
     def insert(self, rows: str, *arguments: Any) -> None:
         """On a route that `inserts`, all that it does to the database: INSERTs as they stand in a WITH, with arguments $1..$n. They run
         after the handler, together with what the change leaves behind."""
         self.insertion = Insertion(rows, arguments)
 
-    def match(self, version: int) -> None:
+    def match(self, version: int | str) -> None:
         """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412."""
-        asked = self.request.headers.get("if-match")
+        asked = self.if_match
         if asked is not None and asked.strip() != "*" and etag(version) not in _tags(asked):
             raise Problem(
                 412, "changed-meanwhile", "Changed meanwhile",
                 f"It has version {version} now, which is not what If-Match says; read it again and make the change anew.",
             )  # fmt: skip
 
-    def inner(self, kind: str, body: Any, public_id: UUID | None = None) -> "Call[Any, Any]":
-        """For another handler, which changes such a `kind`, in this call's transaction: what it changes is told with what this one does."""
+    def inner(self, kind: str, body: Any, public_id: UUID | None = None, version: int | None = None) -> "Call[Any, Any]":
+        """For another handler, which changes such a `kind`, in this call's transaction: what it changes is told with what this one does.
+        `version`: what it changes must still have it, whatever If-Match says of this call."""
         path = {} if public_id is None else {"public_id": public_id}
+        scope = {**self.request.scope, "path_params": path}
+        if version is not None:
+            others = [(name, value) for name, value in scope["headers"] if name != b"if-match"]
+            scope["headers"] = [*others, (b"if-match", etag(version).encode())]
         call: Call[Any, Any] = self
-        return replace(call, request=Request({**self.request.scope, "path_params": path}), body=body, query=None, kind=kind, headers={})
+        return replace(call, request=Request(scope), body=body, query=None, kind=kind, headers={})
 
     @property
     def request_id(self) -> str | None:
@@ -265,6 +287,8 @@ class Route:
     """Its handler answers `Answer | None`: None is a 204, whatever the status of the answer."""
     readings: bool = False
     """Whether it counts against the limits of readings."""
+    tagged: bool = False
+    """Its handler gives the answer an ETag, which is no version in it."""
 
     @property
     def tag(self) -> str:
@@ -291,6 +315,7 @@ def route(
     deprecated: Deprecation | None = None,
     inserts: bool = False,
     readings: bool = False,
+    tagged: bool = False,
 ) -> Callable[[Handler], Route]:
     """Makes a Route of an async handler `(call: Call[Body, Query]) -> Answer`; both default to None, an answer None is a 204.
 
@@ -311,7 +336,7 @@ def route(
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
         return Route(
             method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, once,
-            deprecated, inserts, maybe_nothing, readings,
+            deprecated, inserts, maybe_nothing, readings, tagged,
         )  # fmt: skip
 
     return make
@@ -350,7 +375,7 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
     raise HTTPException(404)
 
 
-def etag(version: int) -> str:
+def etag(version: int | str) -> str:
     return f'"{version}"'
 
 
@@ -439,13 +464,14 @@ class _Endpoint:
                 return await self._respond(call, bytes.fromhex(upload.sha256), patience_s)
         if route.body is None:
             return await self._respond(call, b"", patience_s)
-        if self._decoder is not None:
-            _check_media_type(request)
-        raw = await _read_body(request, route.body_bytes_max)
+        if isinstance(route.accepts, str):  # of several forms the handler knows which it is
+            _check_media_type(request, route.accepts)
+        sent = await _read_body(request, route.body_bytes_max)
         if route.readings and caller is not None:
-            call.parts.limits.charge_readings(caller, len(raw))
+            call.parts.limits.charge_readings(caller, len(sent))
+        raw = await decompress(sent, request.headers.get("content-encoding", ""), route.body_bytes_max)
         call.body = raw if self._decoder is None else decode_body(self._decoder, raw)
-        return await self._respond(call, raw, patience_s)
+        return await self._respond(call, sent, patience_s)
 
     async def _respond(self, call: Call[Any, Any], content: bytes, patience_s: float) -> Response:
         """`content` is the body or what stands for it: by it a call is known as the same one again."""
@@ -475,16 +501,29 @@ class _Endpoint:
                 if claim is not None and (known := await idempotency.take(conn, claim, parts.sealing_key)) is not None:
                     return known
                 response = await self._answer(call)
+                if call.idle:
+                    raise _NotMeant(response)
                 await audit.account(conn, call.actor, call.request_id, call.entries, call.versions, call.announced, call.insertion)
                 if call.dry_run:
                     raise _NotMeant(response)
                 if claim is not None:
                     await idempotency.keep(conn, claim, parts.sealing_key, response)
         except _NotMeant as judged:
-            judged.response.headers[DRY_RUN_HEADER] = "true"
+            if call.dry_run:
+                judged.response.headers[DRY_RUN_HEADER] = "true"
+            elif claim is not None:
+                return await self._keep_answer(parts, claim, judged.response)
             return judged.response
         for act in call.afterwards:
             await asyncio.to_thread(act)
+        return response
+
+    async def _keep_answer(self, parts: Parts, claim: idempotency.Claim, response: Response) -> Response:
+        """Under its key, when nothing else of the transaction stays; or the answer that the key was given meanwhile."""
+        async with parts.pool.acquire() as conn, conn.transaction():
+            if (known := await idempotency.take(conn, claim, parts.sealing_key)) is not None:
+                return known
+            await idempotency.keep(conn, claim, parts.sealing_key, response)
         return response
 
     def _claim(self, call: Call[Any, Any], content: bytes) -> idempotency.Claim | None:
@@ -499,7 +538,7 @@ class _Endpoint:
 
 
 class _NotMeant(Exception):
-    """Ends a dry run's transaction."""
+    """Ends a transaction of which nothing is to stay: a dry run's, or one that changed nothing."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
@@ -511,7 +550,8 @@ class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @asynccontextmanager
 async def _uploaded(request: Request, bytes_max: int) -> AsyncIterator[Upload]:
-    """Raises a 413 or a 408."""
+    """Raises a 413, a 408 or a 415."""
+    refuse_compressed(request.headers.get("content-encoding", ""))
     with tempfile.TemporaryDirectory(dir=_uploads_dir(request), prefix="upload-") as folder:
         yield await _save_body(request, File(folder) / "body", bytes_max)
 
@@ -561,13 +601,13 @@ def _judged(one: SocketRoute) -> Callable[[WebSocket], Awaitable[None]]:
     return endpoint
 
 
-def _check_media_type(request: Request) -> None:
-    """A body that does not say what it is is taken for JSON. Raises a 415."""
+def _check_media_type(request: Request, accepted: str) -> None:
+    """A body that does not say what it is is taken for what is wanted. Raises a 415."""
     said = request.headers.get("content-type", "")
-    if said and not JSON_TYPE.fullmatch(said):
+    if said and not re.fullmatch(re.escape(accepted) + UTF_8, said, re.IGNORECASE):
         raise Problem(
             415, "unsupported-media-type", "Unsupported media type",
-            f"The body is {said[:100]}; send application/json in UTF-8, and say so in Content-Type.",
+            f"The body is {said[:100]}; send {accepted} in UTF-8, and say so in Content-Type.",
         )  # fmt: skip
 
 
@@ -721,7 +761,7 @@ def _field_error(place: str, error: msgspec.ValidationError) -> FieldError:
             loc.append(part)
     if message.startswith(("Object contains unknown field `", "Object missing required field `")):
         loc.append(message.split("`")[1])
-    return FieldError(loc, message)
+    return FieldError(loc, in_words(message))
 
 
 def _refuse_nul(value: Any, loc: list[str | int]) -> None:

@@ -13,6 +13,11 @@ from msgspec import UNSET, Meta
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+NAME: Final = r"^(?![\s\S]*[\u0000-\u001f\u007f-\u009f\u2028\u2029])\S(.*\S)?$"
+"""Pattern of what a thing is called and found by: two names that look alike differ in more than a blank."""
+LABEL: Final = NAME.replace(r"\S(.*\S)?$", r"(\S(.*\S)?)?$")
+"""The same of what may be empty."""
+
 YEAR_MIN: Final = 1970
 YEAR_MAX: Final = 2200
 
@@ -51,6 +56,13 @@ def _columns_of(kind: type[msgspec.Struct]) -> Callable[[asyncpg.Record], tuple[
 def fields_given(change: Shape) -> dict[str, Any]:
     """The fields that a partial change gives; the others stay as they are."""
     return {name: value for name in change.__struct_fields__ if (value := getattr(change, name)) is not UNSET}
+
+
+def in_words(message: str) -> str:
+    """What msgspec says of a value that has not the form of its type, without a pattern that nobody wants to read."""
+    if any(f"regex {pattern!r}" in message for pattern in (NAME, LABEL)):
+        return "It has no blanks at its ends, and is one line without control characters."
+    return message
 
 
 def check_range(start: datetime | None, end: datetime | None) -> None:

@@ -5,6 +5,7 @@ everything is read again.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,9 +15,9 @@ from webmacs_controller.wire import Describe, DescribedChannel, HelloChannel
 
 from webmacs import logs
 from webmacs.clock import from_datetime
-from webmacs.http import audit
-from webmacs.http.audit import Actor, Entry
+from webmacs.http.audit import Actor
 from webmacs.http.problem import Conflict
+from webmacs.http.shape import NAME
 from webmacs.ingest_core import Core
 from webmacs.storage import pool as database
 from webmacs.storage.changes import CHANNEL, CORE, LATEST, announce
@@ -26,6 +27,8 @@ from webmacs.storage.pool import Connection, Pool
 
 log = logs.get(__name__)
 
+REST_WRITER: Final = 1
+"""The pseudo-source rest: whoever is no source writes as it."""
 RETRY_S: Final = 1.0
 EVENTS_MAX: Final = 100_000
 """No more are made for series of line protocol: a tag with a value of its own for each line would make one a line."""
@@ -84,6 +87,11 @@ class Catalogue:
                 covered = self._asked
                 await self._load()
                 self._loaded = covered
+
+    async def reload(self) -> None:
+        """Events have other writers than are known here, and word of it has not come yet."""
+        self._moved = True
+        await self.load()
 
     async def _load(self) -> None:
         async with self._pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
@@ -246,10 +254,11 @@ async def describe(pool: Pool, writer_id: int, source: str, described: Describe)
         for name in ("{name}", "{name} ({source})", "{name} ({source}, {key})"):  # names are unique, whoever else has this one
             left = [key for key in missing if key not in made]
             if left:
-                named = [(name.format(name=wanted[key][1].name, source=source, key=key), *wanted[key]) for key in left]
+                named = [(name.format(name=_tidy(wanted[key][1].name) or key, source=source, key=key), *wanted[key]) for key in left]
                 made |= await _make_events(conn, writer_id, named)
         if made:
-            await _account(conn, writer_id, made)
+            actor = Actor("source", await conn.fetchval("SELECT public_id FROM sources WHERE name = $1", source), source, None)
+            await _account(conn, writer_id, made, actor)
             await announce(conn, "events")
     for key in set(missing) - made:
         log.warning("event_name_taken", source=source, channel=key, name=wanted[key][1].name)
@@ -258,20 +267,20 @@ async def describe(pool: Pool, writer_id: int, source: str, described: Describe)
 
 async def make_series(pool: Pool, series: Sequence[str], actor: Actor, request_id: str | None) -> int:
     """Makes events of series that have none, for the pseudo-source rest, and tells the audit log. Answers how many. Names that others have
-    meanwhile are left. Raises Conflict when there would be more than EVENTS_MAX events."""
+    meanwhile are left, and those that no event may have. Raises Conflict when there would be more than EVENTS_MAX events."""
+    series = [name for name in series if re.match(NAME, name)]
     async with pool.acquire() as conn, conn.transaction():
         if await conn.fetchval("SELECT count(*) FROM events WHERE deleted_on IS NULL") + len(series) > EVENTS_MAX:
             raise Conflict(f"There would be more than {EVENTS_MAX:,} events: send fewer tags, or create the events that you want.")
         made = await conn.fetch(
             """INSERT INTO events (public_id, name, type, unit, channel_key)
                SELECT id, name, 'sensor', '', name FROM unnest($1::uuid[], $2::text[]) AS s (id, name)
-               ON CONFLICT DO NOTHING RETURNING public_id, name""",
+               ON CONFLICT DO NOTHING RETURNING channel_key""",
             [uuid7() for _ in series],
             series,
         )
         if made:
-            entries = [Entry("create", "event", row["public_id"], row["name"], detail="for line protocol") for row in made]
-            await audit.write(conn, actor, request_id, entries)
+            await _account(conn, REST_WRITER, {row["channel_key"] for row in made}, actor, request_id, "for line protocol")
             await announce(conn, "events")
     return len(made)
 
@@ -294,22 +303,33 @@ async def _make_events(conn: Connection, writer_id: int, named: Sequence[tuple[s
     return {row["channel_key"] for row in made}
 
 
-async def _account(conn: Connection, writer_id: int, keys: set[str]) -> None:
+async def _account(
+    conn: Connection, writer_id: int, keys: set[str], actor: Actor, request_id: str | None = None, detail: str | None = None
+) -> None:
     """Audit row and first version of the events just made, as the API shows them; one statement, however many channels a source has."""
     await conn.execute(
         """
         WITH made AS (
-            SELECT e.public_id, e.name, e.created_on, s.public_id AS actor, s.name AS source,
-                   to_jsonb(e) - '{id,writer_id}'::text[] || jsonb_build_object('source', s.name, 'quality', NULL) AS content
-              FROM events e JOIN writers w ON w.id = e.writer_id JOIN sources s ON s.id = w.source_id
+            SELECT e.public_id, e.name, e.created_on,
+                   to_jsonb(e) - '{id,writer_id}'::text[] || jsonb_build_object(
+                       'source', s.name, 'quality', NULL,
+                       'created_on', to_char(e.created_on AT TIME ZONE 'UTC', $9),
+                       'changed_on', to_char(e.changed_on AT TIME ZONE 'UTC', $9)
+                   ) AS content
+              FROM events e JOIN writers w ON w.id = e.writer_id LEFT JOIN sources s ON s.id = w.source_id
              WHERE e.writer_id = $1 AND e.channel_key = ANY($2)
         ), kept AS (
             INSERT INTO versions (kind, object_public_id, version, at, actor_name, content)
-            SELECT 'event', public_id, 1, created_on, source, content FROM made
+            SELECT 'event', public_id, 1, created_on, $5, content FROM made
         )
-        INSERT INTO audit_log (at, action, kind, object_public_id, object_name, actor_kind, actor_public_id, actor_name, after)
-        SELECT created_on, 'create', 'event', public_id, name, 'source', actor, source, content FROM made
+        INSERT INTO audit_log (at, action, kind, object_public_id, object_name, actor_kind, actor_public_id, actor_name, address,
+                               request_id, after, detail)
+        SELECT created_on, 'create', 'event', public_id, name, $3, $4, $5, $6, $7, content, $8 FROM made
         """,
-        writer_id,
-        list(keys),
-    )
+        writer_id, list(keys), actor.kind, actor.public_id, actor.name, actor.address, request_id, detail, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"',
+    )  # fmt: skip
+
+
+def _tidy(name: str) -> str:
+    """A device's own name for a channel as an event may be called."""
+    return " ".join("".join(character if character.isprintable() else " " for character in name).split())

@@ -18,7 +18,7 @@ from webmacs.ingest_core import Accepted, Batch, Core, Refused, Segment, Taken, 
 from webmacs.storage.pool import Pool
 from webmacs.storage.vitals import Vitals
 from webmacs.telemetry import catalogue, devices, sources
-from webmacs.telemetry.catalogue import Catalogue, ChannelTable
+from webmacs.telemetry.catalogue import REST_WRITER, Catalogue, ChannelTable
 from webmacs.telemetry.flush import FENCED, REPEATED, Flusher, Sender, Void
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ READ_INLINE_BYTES: Final = 32 * 1024
 """Longer bodies are read in a thread: 32 KiB take a fifth of a millisecond."""
 STORE_TRIES_MAX: Final = 5
 """A source that reconnects takes its events over, and what others had under way for them is offered again, so many times."""
-REST_WRITER: Final = 1
-"""The pseudo-source rest: whoever is no source writes as it."""
 
 
 class SourceSender(Sender, Protocol):
@@ -84,6 +82,10 @@ class Poster:
 
 class AlreadyStored(Exception):
     """Under this Idempotency-Key the readings were stored before, by another request that was under way."""
+
+
+class _Moved(Exception):
+    """Some of the events that readings wait for belong to another writer than is known here, or are gone."""
 
 
 class Post:
@@ -293,15 +295,19 @@ class Intake:
                 raise unavailable("Readings cannot be stored now; nothing of these was. Send them again.")
             await self._flusher.room()
             post = Post()
-            if poster.source_id is None and receipt is None:
-                taken = await self._offer(*self._share(), batch, poster, writer_id, post, now_us)
-            else:
-                connection, posts = self._open_for(poster.source_id, writer_id)
-                try:
-                    taken = await self._offer(connection, posts, batch, poster, writer_id, post, now_us)
-                    posts.receipt = None if receipt is None else receipt(taken)
-                finally:
-                    self.leave(connection)
+            try:
+                if poster.source_id is None and receipt is None:
+                    taken = await self._offer(*self._share(), batch, poster, writer_id, post, now_us)
+                else:
+                    connection, posts = self._open_for(poster.source_id, writer_id)
+                    try:
+                        taken = await self._offer(connection, posts, batch, poster, writer_id, post, now_us)
+                        posts.receipt = None if receipt is None else receipt(taken)
+                    finally:
+                        self.leave(connection)
+            except _Moved:
+                await self._known.reload()  # and once more, with what may be written now
+                continue
             outcome = await post.settled()
             if outcome is None:
                 self._vitals.refused_by.update(code for _, code, _ in taken.refused)
@@ -311,7 +317,8 @@ class Intake:
             if outcome is not FENCED:
                 break
             for writer in post.writers:  # another process took them over; a source that came back to this one owns them already
-                await sources.join(self._pool, self._core, self._owner, writer, self._known.of_writer(writer))
+                if not await sources.join(self._pool, self._core, self._owner, writer, self._known.of_writer(writer)):
+                    await self._known.reload()
         raise unavailable("The readings could not be stored; nothing of them was. Send them again.")
 
     def _share(self) -> tuple[int, Posts]:
@@ -327,7 +334,7 @@ class Intake:
 
     async def _offer(self, connection: int, posts: Posts, batch: Batch, poster: Poster, writer_id: int, post: Post, now_us: int) -> Taken:
         """Series are named and events taken over first, where nobody here has done it. From the moment in which the core has it nothing is
-        waited for, so that its commit finds the post."""
+        waited for, so that its commit finds the post. Raises _Moved."""
         named = False
         for _ in range(OWN_TRIES_MAX):
             index = next(self._numbers)
@@ -342,7 +349,9 @@ class Intake:
                 named = True
                 continue
             for writer in self._known.writers(verdict.events):
-                await sources.join(self._pool, self._core, self._owner, writer, verdict.events)
+                wanted = set(verdict.events).intersection(self._known.of_writer(writer))
+                if not await sources.join(self._pool, self._core, self._owner, writer, wanted):
+                    raise _Moved
             named = False  # a change that was loaded meanwhile has made the core forget
         raise TimeoutError("the events of these readings changed hands too often; send them again")
 

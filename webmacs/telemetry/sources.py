@@ -22,10 +22,13 @@ async def take_over(pool: Pool, core: Core, owner: UUID, writer_id: int) -> set[
     return {event_id for event_id, _ in frontiers}
 
 
-async def join(pool: Pool, core: Core, owner: UUID, writer_id: int, events: Collection[int]) -> None:
-    """Makes the core own these events of a writer. A tenure that this process holds goes on, so its connections are not fenced."""
+async def join(pool: Pool, core: Core, owner: UUID, writer_id: int, events: Collection[int]) -> bool:
+    """Makes the core own these events of a writer. A tenure that this process holds goes on, so its connections are not fenced. False:
+    some of them are not its events any more."""
     generation, frontiers, fired = await _claim(pool, owner, writer_id, fence=False)
-    core.own(writer_id, generation, [known for known in frontiers if known[0] in events], fired)
+    theirs = [known for known in frontiers if known[0] in events]
+    core.own(writer_id, generation, theirs, fired)
+    return len(theirs) == len(events)
 
 
 async def _claim(pool: Pool, owner: UUID, writer_id: int, fence: bool) -> tuple[int, list[tuple[int, int | None]], list[int]]:

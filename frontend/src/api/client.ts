@@ -50,6 +50,16 @@ export async function ssoExchange(code: string, signal: AbortSignal): Promise<Us
   return (await read(http.POST('/api/v1/auth/sso/exchange', { body: { code }, signal }))).user
 }
 
+/** Replaces the password; every session but the one that this answers ends. */
+export async function changePassword(current: string, chosen: string): Promise<User> {
+  return (await read(http.PUT('/api/v1/auth/me/password', { body: { current_password: current, new_password: chosen } }))).user
+}
+
+/** Begins to link the account to its person at the provider: the address to which the browser goes. Comes back to `next`. */
+export async function ssoLink(next: string): Promise<string> {
+  return (await read(http.POST('/api/v1/auth/sso/link', { body: { next } }))).authorize_url
+}
+
 export async function logout(): Promise<void> {
   await read(http.POST('/api/v1/auth/logout'))
 }

@@ -208,6 +208,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/sso/link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin to link one's account to oneself at the provider
+         * @description The browser goes to the address that is answered, and comes back to `next` with `sso_link=linked`, or with the reason why not; from then on the account is opened there, an administrator's too. Role: viewer or above.
+         */
+        post: operations["begin_sso_link"];
+        /**
+         * Unlink one's account from the provider
+         * @description It is then opened by its password alone; an account without one cannot be unlinked. Role: viewer or above.
+         */
+        delete: operations["delete_sso_link"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/sso/callback": {
         parameters: {
             query?: never;
@@ -217,7 +241,7 @@ export interface paths {
         };
         /**
          * Take the provider's answer
-         * @description The browser is sent on to /sso-callback with a code for 60 s, or to the login page with the reason. Needs no credential.
+         * @description The browser is sent on to /sso-callback with a code for 60 s, or to the login page with the reason; when it is to link an account, to where that began. Needs no credential.
          */
         get: operations["end_sso"];
         put?: never;
@@ -729,7 +753,7 @@ export interface paths {
          * Store up to 10,000 readings
          * @description A good one is taken whatever is wrong with the others, and the answer comes when they are committed.
          *
-         *     As JSON, or with `Content-Type: application/x-ndjson` one reading a line. The body may come with `Content-Encoding: gzip`. Role: operator or above, or a source.
+         *     As JSON, or with `Content-Type: application/x-ndjson` one reading a line. Role: operator or above, or a source.
          */
         post: operations["create_datapoints"];
         delete?: never;
@@ -815,7 +839,7 @@ export interface paths {
          * Store readings in InfluxDB's line protocol
          * @description 204: all of it is committed; 400 names lines that were refused, the others are stored.
          *
-         *     Each field is a series, `measurement.field;tag=value` with the tags in order, and belongs to the event with this channel key, or else this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond 2^53, is refused by its line; true and false are 1 and 0. The body may come with `Content-Encoding: gzip`; the credential also as `Token ...`, or as the password of Basic. Role: operator or above, or a source.
+         *     Each field is a series, `measurement.field;tag=value` with the tags in order, and belongs to the event with this channel key, or else this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond 2^53, is refused by its line; true and false are 1 and 0. The credential may also come as `Token ...`, or as the password of Basic. Role: operator or above, or a source.
          */
         post: operations["write"];
         delete?: never;
@@ -1285,7 +1309,7 @@ export interface paths {
         };
         /**
          * Read an entry
-         * @description Role: viewer or above.
+         * @description Its ETag is its status, as nothing else of it changes. Role: viewer or above.
          */
         get: operations["get_log_entry"];
         /**
@@ -1719,13 +1743,13 @@ export interface paths {
         };
         /**
          * Export the configuration
-         * @description One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration gives the same bytes, so that two of them can be compared line by line and kept under version control. Role: admin or above.
+         * @description One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration gives the same bytes, so that two of them can be compared line by line and kept under version control, and the same ETag. Role: admin or above.
          */
         get: operations["export_configuration"];
         put?: never;
         /**
          * Bring in a configuration, all of it or nothing
-         * @description Objects are found by their names: those that are not here are created, of the others the fields that are given are changed. With dry_run=true the answer says what would be done. Role: admin or above.
+         * @description Objects are found by their names: those that are not here are created, of the others the fields that are given are changed. With dry_run=true the answer says what would be done. With the ETag of an export in If-Match it is done only while the whole configuration is as it was exported. Role: admin or above.
          */
         post: operations["import_configuration"];
         delete?: never;
@@ -2151,7 +2175,7 @@ export interface components {
             /** @enum {unknown} */
             format: "webmacs-configuration-1";
             /**
-             * @description As of POST /api/v1/events; with source and channel_key where a source writes it.
+             * @description As of POST /api/v1/events; with source and channel_key where a source writes it, source null: none does.
              * @default []
              */
             events: Record<string, never>[];
@@ -2892,6 +2916,19 @@ export interface components {
             /** @default true */
             annotations: boolean;
         };
+        /** LinkBegun */
+        LinkBegun: {
+            /** @description At the provider; the browser goes there next. */
+            authorize_url: string;
+        };
+        /** LinkIn */
+        LinkIn: {
+            /**
+             * @description A path of this host, where to go afterwards.
+             * @default /
+             */
+            next: string;
+        };
         /**
          * LogAction
          * @description Writes a log entry.
@@ -3300,6 +3337,11 @@ export interface components {
         RefusedItem: {
             /** @description Its place in `datapoints`, or its line, from 0. */
             index: number;
+            /**
+             * @description Its field that cannot be used; null: it is none of them.
+             * @example value
+             */
+            field: string | null;
             /**
              * @description As on the telemetry socket.
              * @example unknown_channel
@@ -4107,6 +4149,16 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
+        /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/password-needed`). Forbidden (`/problems/session-needed`). Forbidden (`/problems/write-header-missing`). */
+        "forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_session-needed_or_write-header-missing": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
         /** @description Forbidden (`/problems/forbidden`). Forbidden (`/problems/foreign-origin`). Forbidden (`/problems/password-change-needed`). Forbidden (`/problems/scope-missing`). Forbidden (`/problems/write-header-missing`). */
         "forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing": {
             headers: {
@@ -4353,6 +4405,8 @@ export interface components {
         dry_run: boolean;
         /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
         "If-Match": string;
+        /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+        "Content-Encoding": "identity" | "gzip";
         /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
         "Idempotency-Key": string;
     };
@@ -4494,7 +4548,10 @@ export interface operations {
     login: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -4579,7 +4636,10 @@ export interface operations {
     confirm: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -4672,6 +4732,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path?: never;
             cookie?: never;
@@ -4736,7 +4798,10 @@ export interface operations {
     change_password: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -4797,7 +4862,10 @@ export interface operations {
     make_socket_ticket: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -4895,6 +4963,84 @@ export interface operations {
             429: components["responses"]["too-many-requests"];
         };
     };
+    begin_sso_link: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "next": "/"
+                 *     }
+                 */
+                "application/json": components["schemas"]["LinkIn"];
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "authorize_url": "authorize url"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LinkBegun"];
+                };
+            };
+            400: components["responses"]["malformed"];
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_session-needed_or_write-header-missing"];
+            404: components["responses"]["sso-off"];
+            408: components["responses"]["too-slow"];
+            413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_sso_link: {
+        parameters: {
+            query?: {
+                /** @description Judge and answer as if it were done, and change nothing. */
+                dry_run?: components["parameters"]["dry_run"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; there is no body. */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_session-needed_or_write-header-missing"];
+            404: components["responses"]["sso-off"];
+            409: components["responses"]["conflict"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     end_sso: {
         parameters: {
             query?: {
@@ -4931,7 +5077,10 @@ export interface operations {
     exchange_sso_code: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -5236,6 +5385,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -5400,6 +5551,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -5516,6 +5669,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of users, by its public id. */
@@ -5711,6 +5866,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -5883,6 +6040,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of events, by its public id. */
@@ -6108,6 +6267,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -6235,6 +6396,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -6281,6 +6444,7 @@ export interface operations {
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -6364,6 +6528,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -6500,6 +6666,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of experiments, by its public id. */
@@ -6660,7 +6828,10 @@ export interface operations {
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
-            header?: never;
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+            };
             path: {
                 /** @description Which one of experiments, by its public id. */
                 public_id: string;
@@ -6705,6 +6876,7 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -6854,6 +7026,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -6985,6 +7159,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of annotations, by its public id. */
@@ -7153,6 +7329,8 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -7197,6 +7375,7 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -7251,6 +7430,8 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -7278,7 +7459,7 @@ export interface operations {
                  *       "timestamp": "2026-11-23T12:00:00Z"
                  *     }
                  */
-                "application/x-ndjson": components["schemas"]["DatapointIn"];
+                "application/x-ndjson": unknown;
             };
         };
         responses: {
@@ -7297,6 +7478,7 @@ export interface operations {
                      *       "results": [
                      *         {
                      *           "index": 1,
+                     *           "field": "value",
                      *           "code": "unknown_channel",
                      *           "detail": "detail"
                      *         }
@@ -7320,7 +7502,10 @@ export interface operations {
     series: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -7521,6 +7706,8 @@ export interface operations {
                 consistency?: string;
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -7617,6 +7804,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -7729,6 +7918,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of sources, by its public id. */
@@ -8280,6 +8471,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path?: never;
             cookie?: never;
@@ -8505,6 +8698,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -8636,6 +8831,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of plugins, by its public id. */
@@ -8801,6 +8998,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -8930,6 +9129,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of plugins, by its public id. */
@@ -9151,6 +9352,7 @@ export interface operations {
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable_or_wheel-refused"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -9329,6 +9531,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -9352,6 +9556,7 @@ export interface operations {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
                     "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
@@ -9398,6 +9603,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -9429,7 +9635,12 @@ export interface operations {
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
-            header?: never;
+            header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path: {
                 /** @description Which one of logging, by its public id. */
                 public_id: string;
@@ -9451,6 +9662,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
@@ -9474,6 +9686,7 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
+            412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["unprocessable"];
@@ -9487,7 +9700,10 @@ export interface operations {
                 /** @description Judge and answer as if it were done, and change nothing. */
                 dry_run?: components["parameters"]["dry_run"];
             };
-            header?: never;
+            header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -9622,6 +9838,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -9785,6 +10003,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of rules, by its public id. */
@@ -10035,6 +10255,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -10166,6 +10388,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of webhooks, by its public id. */
@@ -10499,6 +10723,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -10615,6 +10841,7 @@ export interface operations {
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
+            415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -10789,6 +11016,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -10949,6 +11178,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of dashboards, by its public id. */
@@ -11157,6 +11388,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of dashboards, by its public id. */
@@ -11254,6 +11487,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -11292,6 +11527,7 @@ export interface operations {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     Location: components["headers"]["Location"];
+                    ETag: components["headers"]["ETag"];
                     "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
                     [name: string]: unknown;
@@ -11344,6 +11580,8 @@ export interface operations {
             header?: {
                 /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
                 "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
             };
             path: {
                 /** @description Which one of dashboards, by its public id. */
@@ -11383,6 +11621,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     "X-WebMACS-Dry-Run": components["headers"]["X-WebMACS-Dry-Run"];
                     [name: string]: unknown;
                 };
@@ -11475,6 +11714,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -11513,6 +11753,10 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
+                "Content-Encoding"?: components["parameters"]["Content-Encoding"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -11567,6 +11811,7 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
             409: components["responses"]["conflict"];
+            412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from webmacs.api.events.event import (
     FIELDS,
@@ -29,6 +29,7 @@ from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection
+from webmacs.telemetry import sources
 
 EVENTS_MAX: Final = 10_000
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -75,6 +76,16 @@ class SavedEvents(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Writer:
+    """A channel of a source, which writes an event."""
+
+    id: int
+    source: str
+    instance: str | None
+    channel_key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One wanted event, and where it was asked for."""
 
@@ -82,6 +93,8 @@ class Item:
     loc: tuple[str | int, ...]
     public_id: UUID | None
     given: Fields
+    writer: Writer | UnsetType | None = UNSET
+    """None: no source writes it. Not given: whoever does."""
 
 
 @dataclass(slots=True)
@@ -95,6 +108,8 @@ class _Plan:
     changes: dict[str, FromTo]
     revived: bool
     """It was deleted, and is made anew with the readings that were kept."""
+    moves: bool
+    """It gets another writer than it has."""
 
 
 @route("POST", "/api/v1/events/bulk", problems=(409,), changes="event", body_bytes_max=BODY_BYTES_MAX)
@@ -121,6 +136,9 @@ async def save(call: Call[Any, Any], items: Sequence[Item]) -> SavedEvents:
             await insert(call.conn, new)
     except asyncpg.UniqueViolationError:
         raise Conflict("Somebody else takes one of these names or public ids at this moment; try again.") from None
+    if moving := [plan for plan in plans if plan.moves]:
+        await _hand_over(call.conn, moving)
+        call.announced["mappings"] = None
     rows = await call.conn.fetch(SELECT + " WHERE e.public_id = ANY($1)", [row["public_id"] for row in (*new, *changed)])
     await asyncio.to_thread(_tell, call, plans, rows)
     created = sum(plan.before is None for plan in plans)
@@ -154,7 +172,9 @@ def _judge(items: Sequence[Item], known: Sequence[Event]) -> list[_Plan]:
             wanted = tidy((DEFAULTS if before is None else fields_of(before)) | item.given)
             errors += [FieldError([*item.loc, field], msg) for field, msg in faults(wanted)]
             public_id = item.public_id or (uuid7() if before is None else before.public_id)
-            plans.append(_Plan(item, before, public_id, wanted, {} if before is None else _changes(before, wanted), revived))
+            moves = _moves(before, item.writer)
+            changes = {} if before is None else _changes(before, wanted) | moves
+            plans.append(_Plan(item, before, public_id, wanted, changes, revived, moves=bool(moves)))
     errors += _clashes(plans, by_name)
     if errors:
         raise Unprocessable(errors)
@@ -200,6 +220,35 @@ async def _revive(conn: Connection, public_ids: list[UUID]) -> None:
 
 def _changes(before: Event, wanted: Fields) -> dict[str, FromTo]:
     return {name: FromTo(old, value) for name, value in wanted.items() if value != (old := getattr(before, name))}
+
+
+def _moves(before: Event | None, writer: Writer | UnsetType | None) -> dict[str, FromTo]:
+    """What becomes of the channel whose readings the event takes."""
+    if isinstance(writer, UnsetType) or (writer is None and (before is None or before.source is None)):  # a series keeps its key
+        return {}
+    channel = {name: (getattr(before, name, None), getattr(writer, name, None)) for name in ("source", "instance", "channel_key")}
+    return {name: FromTo(old, new) for name, (old, new) in channel.items() if old != new}
+
+
+async def _hand_over(conn: Connection, plans: Sequence[_Plan]) -> None:
+    """Gives events to the sources that are to write them; a flush under way ends before, and what comes after it finds its writer in other
+    hands. Raises Conflict."""
+    given = {plan.public_id: writer for plan in plans if isinstance(writer := plan.item.writer, Writer)}
+    moved = [plan.public_id for plan in plans if plan.before is not None]
+    rows = await conn.fetch("SELECT writer_id FROM events WHERE public_id = ANY($1) AND writer_id <> 1", moved)
+    concerned = {row["writer_id"] for row in rows} | {given[public_id].id for public_id in moved if public_id in given}
+    await sources.lock_writers(conn, sorted(concerned))
+    await conn.execute("UPDATE writers SET generation = generation + 1, owner = NULL WHERE id = ANY($1)", list(concerned))
+    await conn.execute("UPDATE events SET writer_id = 1, instance = NULL, channel_key = NULL WHERE public_id = ANY($1)", moved)
+    try:
+        await conn.executemany(
+            "UPDATE events SET writer_id = $2, instance = $3, channel_key = $4 WHERE public_id = $1",
+            [(public_id, writer.id, writer.instance, writer.channel_key) for public_id, writer in given.items()],
+        )
+    except asyncpg.UniqueViolationError:
+        raise Conflict(
+            "A channel of a source is an event of another name here, or stands there twice; give it that name, or take it from that event."
+        ) from None
 
 
 def _tell(call: Call[Any, Any], plans: Sequence[_Plan], rows: Sequence[asyncpg.Record]) -> None:

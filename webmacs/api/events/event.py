@@ -16,7 +16,7 @@ from webmacs.http import kiosk
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, FieldError, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import DeleteQuery, Shape, Timestamp, of_row, tidy_tags
+from webmacs.http.shape import NAME, DeleteQuery, Shape, Timestamp, of_row, tidy_tags
 from webmacs.jobs.deletion import ALWAYS, Deletion, delete_readings
 from webmacs.jobs.queue import Job
 from webmacs.storage import runs
@@ -28,7 +28,7 @@ PATH_DEPTH_MAX: Final = 10
 PATH_PART_MAX: Final = 100
 
 EventType = Literal["sensor", "actuator", "range", "cmd_button", "cmd_opened", "cmd_closed"]
-Name = Annotated[str, Meta(min_length=1, max_length=400, examples=["Boiler temperature"])]
+Name = Annotated[str, Meta(min_length=1, max_length=400, pattern=NAME, examples=["Boiler temperature"])]
 Unit = Annotated[str, Meta(max_length=50, examples=["°C"])]
 Description = Annotated[str, Meta(max_length=2_000)]
 Path = Annotated[
@@ -219,8 +219,7 @@ async def create_event(call: Call[EventIn]) -> Event:
     except asyncpg.UniqueViolationError:
         raise taken(call.body.name) from None
     event = await _read(call.conn, public_id)
-    call.changed(None, event, "events")
-    return event
+    return call.changed(None, event, "events")
 
 
 @route("GET", "/api/v1/events/{public_id}")
@@ -257,8 +256,7 @@ async def change_event(call: Call[EventChange]) -> Event:
     except asyncpg.UniqueViolationError:
         raise taken(wanted["name"]) from None
     event = await _read(call.conn, call.public_id)
-    call.changed(before, event, "events")
-    return event
+    return call.changed(before, event, "events")
 
 
 @route("DELETE", "/api/v1/events/{public_id}", status=202, changes="event")

@@ -16,6 +16,7 @@ from webmacs.api.events.bulk import BODY_BYTES_MAX, DEFAULTS, EVENTS_MAX, Item, 
 from webmacs.api.events.event import FIELDS, MATCHING, SELECT, EventIn, EventsFilter, wanted_of
 from webmacs.http.problem import FieldError, Problem, Unprocessable
 from webmacs.http.route import Call, route
+from webmacs.http.shape import in_words
 from webmacs.http.sheet import guard, unguard
 
 COLUMNS: Final = ("public_id", *FIELDS)
@@ -95,7 +96,7 @@ def _read(raw: bytes) -> list[Item]:
             try:
                 values[column] = _value(column, cell, decimal_comma=delimiter == ";")
             except ValueError as error:
-                errors.append(FieldError(["body", line, column], str(error)))
+                errors.append(FieldError(["body", line, column], in_words(str(error))))
         items.append(Item(line, ("body", line), values.pop("public_id", None), values))
     if errors:
         raise Unprocessable(errors)

@@ -8,15 +8,18 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
+from webmacs.api.events import event as events
 from webmacs.api.events.event import EventType
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp
+from webmacs.http.shape import NAME, Shape, Timestamp
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
-Key = Annotated[str, Meta(min_length=1, max_length=100, description="The channel's, in its plugin.", examples=["reactor_temperature"])]
-Name = Annotated[str, Meta(min_length=1, max_length=100)]
+Key = Annotated[
+    str, Meta(min_length=1, max_length=100, pattern=NAME, description="The channel's, in its plugin.", examples=["reactor_temperature"])
+]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=NAME)]
 Unit = Annotated[str, Meta(max_length=50, examples=["°C"])]
 Mapped = Annotated[UUID | None, Meta(description="The event that takes its readings; null: none.")]
 
@@ -96,8 +99,7 @@ async def create_channel(call: Call[ChannelIn]) -> Channel:
     if new.event_public_id is not None:
         await _map(call, source_id, new.channel_key, new.event_public_id)
     channel = await _read(call.conn, call.public_id, channel_id)
-    call.changed(None, channel, "plugins")
-    return channel
+    return call.changed(None, channel, "plugins")
 
 
 @route("GET", "/api/v1/plugins/{public_id}/channels/{channel_id}")
@@ -124,8 +126,7 @@ async def change_channel(call: Call[ChannelChange]) -> Channel:
     if wanted.event_public_id is not UNSET and wanted.event_public_id != before.event_public_id:
         await _map(call, source_id, before.channel_key, wanted.event_public_id)
     channel = await _read(call.conn, call.public_id, channel_id)
-    call.changed(before, channel, "plugins")
-    return channel
+    return call.changed(before, channel, "plugins")
 
 
 @route("DELETE", "/api/v1/plugins/{public_id}/channels/{channel_id}", problems=(409,), changes="channel")
@@ -151,6 +152,9 @@ async def _map(call: Call[Any, Any], source_id: int, channel_key: str, event: UU
         "UPDATE writers SET generation = generation + 1, owner = NULL WHERE source_id = $1 RETURNING id", source_id
     )
     now = clock.now()
+    concerned = " WHERE e.public_id = $3 OR e.writer_id = $1 AND e.channel_key = $2"
+    rows = await conn.fetch(events.SELECT + concerned, writer_id, channel_key, event)
+    before = {row["public_id"]: events.event_of(row) for row in rows}
     await conn.execute(
         """UPDATE events SET writer_id = 1, instance = NULL, channel_key = NULL, changed_on = $3, version = version + 1
             WHERE writer_id = $1 AND channel_key = $2""",
@@ -169,7 +173,8 @@ async def _map(call: Call[Any, Any], source_id: int, channel_key: str, event: UU
                       instance = (SELECT name FROM plugin_instances WHERE public_id = $5) WHERE id = $1""",
             found["id"], writer_id, channel_key, now, call.public_id,
         )  # fmt: skip
-    call.announced |= {"mappings": None, "events": None}
+    for row in await conn.fetch(events.SELECT + " WHERE e.public_id = ANY($1)", list(before)):
+        call.changed(before[row["public_id"]], events.event_of(row), "mappings", "events", kind="event")
 
 
 async def _lock(conn: Connection, instance: UUID) -> tuple[int, int]:

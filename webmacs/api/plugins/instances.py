@@ -12,13 +12,13 @@ from webmacs import clock
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import Shape, Timestamp, fields_given, of_row
+from webmacs.http.shape import NAME, Shape, Timestamp, fields_given, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
 SETTINGS_BYTES_MAX: Final = 64 * 1024
 
-Name = Annotated[str, Meta(min_length=1, max_length=100, examples=["boiler house"])]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=NAME, examples=["boiler house"])]
 PluginId = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9_.-]*$", examples=["simulated"])]
 Settings = Annotated[dict[str, Any], Meta(description="Of the plugin's own; `settings_schema` describes them.", examples=[{"seed": 1}])]
 
@@ -144,8 +144,7 @@ async def create_plugin_instance(call: Call[InstanceIn]) -> PluginInstance:
     except asyncpg.UniqueViolationError:
         raise _taken(new.name) from None
     instance = await read_instance(call.conn, public_id)
-    call.changed(None, instance, "plugins")
-    return instance
+    return call.changed(None, instance, "plugins")
 
 
 @route("GET", "/api/v1/plugins/{public_id}")
@@ -171,8 +170,7 @@ async def change_plugin_instance(call: Call[InstanceChange]) -> PluginInstance:
     except asyncpg.UniqueViolationError:
         raise _taken(str(given["name"])) from None
     instance = await read_instance(call.conn, call.public_id)
-    call.changed(before, instance, "plugins")
-    return instance
+    return call.changed(before, instance, "plugins")
 
 
 @route("DELETE", "/api/v1/plugins/{public_id}", changes="plugin instance")

@@ -60,6 +60,47 @@ describe('the login', () => {
     expect(sent.headers.get('X-WebMACS')).toBe('1')
   })
 
+  it('lets nobody past a password that was made for them', async () => {
+    let given = true
+    const { asked } = fakeBackend(({ path, method }) => {
+      if (path === '/health') return { body: { status: 'ok' } }
+      if (method === 'PUT' && given) {
+        given = false
+        return { status: 422, body: { detail: 'x', errors: [{ loc: ['body', 'new_password'], msg: 'It is guessed first.' }] } }
+      }
+      const user = { ...USER, must_change_password: method !== 'PUT' }
+      return { body: { access_token: 't', token_type: 'bearer', expires_on: '', user } }
+    })
+    await open('/login?next=/%3Frange%3D1h')
+    await signIn()
+    expect(view.get('h1').text()).toBe('Choose your password')
+    expect(router.currentRoute.value.path).toBe('/login')
+    await view.get('#chosen').setValue('a phrase of my own')
+    await view.get('form').trigger('submit')
+    await flushPromises()
+    expect(view.get('[role=alert]').text()).toContain('It is guessed first.')
+    await view.get('form').trigger('submit')
+    await flushPromises()
+    expect(router.currentRoute.value.fullPath).toBe('/?range=1h')
+    const sent = asked.filter(({ method }) => method === 'PUT')
+    expect(sent.map(({ body }) => body)).toEqual([1, 2].map(() => ({ current_password: 'a long enough password', new_password: 'a phrase of my own' })))
+  })
+
+  it('links the account of an administrator who was refused, when asked to', async () => {
+    const { asked } = fakeBackend(({ path }) => {
+      if (path.endsWith('/sso/config')) return { body: { enabled: true, provider_name: 'Plant ID', authorize_url: 'https://plant.example/begin' } }
+      if (path.endsWith('/sso/link')) return { status: 503, body: { detail: 'The provider is away.' } }
+      return { body: path === '/health' ? { status: 'ok' } : { access_token: 't', token_type: 'bearer', expires_on: '', user: USER } }
+    })
+    await open('/login?sso=admin&next=/%3Frange%3D1h')
+    await view.get('input[name=link]').setValue(true)
+    await signIn()
+    expect(asked.find(({ path }) => path.endsWith('/sso/link'))!.body).toEqual({ next: '/sso-callback?next=%2F%3Frange%3D1h' })
+    expect(view.get('[role=alert]').text()).toContain('The provider is away.')
+    await signIn()
+    expect(router.currentRoute.value.fullPath).toBe('/?range=1h')
+  })
+
   it('says why one is here', async () => {
     fakeBackend(() => ({ body: { status: 'ok' } }))
     useSession().$patch({ reason: 'Your session ended at 15:00.' })

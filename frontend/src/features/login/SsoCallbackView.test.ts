@@ -52,6 +52,18 @@ describe('the way back from single sign-on', () => {
     expect(useSession().user).toBeNull()
   })
 
+  it.each([
+    ['linked', 'Account linked'],
+    ['taken', 'linked to another one already'],
+    ['expired', 'Begin again.'],
+  ])('says what came of linking an account (%s)', async (outcome, words) => {
+    const { asked } = fakeBackend(() => ({ body: {} }))
+    await open(`/sso-callback?sso_link=${outcome}&next=/%3Frange%3D1h`)
+    expect(view.text()).toContain(words)
+    expect(view.get('a').attributes('href')).toBe('/?range=1h')
+    expect(asked).toEqual([])
+  })
+
   it('does not wait for ever', async () => {
     vi.stubGlobal('fetch', () => Promise.reject(new DOMException('', 'TimeoutError')))
     await open('/sso-callback?code=one')

@@ -14,9 +14,16 @@ export function refusal(problem: ApiProblem): string {
   }
 }
 
+/** What is wrong with a new password, or with the one it is to replace. */
+export function choiceRefusal(problem: ApiProblem): string {
+  const [wrong] = problem.fields
+  if (!wrong) return problem.detail
+  return wrong.msg.startsWith('Expected `str` of length') ? 'A password has 12 to 256 characters.' : wrong.msg
+}
+
 /** Why single sign-on sent one back here: `/login?sso=<reason>`. */
 const SSO_REFUSALS: Readonly<Record<string, string>> = {
-  admin: 'Administrators do not come in by email alone. Sign in with your password.',
+  admin: 'Administrators do not come in by email alone. Sign in with your password; you may link your account with it.',
   again: 'Your account was just being made. Try once more.',
   denied: 'The sign-on was not approved. Begin again, or use your password.',
   disabled: 'Your account is disabled. Ask an administrator.',
@@ -27,6 +34,12 @@ const SSO_REFUSALS: Readonly<Record<string, string>> = {
   taken: 'Your email belongs to an account of another person at the provider. Ask an administrator.',
   unknown: 'You have no account here. Ask an administrator to make one.',
   untrusted: 'The answer of the sign-on provider could not be trusted. Begin again; if it stays so, tell an administrator.',
+}
+
+/** What came of linking one's account: `/sso-callback?sso_link=<outcome>`; null when it is linked. */
+export function linkRefusal(outcome: unknown): string | null {
+  if (outcome === 'linked') return null
+  return outcome === 'taken' ? 'Your account, or you at the provider, are linked to another one already.' : ssoRefusal(outcome)
 }
 
 /** The sentence for a reason in the address; null when there is none. */

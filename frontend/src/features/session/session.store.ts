@@ -1,6 +1,6 @@
 /** Who is signed in, and why one had to leave. The credential itself is in a cookie that scripts cannot read. */
 import { defineStore } from 'pinia'
-import { ref, shallowRef } from 'vue'
+import { computed, ref, shallowRef } from 'vue'
 import * as api from '@/api/client'
 import { asProblem, type ApiProblem } from '@/api/problem'
 import type { User } from '@/api/types'
@@ -10,6 +10,7 @@ export const useSession = defineStore('session', () => {
   const user = shallowRef<User | null>(null)
   /** Why one is at the login, when one did not come by oneself. */
   const reason = ref<string | null>(null)
+  const choosing = computed(() => user.value?.must_change_password === true)
   let restored: Promise<void> | null = null
 
   /** Asks once per visit whether a session is still there. A backend that does not answer is the login's business to say. */
@@ -34,6 +35,11 @@ export const useSession = defineStore('session', () => {
   /** The same with the code that single sign-on has brought back. */
   function signInBySso(code: string, signal: AbortSignal): Promise<ApiProblem | null> {
     return begin(api.ssoExchange(code, signal))
+  }
+
+  /** In place of one that was made for them, with which nothing else is open. */
+  function changePassword(current: string, chosen: string): Promise<ApiProblem | null> {
+    return begin(api.changePassword(current, chosen))
   }
 
   async function begin(login: Promise<User>): Promise<ApiProblem | null> {
@@ -62,5 +68,5 @@ export const useSession = defineStore('session', () => {
     reason.value = `Your session ended at ${formatHourMinute(Date.now())}.`
   }
 
-  return { user, reason, restore, signIn, signInBySso, signOut, ended }
+  return { user, reason, choosing, restore, signIn, signInBySso, changePassword, signOut, ended }
 })
