@@ -129,7 +129,8 @@ async def test_partitions_of_each_pair_lose_nothing_and_heal_alone(
     row.record(
         done=senders.acknowledged_frames, refused=senders.refused, unknown=senders.unknown,
         lost=verdict.lost + verdict.retracted + found.lost, twice=verdict.twice + found.twice,
-        partitions=6 * rounds, readings=verdict.stored, readings_of_the_controller=found.stored, declared=found.declared, not_sampled=found.not_sampled,
+        partitions=6 * rounds, readings=verdict.stored, readings_of_the_controller=found.stored,
+        declared=found.declared, not_sampled=found.not_sampled,
     )  # fmt: skip
     assert verdict.clean, verdict
     assert (found.lost, found.twice, found.declared - found.not_sampled) == (0, 0, 0)
