@@ -18,8 +18,8 @@ async def test_ids_times_and_objects_come_back_as_they_went(module_database: str
     )
     assert row is not None
     assert list(row) == [public_id, [public_id], moment, {"a": [1, None, "ä"]}]
-    assert type(row[0]) is UUID
-    assert type(row[1][0]) is UUID
+    assert isinstance(row[0], UUID)
+    assert isinstance(row[1][0], UUID)
     assert await opened.fetchval("SHOW timezone") == "GMT"
     await opened.close()
 
