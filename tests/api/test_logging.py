@@ -142,6 +142,10 @@ async def test_all_or_some_entries_are_marked_read_at_once(rest: Rest, monkeypat
         assert await mark() == {"n": 2, "complete": True}
         assert await found(client, status="unread") == []
         assert (await client.put(f"{LOG}/read", json={"status": "unread"})).status_code == 422
+        assert await mark() == {"n": 0, "complete": True}
+    async with rest.client("admin") as admin:  # marking nothing leaves no row
+        told = (await admin.get("/api/v1/audit", params={"action": "read"})).json()["data"]
+    assert [entry["detail"] for entry in told] == ["2 entries", "1 entries", "1 entries"]
 
 
 async def test_a_long_log_is_read_by_cursor(rest: Rest) -> None:

@@ -48,7 +48,11 @@ async def test_a_user_whose_password_was_made_chooses_one_before_anything_else(r
         assert session.json()["user"]["must_change_password"]
         refused = await client.get("/api/v1/events")
         assert (refused.status_code, refused.json()["type"]) == (403, "/problems/password-change-needed")
-        chosen = await client.put("/api/v1/auth/me/password", json={"current_password": made["initial_password"], "new_password": LONG})
+        own = {"current_password": made["initial_password"], "new_password": made["initial_password"]}
+        same = await client.put("/api/v1/auth/me/password", json=own)
+        assert (same.status_code, same.json()["errors"][0]["loc"]) == (422, ["body", "new_password"])
+        assert (await client.get("/api/v1/events")).status_code == 403
+        chosen = await client.put("/api/v1/auth/me/password", json=own | {"new_password": LONG})
         assert chosen.status_code == 200
         assert (await client.get("/api/v1/events")).status_code == 200
     assert "initial_password" not in (await admin.get(f"{USERS}/{made['public_id']}")).json()

@@ -77,7 +77,7 @@ async def test_a_changed_password_ends_the_known_sessions_at_once(rest: Rest) ->
         one.headers["Authorization"] = f"Bearer {await new_session(rest, 'operator')}"
         other.headers["Authorization"] = f"Bearer {await new_session(rest, 'operator')}"
         assert [(await client.get("/api/v1/auth/me")).status_code for client in (one, other)] == [200, 200]
-        change = {"current_password": PASSWORD, "new_password": PASSWORD}
+        change = {"current_password": PASSWORD, "new_password": "a phrase of my own"}
         assert (await one.put("/api/v1/auth/me/password", json=change)).status_code == 200
         assert [(await client.get("/api/v1/auth/me")).status_code for client in (one, other)] == [401, 401]
 

@@ -182,6 +182,8 @@ async def change_me(call: Call[ProfileChange]) -> Me:
 async def change_password(call: Call[PasswordChange]) -> Session:
     """Change one's password. Every session that began before ends; the answer is a new one, also as the cookie."""
     me = await _check_own(call, call.body.current_password, "current_password")
+    if call.body.new_password == call.body.current_password:  # one that was made for them would stay for ever
+        raise Unprocessable.at("body", "new_password", msg="This is the current password; choose another one.")
     check_new_password(call.body.new_password, "new_password", me["email"], me["username"])
     new_hash = await call.parts.passwords.hash(call.body.new_password)
     async with call.pool.acquire() as conn, conn.transaction():

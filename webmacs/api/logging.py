@@ -147,7 +147,8 @@ async def mark_log_read(call: Call[LogFilter]) -> MarkedRead:
         *arguments, MARKED_MAX,
     )  # fmt: skip
     n = int(done.removeprefix("UPDATE "))
-    call.changed(None, None, action="read", detail=f"{n:,} entries")
+    if n:
+        call.changed(None, None, action="read", detail=f"{n:,} entries")
     return MarkedRead(n, n < MARKED_MAX)
 
 
