@@ -1,6 +1,8 @@
 """What every change has in common: judged on trial, done once, not over another's change, and told of in the audit log."""
 
 import asyncio
+import gzip
+import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -256,3 +258,15 @@ async def test_what_changes_nothing_is_kept_under_its_key_all_the_same(rest: Res
         again = await client.post(restore, headers={"Idempotency-Key": "restore"})
         assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
         assert (await client.get(made.headers["location"])).json()["unit"] == "K"
+
+
+async def test_a_body_that_is_compressed_anew_is_the_same_request(rest: Rest) -> None:
+    plain = json.dumps(EVENT).encode()
+    made = []
+    async with rest.client("operator") as client:
+        for body in (gzip.compress(plain, mtime=1), gzip.compress(plain, mtime=2), plain):
+            headers = {"Idempotency-Key": "compressed", "Content-Type": "application/json"}
+            headers |= {} if body is plain else {"Content-Encoding": "gzip"}
+            made.append(await client.post(EVENTS, content=body, headers=headers))
+    assert {(one.status_code, one.json()["public_id"]) for one in made} == {(201, made[0].json()["public_id"])}
+    assert await rows(rest, "events") == 1

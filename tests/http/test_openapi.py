@@ -113,6 +113,8 @@ def test_a_route_shows_each_of_its_answers(one: Route) -> None:
 def test_a_route_names_the_problems_that_follow_from_what_it_is(one: Route) -> None:
     operation = operation_of(one)
     assert bool(operation["security"]) is not one.access.public
+    scopes = [way["token"] for way in operation["security"] if "token" in way]
+    assert scopes == ([] if one.access.public or one.access.session else [[access.scope_of(one.method, one.path)]])
     if operation["security"]:
         assert {"401", "403", "503"} <= operation["responses"].keys()
     if one.body in (bytes, Upload):

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
-from webmacs.http.access import Access
+from webmacs.http.access import TABLE, scope_of
 from webmacs.http.example import Examples
 from webmacs.http.guard import COOKIE, SAFE_METHODS, WRITE_HEADER
 from webmacs.http.idempotency import HEADER as IDEMPOTENCY_KEY
@@ -61,7 +61,16 @@ PROBLEM_HEADERS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After", "Rate
 
 SECURITY_SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "The token of a session, as `POST /api/v1/auth/login` answers it."},
-    "source": {"type": "http", "scheme": "bearer", "description": "The credential of a source, `wms_...`."},
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API token, `wm_...`, with the scope that stands here; also as `Token ...`, or as the password of `Basic ...`.",
+    },
+    "source": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The credential of a source, `wms_...`; also as `Token ...`, or as the password of `Basic ...`.",
+    },
     "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "The session of a browser."},
     "writeHeader": {
         "type": "apiKey",
@@ -181,8 +190,8 @@ class _Writer:
             "operationId": one.handler.__name__,
             "tags": [one.tag],
             "summary": summary.removesuffix("."),
-            "description": f"{description} {_who(one.access)}".strip(),
-            "security": [] if one.access.public else _security(one.access, one.method not in SAFE_METHODS),
+            "description": f"{description} {_who(one.method, one.path)}".strip(),
+            "security": [] if one.access.public else _security(one.method, one.path),
         }
         parameters = [_path_parameter(one.path, name) for name in _path_parameters(one.path)]
         if one.query is not None:
@@ -309,25 +318,34 @@ def _headers(*names: str) -> dict[str, dict[str, str]]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", *names)}
 
 
-def _security(access: Access, writes: bool) -> list[dict[str, list[str]]]:
-    ways = [("bearer",), *([("source",)] if access.source else []), ("cookie", "writeHeader") if writes else ("cookie",)]
-    return [{scheme: [] for scheme in way} for way in ways]
+def _security(method: str, path: str) -> list[dict[str, list[str]]]:
+    """Any one of these ways."""
+    row = TABLE[method, path]
+    ways: list[dict[str, list[str]]] = [{"bearer": []}]
+    if not row.session:
+        ways.append({"token": [scope_of(method, path)]})
+    if row.source:
+        ways.append({"source": []})
+    if method == "WS":
+        return [*ways, {"ticket": []}]
+    return [*ways, {"cookie": []} if method in SAFE_METHODS else {"cookie": [], "writeHeader": []}]
 
 
-def _who(access: Access) -> str:
-    if access.public:
+def _who(method: str, path: str) -> str:
+    row = TABLE[method, path]
+    if row.public:
         return "Needs no credential."
-    return f"Role: {access.minimum} or above{', or a source' if access.source else ''}."
+    token = "no API token" if row.session else f"scope of an API token: {scope_of(method, path)}"
+    return f"Role: {row.minimum} or above{', or a source' if row.source else ''}; {token}."
 
 
 def _socket(one: SocketRoute) -> dict[str, Any]:
     summary, description = _sentences(inspect.getdoc(one.handler))
-    access = one.access
     return {
         "path": one.path,
         "summary": summary.removesuffix("."),
-        "description": f"{description} {_who(access)}".strip(),
-        "security": [{"bearer": []}, *([{"source": []}] if access.source else []), {"ticket": []}],
+        "description": f"{description} {_who('WS', one.path)}".strip(),
+        "security": _security("WS", one.path),
     }
 
 

@@ -471,7 +471,7 @@ class _Endpoint:
             call.parts.limits.charge_readings(caller, len(sent))
         raw = await decompress(sent, request.headers.get("content-encoding", ""), route.body_bytes_max)
         call.body = raw if self._decoder is None else decode_body(self._decoder, raw)
-        return await self._respond(call, sent, patience_s)
+        return await self._respond(call, raw, patience_s)  # compressed anew it is still the same
 
     async def _respond(self, call: Call[Any, Any], content: bytes, patience_s: float) -> Response:
         """`content` is the body or what stands for it: by it a call is known as the same one again."""

@@ -13,7 +13,7 @@ export interface paths {
         };
         /**
          * List what was done and what was refused, the newest first
-         * @description Role: admin or above.
+         * @description Role: admin or above; scope of an API token: audit:read.
          */
         get: operations["list_audit"];
         put?: never;
@@ -33,7 +33,7 @@ export interface paths {
         };
         /**
          * Export the audit log as CSV, the newest first
-         * @description `before` and `after` are JSON. Role: admin or above.
+         * @description `before` and `after` are JSON. Role: admin or above; scope of an API token: audit:read.
          */
         get: operations["export_audit"];
         put?: never;
@@ -75,7 +75,7 @@ export interface paths {
         put?: never;
         /**
          * Sign out
-         * @description The session's token is void from now on, wherever it is. Role: viewer or above.
+         * @description The session's token is void from now on, wherever it is. Role: viewer or above; no API token.
          */
         post: operations["logout"];
         delete?: never;
@@ -95,7 +95,7 @@ export interface paths {
         put?: never;
         /**
          * Give the password again
-         * @description For 5 minutes this session may then do what asks for it, as managing users and tokens. Role: viewer or above.
+         * @description For 5 minutes this session may then do what asks for it, as managing users and tokens. Role: viewer or above; no API token.
          */
         post: operations["confirm"];
         delete?: never;
@@ -113,12 +113,12 @@ export interface paths {
         };
         /**
          * Who is signed in
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: auth:read.
          */
         get: operations["get_me"];
         /**
          * Change one's own profile
-         * @description Another e-mail needs the password beside it. Role: viewer or above.
+         * @description Another e-mail needs the password beside it. Role: viewer or above; no API token.
          */
         put: operations["change_me"];
         post?: never;
@@ -138,7 +138,7 @@ export interface paths {
         get?: never;
         /**
          * Change one's password
-         * @description Every session that began before ends; the answer is a new one, also as the cookie. Role: viewer or above.
+         * @description Every session that began before ends; the answer is a new one, also as the cookie. Role: viewer or above; no API token.
          */
         put: operations["change_password"];
         post?: never;
@@ -159,7 +159,7 @@ export interface paths {
         put?: never;
         /**
          * Make a ticket for one socket
-         * @description It is used once, within 30 s, as `?ticket=` of the path it was made for. Role: viewer or above.
+         * @description It is used once, within 30 s, as `?ticket=` of the path it was made for. Role: viewer or above; scope of an API token: auth:read.
          */
         post: operations["make_socket_ticket"];
         delete?: never;
@@ -219,12 +219,12 @@ export interface paths {
         put?: never;
         /**
          * Begin to link one's account to oneself at the provider
-         * @description The browser goes to the address that is answered, and comes back to `next` with `sso_link=linked`, or with the reason why not; from then on the account is opened there, an administrator's too. Role: viewer or above.
+         * @description The browser goes to the address that is answered, and comes back to `next` with `sso_link=linked`, or with the reason why not; from then on the account is opened there, an administrator's too. Role: viewer or above; no API token.
          */
         post: operations["begin_sso_link"];
         /**
          * Unlink one's account from the provider
-         * @description It is then opened by its password alone; an account without one cannot be unlinked. Role: viewer or above.
+         * @description It is then opened by its password alone; an account without one cannot be unlinked. Role: viewer or above; no API token.
          */
         delete: operations["delete_sso_link"];
         options?: never;
@@ -281,14 +281,14 @@ export interface paths {
         };
         /**
          * List one's own sessions
-         * @description The one that was used last comes first; there are 50 at most. Role: viewer or above.
+         * @description The one that was used last comes first; there are 50 at most. Role: viewer or above; no API token.
          */
         get: operations["list_own_sessions"];
         put?: never;
         post?: never;
         /**
          * End all of one's sessions but this one
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; no API token.
          */
         delete: operations["end_other_sessions"];
         options?: never;
@@ -308,7 +308,7 @@ export interface paths {
         post?: never;
         /**
          * End one of one's sessions
-         * @description Its token is void at once, and its sockets end within 5 s. Role: viewer or above.
+         * @description Its token is void at once, and its sockets end within 5 s. Role: viewer or above; no API token.
          */
         delete: operations["end_own_session"];
         options?: never;
@@ -325,14 +325,14 @@ export interface paths {
         };
         /**
          * List a user's sessions
-         * @description Role: admin or above.
+         * @description Role: admin or above; scope of an API token: users:read.
          */
         get: operations["list_sessions_of_user"];
         put?: never;
         post?: never;
         /**
          * End every session of a user
-         * @description Role: admin or above.
+         * @description Role: admin or above; scope of an API token: users:write.
          */
         delete: operations["end_sessions_of_user"];
         options?: never;
@@ -349,13 +349,13 @@ export interface paths {
         };
         /**
          * List API tokens: one's own; an administrator may see everybody's
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: tokens:read.
          */
         get: operations["list_tokens"];
         put?: never;
         /**
          * Create an API token
-         * @description It is in this answer and nowhere else; a program sends it as `Authorization: Bearer`. Role: viewer or above.
+         * @description It is in this answer and nowhere else; a program sends it as `Authorization: Bearer`. Role: viewer or above; scope of an API token: tokens:write.
          */
         post: operations["create_token"];
         delete?: never;
@@ -376,7 +376,7 @@ export interface paths {
         post?: never;
         /**
          * Delete an API token
-         * @description It is void at once, and its sockets end within 5 s. Role: viewer or above.
+         * @description It is void at once, and its sockets end within 5 s. Role: viewer or above; scope of an API token: tokens:write.
          */
         delete: operations["delete_token"];
         options?: never;
@@ -393,13 +393,13 @@ export interface paths {
         };
         /**
          * List users
-         * @description `search` looks into names and e-mails, ignoring case. Role: admin or above.
+         * @description `search` looks into names and e-mails, ignoring case. Role: admin or above; scope of an API token: users:read.
          */
         get: operations["list_users"];
         put?: never;
         /**
          * Create a user
-         * @description Without a password one is made: it is in this answer and nowhere else, and the user has to change it. Role: admin or above.
+         * @description Without a password one is made: it is in this answer and nowhere else, and the user has to change it. Role: admin or above; scope of an API token: users:write.
          */
         post: operations["create_user"];
         delete?: never;
@@ -417,18 +417,18 @@ export interface paths {
         };
         /**
          * Read a user
-         * @description Role: admin or above.
+         * @description Role: admin or above; scope of an API token: users:read.
          */
         get: operations["get_user"];
         /**
          * Change a user
-         * @description Another role or password, or disabling, ends their sessions at once and their sockets within 5 s. Role: admin or above.
+         * @description Another role or password, or disabling, ends their sessions at once and their sockets within 5 s. Role: admin or above; scope of an API token: users:write.
          */
         put: operations["change_user"];
         post?: never;
         /**
          * Delete a user, with their sessions and API tokens
-         * @description What they made and wrote stays. Role: admin or above.
+         * @description What they made and wrote stays. Role: admin or above; scope of an API token: users:write.
          */
         delete: operations["delete_user"];
         options?: never;
@@ -445,13 +445,13 @@ export interface paths {
         };
         /**
          * List events
-         * @description `search` looks into names and descriptions, ignoring the case of a to z. Role: viewer or above.
+         * @description `search` looks into names and descriptions, ignoring the case of a to z. Role: viewer or above; scope of an API token: events:read.
          */
         get: operations["list_events"];
         put?: never;
         /**
          * Create an event
-         * @description Its readings then come by REST; a source makes events of its own. Role: operator or above.
+         * @description Its readings then come by REST; a source makes events of its own. Role: operator or above; scope of an API token: events:write.
          */
         post: operations["create_event"];
         delete?: never;
@@ -469,18 +469,18 @@ export interface paths {
         };
         /**
          * Read an event, also one that was deleted and whose readings were kept
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: events:read.
          */
         get: operations["get_event"];
         /**
          * Change an event
-         * @description Fields that are not given stay. Role: operator or above.
+         * @description Fields that are not given stay. Role: operator or above; scope of an API token: events:write.
          */
         put: operations["change_event"];
         post?: never;
         /**
          * Delete an event and its rules; its name is free then
-         * @description Its readings stay and are read by its public id as before, as is the event itself, with `deleted_on`. With data=delete, also later, a job deletes the readings and then the event; it is answered. Role: admin or above.
+         * @description Its readings stay and are read by its public id as before, as is the event itself, with `deleted_on`. With data=delete, also later, a job deletes the readings and then the event; it is answered. Role: admin or above; scope of an API token: events:write.
          */
         delete: operations["delete_event"];
         options?: never;
@@ -497,7 +497,7 @@ export interface paths {
         };
         /**
          * Read whether an event is recorded, since when, and how much
-         * @description Answered from statistics: it costs the same for a fast channel of years and a slow one of days. Role: viewer or above.
+         * @description Answered from statistics: it costs the same for a fast channel of years and a slow one of days. Role: viewer or above; scope of an API token: events:read.
          */
         get: operations["get_recording"];
         put?: never;
@@ -519,7 +519,7 @@ export interface paths {
         put?: never;
         /**
          * Create or change up to 10,000 events, all of them or none
-         * @description An item is the event of its public_id, else of its name. `errors` names every item that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above.
+         * @description An item is the event of its public_id, else of its name. `errors` names every item that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above; scope of an API token: events:write.
          */
         post: operations["save_events"];
         delete?: never;
@@ -537,7 +537,7 @@ export interface paths {
         };
         /**
          * Download events as CSV
-         * @description UTF-8 with a byte order mark, comma-separated, a header row, sorted by name. Text that begins like a formula has an apostrophe before it, which the import takes away again; tags are separated by commas in their cell. Role: viewer or above.
+         * @description UTF-8 with a byte order mark, comma-separated, a header row, sorted by name. Text that begins like a formula has an apostrophe before it, which the import takes away again; tags are separated by commas in their cell. Role: viewer or above; scope of an API token: events:read.
          */
         get: operations["export_events"];
         put?: never;
@@ -559,7 +559,7 @@ export interface paths {
         put?: never;
         /**
          * Create or change events from a CSV file, all of them or none
-         * @description A row is the event of its public_id, else of its name. Columns are those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above.
+         * @description A row is the event of its public_id, else of its name. Columns are those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above; scope of an API token: events:write.
          */
         post: operations["import_events"];
         delete?: never;
@@ -577,13 +577,13 @@ export interface paths {
         };
         /**
          * List experiments, the newest first
-         * @description `search` looks into names and notes, ignoring the case of a to z; `from` and `to` find those that ran at some time between. Role: viewer or above.
+         * @description `search` looks into names and notes, ignoring the case of a to z; `from` and `to` find those that ran at some time between. Role: viewer or above; scope of an API token: experiments:read.
          */
         get: operations["list_experiments"];
         put?: never;
         /**
          * Start an experiment
-         * @description Refused while another one runs that shares a channel with it. Role: operator or above.
+         * @description Refused while another one runs that shares a channel with it. Role: operator or above; scope of an API token: experiments:write.
          */
         post: operations["start_experiment"];
         delete?: never;
@@ -601,18 +601,18 @@ export interface paths {
         };
         /**
          * Read an experiment
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: experiments:read.
          */
         get: operations["get_experiment"];
         /**
          * Change an experiment's name, notes, tags or parameters
-         * @description What it covers is frozen at its start; parameters are replaced as a whole. Role: operator or above.
+         * @description What it covers is frozen at its start; parameters are replaced as a whole. Role: operator or above; scope of an API token: experiments:write.
          */
         put: operations["change_experiment"];
         post?: never;
         /**
          * Delete an experiment that has stopped
-         * @description Its readings stay, or with data=delete a job deletes them, which is answered; that is an admin's. Role: operator or above.
+         * @description Its readings stay, or with data=delete a job deletes them, which is answered; that is an admin's. Role: operator or above; scope of an API token: experiments:write.
          */
         delete: operations["delete_experiment"];
         options?: never;
@@ -630,7 +630,7 @@ export interface paths {
         get?: never;
         /**
          * Stop an experiment
-         * @description One that has stopped stays as it is. Role: operator or above.
+         * @description One that has stopped stays as it is. Role: operator or above; scope of an API token: experiments:write.
          */
         put: operations["stop_experiment"];
         post?: never;
@@ -649,7 +649,7 @@ export interface paths {
         };
         /**
          * Summarise what an experiment holds of each of its events, by pages
-         * @description A running one is summarised up to now; `search` looks into the names of events. Deleted ones are there while their readings are kept. It is answered from statistics, so it costs little however many readings there are. Role: viewer or above.
+         * @description A running one is summarised up to now; `search` looks into the names of events. Deleted ones are there while their readings are kept. It is answered from statistics, so it costs little however many readings there are. Role: viewer or above; scope of an API token: experiments:read.
          */
         get: operations["summarize_experiment"];
         put?: never;
@@ -669,13 +669,13 @@ export interface paths {
         };
         /**
          * List annotations, the newest first
-         * @description `from` and `to` find those that touch this time, as a chart of it shows them; `search` looks into texts, ignoring the case of a to z. Role: viewer or above.
+         * @description `from` and `to` find those that touch this time, as a chart of it shows them; `search` looks into texts, ignoring the case of a to z. Role: viewer or above; scope of an API token: annotations:read.
          */
         get: operations["list_annotations"];
         put?: never;
         /**
          * Annotate a moment, or with `to` a stretch of time
-         * @description The author is whoever asks. Role: operator or above.
+         * @description The author is whoever asks. Role: operator or above; scope of an API token: annotations:write.
          */
         post: operations["create_annotation"];
         delete?: never;
@@ -693,18 +693,18 @@ export interface paths {
         };
         /**
          * Read an annotation
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: annotations:read.
          */
         get: operations["get_annotation"];
         /**
          * Change an annotation: one's own, or an admin any
-         * @description Fields that are not given stay, and so does the author. Role: operator or above.
+         * @description Fields that are not given stay, and so does the author. Role: operator or above; scope of an API token: annotations:write.
          */
         put: operations["change_annotation"];
         post?: never;
         /**
          * Delete an annotation: one's own, or an admin any
-         * @description Role: operator or above.
+         * @description Role: operator or above; scope of an API token: annotations:write.
          */
         delete: operations["delete_annotation"];
         options?: never;
@@ -721,18 +721,18 @@ export interface paths {
         };
         /**
          * List readings of up to 20 events, in the order of time
-         * @description A page may be short though more follow: read on while there is a `next`. Role: viewer or above.
+         * @description A page may be short though more follow: read on while there is a `next`. Role: viewer or above; scope of an API token: datapoints:read.
          */
         get: operations["list_datapoints"];
         put?: never;
         /**
          * Store one reading
-         * @description It is answered when it is committed. Role: operator or above, or a source.
+         * @description It is answered when it is committed. Role: operator or above, or a source; scope of an API token: datapoints:write.
          */
         post: operations["create_datapoint"];
         /**
          * Delete an event's readings of a stretch of time
-         * @description Answers how many there were; a stretch with too many is refused. Role: admin or above.
+         * @description Answers how many there were; a stretch with too many is refused. Role: admin or above; scope of an API token: datapoints:write.
          */
         delete: operations["delete_datapoints"];
         options?: never;
@@ -753,7 +753,7 @@ export interface paths {
          * Store up to 10,000 readings
          * @description A good one is taken whatever is wrong with the others, and the answer comes when they are committed.
          *
-         *     As JSON, or with `Content-Type: application/x-ndjson` one reading a line. Role: operator or above, or a source.
+         *     As JSON, or with `Content-Type: application/x-ndjson` one reading a line. Role: operator or above, or a source; scope of an API token: datapoints:write.
          */
         post: operations["create_datapoints"];
         delete?: never;
@@ -773,7 +773,7 @@ export interface paths {
         put?: never;
         /**
          * Read charts of up to 20 events over any range of 40 days: at most max_points buckets each, and no bucket hides a spike
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: datapoints:read.
          */
         post: operations["series"];
         delete?: never;
@@ -791,7 +791,7 @@ export interface paths {
         };
         /**
          * Read the newest committed reading of every event, or of those asked for, which may be deleted ones
-         * @description Events without readings are absent. Role: viewer or above.
+         * @description Events without readings are absent. Role: viewer or above; scope of an API token: datapoints:read.
          */
         get: operations["latest"];
         put?: never;
@@ -811,14 +811,14 @@ export interface paths {
         };
         /**
          * Read one reading
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: datapoints:read.
          */
         get: operations["get_datapoint"];
         put?: never;
         post?: never;
         /**
          * Delete one reading
-         * @description What was written at the same instant before it is deleted with it. Role: admin or above.
+         * @description What was written at the same instant before it is deleted with it. Role: admin or above; scope of an API token: datapoints:write.
          */
         delete: operations["delete_datapoint"];
         options?: never;
@@ -839,7 +839,7 @@ export interface paths {
          * Store readings in InfluxDB's line protocol
          * @description 204: all of it is committed; 400 names lines that were refused, the others are stored.
          *
-         *     Each field is a series, `measurement.field;tag=value` with the tags in order, and belongs to the event with this channel key, or else this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond 2^53, is refused by its line; true and false are 1 and 0. The credential may also come as `Token ...`, or as the password of Basic. Role: operator or above, or a source.
+         *     Each field is a series, `measurement.field;tag=value` with the tags in order, and belongs to the event with this channel key, or else this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond 2^53, is refused by its line; true and false are 1 and 0. The credential may also come as `Token ...`, or as the password of Basic. Role: operator or above, or a source; scope of an API token: datapoints:write.
          */
         post: operations["write"];
         delete?: never;
@@ -857,13 +857,13 @@ export interface paths {
         };
         /**
          * List sources
-         * @description One that was heard within 30 s is live. Role: viewer or above.
+         * @description One that was heard within 30 s is live. Role: viewer or above; scope of an API token: sources:read.
          */
         get: operations["list_sources"];
         put?: never;
         /**
          * Create a source
-         * @description Its credential is in this answer and nowhere else. Role: admin or above.
+         * @description Its credential is in this answer and nowhere else. Role: admin or above; scope of an API token: sources:write.
          */
         post: operations["create_source"];
         delete?: never;
@@ -881,18 +881,18 @@ export interface paths {
         };
         /**
          * Read a source
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: sources:read.
          */
         get: operations["get_source"];
         /**
          * Rename a source, or disable and enable it
-         * @description One that is disabled is cut off within 5 s. Role: admin or above.
+         * @description One that is disabled is cut off within 5 s. Role: admin or above; scope of an API token: sources:write.
          */
         put: operations["change_source"];
         post?: never;
         /**
          * Delete a source
-         * @description Its credential is void at once; its events and their readings stay, to be written by REST. Role: admin or above.
+         * @description Its credential is void at once; its events and their readings stay, to be written by REST. Role: admin or above; scope of an API token: sources:write.
          */
         delete: operations["delete_source"];
         options?: never;
@@ -911,7 +911,7 @@ export interface paths {
         put?: never;
         /**
          * Give a source a new credential
-         * @description It is in this answer and nowhere else; the old one is void at once. Role: admin or above.
+         * @description It is in this answer and nowhere else; the old one is void at once. Role: admin or above; scope of an API token: sources:write.
          */
         post: operations["renew_credential"];
         delete?: never;
@@ -929,7 +929,7 @@ export interface paths {
         };
         /**
          * List what is missing, the newest first: of one event (with what concerns all channels of its source), or of all
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: gaps:read.
          */
         get: operations["list_gaps"];
         put?: never;
@@ -989,7 +989,7 @@ export interface paths {
         };
         /**
          * List your jobs, the newest first; an admin sees everybody's
-         * @description `search` looks into their subjects. Role: viewer or above.
+         * @description `search` looks into their subjects. Role: viewer or above; scope of an API token: jobs:read.
          */
         get: operations["list_jobs"];
         put?: never;
@@ -1009,7 +1009,7 @@ export interface paths {
         };
         /**
          * Read a job: how far it is, and what came of it
-         * @description Its changes also come over `/ws/datapoints/stream`. Role: viewer or above.
+         * @description Its changes also come over `/ws/datapoints/stream`. Role: viewer or above; scope of an API token: jobs:read.
          */
         get: operations["get_job"];
         put?: never;
@@ -1031,7 +1031,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel a job
-         * @description One that is worked on ends at its next step; what it did until then is done. Role: viewer or above.
+         * @description One that is worked on ends at its next step; what it did until then is done. Role: viewer or above; scope of an API token: jobs:write.
          */
         post: operations["cancel_job"];
         delete?: never;
@@ -1049,12 +1049,12 @@ export interface paths {
         };
         /**
          * Read the settings
-         * @description Passwords are not among them, only whether there is one. Role: viewer or above.
+         * @description Passwords are not among them, only whether there is one. Role: viewer or above; scope of an API token: settings:read.
          */
         get: operations["get_settings"];
         /**
          * Change settings
-         * @description Fields that are not given stay; they take effect at once, without a restart. Role: admin or above.
+         * @description Fields that are not given stay; they take effect at once, without a restart. Role: admin or above; scope of an API token: settings:write.
          */
         put: operations["change_settings"];
         post?: never;
@@ -1073,7 +1073,7 @@ export interface paths {
         };
         /**
          * Read the metrics of this process, for Prometheus
-         * @description Give its scraper an API token as bearer. Role: viewer or above.
+         * @description Give its scraper an API token as bearer. Role: viewer or above; scope of an API token: metrics:read.
          */
         get: operations["get_metrics"];
         put?: never;
@@ -1093,7 +1093,7 @@ export interface paths {
         };
         /**
          * List the plugins there are: those that sources have described, and those that uploaded packages bring
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: plugins:read.
          */
         get: operations["list_available_plugins"];
         put?: never;
@@ -1113,13 +1113,13 @@ export interface paths {
         };
         /**
          * List plugin instances
-         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above; scope of an API token: plugins:read.
          */
         get: operations["list_plugin_instances"];
         put?: never;
         /**
          * Create a plugin instance on a source
-         * @description Its channels come when the source describes it, or are added by hand. Role: admin or above.
+         * @description Its channels come when the source describes it, or are added by hand. Role: admin or above; scope of an API token: plugins:write.
          */
         post: operations["create_plugin_instance"];
         delete?: never;
@@ -1137,18 +1137,18 @@ export interface paths {
         };
         /**
          * Read a plugin instance
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: plugins:read.
          */
         get: operations["get_plugin_instance"];
         /**
          * Change a plugin instance
-         * @description Fields that are not given stay. Role: admin or above.
+         * @description Fields that are not given stay. Role: admin or above; scope of an API token: plugins:write.
          */
         put: operations["change_plugin_instance"];
         post?: never;
         /**
          * Delete a plugin instance and its channels
-         * @description Events and their readings stay; a source that still has it describes it again. Role: admin or above.
+         * @description Events and their readings stay; a source that still has it describes it again. Role: admin or above; scope of an API token: plugins:write.
          */
         delete: operations["delete_plugin_instance"];
         options?: never;
@@ -1165,13 +1165,13 @@ export interface paths {
         };
         /**
          * List the channels of a plugin instance, in the order in which its source described them
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: plugins:read.
          */
         get: operations["list_channels"];
         put?: never;
         /**
          * Add a channel that the source has not described yet, mapped to an event or not
-         * @description Role: admin or above.
+         * @description Role: admin or above; scope of an API token: plugins:write.
          */
         post: operations["create_channel"];
         delete?: never;
@@ -1189,18 +1189,18 @@ export interface paths {
         };
         /**
          * Read a channel
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: plugins:read.
          */
         get: operations["get_channel"];
         /**
          * Map a channel to another event, or to none
-         * @description Its source is asked to begin anew, and nothing that it has sampled is lost. Role: admin or above.
+         * @description Its source is asked to begin anew, and nothing that it has sampled is lost. Role: admin or above; scope of an API token: plugins:write.
          */
         put: operations["change_channel"];
         post?: never;
         /**
          * Delete a channel that its source has not
-         * @description Its event stays, to be written by REST. Role: admin or above.
+         * @description Its event stays, to be written by REST. Role: admin or above; scope of an API token: plugins:write.
          */
         delete: operations["delete_channel"];
         options?: never;
@@ -1217,13 +1217,13 @@ export interface paths {
         };
         /**
          * List uploaded packages
-         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above; scope of an API token: plugins:read.
          */
         get: operations["list_plugin_packages"];
         put?: never;
         /**
          * Upload a wheel
-         * @description It is judged and kept; nothing of it is imported, and no controller installs it by itself. Role: admin or above.
+         * @description It is judged and kept; nothing of it is imported, and no controller installs it by itself. Role: admin or above; scope of an API token: plugins:write.
          */
         post: operations["upload_plugin_package"];
         delete?: never;
@@ -1241,14 +1241,14 @@ export interface paths {
         };
         /**
          * Read what is known of a package
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: plugins:read.
          */
         get: operations["get_plugin_package"];
         put?: never;
         post?: never;
         /**
          * Delete a package
-         * @description Controllers that have installed it keep it. Role: admin or above.
+         * @description Controllers that have installed it keep it. Role: admin or above; scope of an API token: plugins:write.
          */
         delete: operations["delete_plugin_package"];
         options?: never;
@@ -1265,7 +1265,7 @@ export interface paths {
         };
         /**
          * Download the wheel itself
-         * @description Role: admin or above, or a source.
+         * @description Role: admin or above, or a source; scope of an API token: plugins:read.
          */
         get: operations["get_plugin_package_content"];
         put?: never;
@@ -1285,13 +1285,13 @@ export interface paths {
         };
         /**
          * List the log, the newest first
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: logging:read.
          */
         get: operations["list_log_entries"];
         put?: never;
         /**
          * Write into the log
-         * @description An entry says who wrote it and when, and is never changed. Role: operator or above.
+         * @description An entry says who wrote it and when, and is never changed. Role: operator or above; scope of an API token: logging:write.
          */
         post: operations["create_log_entry"];
         delete?: never;
@@ -1309,12 +1309,12 @@ export interface paths {
         };
         /**
          * Read an entry
-         * @description Its ETag is its status, as nothing else of it changes. Role: viewer or above.
+         * @description Its ETag is its status, as nothing else of it changes. Role: viewer or above; scope of an API token: logging:read.
          */
         get: operations["get_log_entry"];
         /**
          * Mark an entry as read or unread
-         * @description What it says never changes. Role: operator or above.
+         * @description What it says never changes. Role: operator or above; scope of an API token: logging:write.
          */
         put: operations["change_log_entry"];
         post?: never;
@@ -1334,7 +1334,7 @@ export interface paths {
         get?: never;
         /**
          * Mark entries as read: all, with `{}`, or those that a filter names
-         * @description Role: operator or above.
+         * @description Role: operator or above; scope of an API token: logging:write.
          */
         put: operations["mark_log_read"];
         post?: never;
@@ -1353,13 +1353,13 @@ export interface paths {
         };
         /**
          * List rules
-         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above; scope of an API token: rules:read.
          */
         get: operations["list_rules"];
         put?: never;
         /**
          * Create a rule
-         * @description It judges every reading that comes from now on; what it keeps but does not act on yet is in `not_in_effect`. Role: operator or above.
+         * @description It judges every reading that comes from now on; what it keeps but does not act on yet is in `not_in_effect`. Role: operator or above; scope of an API token: rules:write.
          */
         post: operations["create_rule"];
         delete?: never;
@@ -1377,18 +1377,18 @@ export interface paths {
         };
         /**
          * Read a rule and its state
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: rules:read.
          */
         get: operations["get_rule"];
         /**
          * Change a rule
-         * @description Fields that are not given stay; with another condition, or switched off or on, it counts as not fired. Role: operator or above.
+         * @description Fields that are not given stay; with another condition, or switched off or on, it counts as not fired. Role: operator or above; scope of an API token: rules:write.
          */
         put: operations["change_rule"];
         post?: never;
         /**
          * Delete a rule and its transitions
-         * @description Role: operator or above.
+         * @description Role: operator or above; scope of an API token: rules:write.
          */
         delete: operations["delete_rule"];
         options?: never;
@@ -1405,7 +1405,7 @@ export interface paths {
         };
         /**
          * List when a rule fired and cleared, the newest first
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: rules:read.
          */
         get: operations["list_transitions"];
         put?: never;
@@ -1425,13 +1425,13 @@ export interface paths {
         };
         /**
          * List webhooks
-         * @description `search` looks into names and addresses, ignoring the case of a to z. Role: admin or above.
+         * @description `search` looks into names and addresses, ignoring the case of a to z. Role: admin or above; scope of an API token: webhooks:read.
          */
         get: operations["list_webhooks"];
         put?: never;
         /**
          * Create a webhook
-         * @description Its secret is sealed and never answered. Role: admin or above.
+         * @description Its secret is sealed and never answered. Role: admin or above; scope of an API token: webhooks:write.
          */
         post: operations["create_webhook"];
         delete?: never;
@@ -1449,18 +1449,18 @@ export interface paths {
         };
         /**
          * Read a webhook
-         * @description Role: admin or above.
+         * @description Role: admin or above; scope of an API token: webhooks:read.
          */
         get: operations["get_webhook"];
         /**
          * Change a webhook
-         * @description Fields that are not given stay, the secret too. Role: admin or above.
+         * @description Fields that are not given stay, the secret too. Role: admin or above; scope of an API token: webhooks:write.
          */
         put: operations["change_webhook"];
         post?: never;
         /**
          * Delete a webhook and the records of its deliveries
-         * @description Role: admin or above.
+         * @description Role: admin or above; scope of an API token: webhooks:write.
          */
         delete: operations["delete_webhook"];
         options?: never;
@@ -1477,7 +1477,7 @@ export interface paths {
         };
         /**
          * List what a webhook was told or is to be told, the newest first
-         * @description Role: admin or above.
+         * @description Role: admin or above; scope of an API token: webhooks:read.
          */
         get: operations["list_deliveries"];
         put?: never;
@@ -1497,7 +1497,7 @@ export interface paths {
         };
         /**
          * Read a delivery with its payload
-         * @description Role: admin or above.
+         * @description Role: admin or above; scope of an API token: webhooks:read.
          */
         get: operations["get_delivery"];
         put?: never;
@@ -1519,7 +1519,7 @@ export interface paths {
         put?: never;
         /**
          * Try a delivery again that was given up
-         * @description Role: admin or above.
+         * @description Role: admin or above; scope of an API token: webhooks:write.
          */
         post: operations["redeliver"];
         delete?: never;
@@ -1537,13 +1537,13 @@ export interface paths {
         };
         /**
          * List updates, the newest first
-         * @description `search` looks into versions and change logs, ignoring the case of a to z. Role: viewer or above.
+         * @description `search` looks into versions and change logs, ignoring the case of a to z. Role: viewer or above; scope of an API token: ota:read.
          */
         get: operations["list_updates"];
         put?: never;
         /**
          * Record an update
-         * @description Its file is uploaded to `/api/v1/ota/upload`. Role: admin or above.
+         * @description Its file is uploaded to `/api/v1/ota/upload`. Role: admin or above; scope of an API token: ota:write.
          */
         post: operations["create_update"];
         delete?: never;
@@ -1565,7 +1565,7 @@ export interface paths {
          * Upload the file of an update, as it is
          * @description It is stored with its SHA-256, and never applied by itself.
          *
-         *     The update may be recorded already and have no file; else this records it. Role: admin or above.
+         *     The update may be recorded already and have no file; else this records it. Role: admin or above; scope of an API token: ota:write.
          */
         post: operations["upload_update"];
         delete?: never;
@@ -1583,14 +1583,14 @@ export interface paths {
         };
         /**
          * Read an update
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: ota:read.
          */
         get: operations["get_update"];
         put?: never;
         post?: never;
         /**
          * Delete an update's record and its file
-         * @description One that is under way cannot be deleted. Role: admin or above.
+         * @description One that is under way cannot be deleted. Role: admin or above; scope of an API token: ota:write.
          */
         delete: operations["delete_update"];
         options?: never;
@@ -1607,13 +1607,13 @@ export interface paths {
         };
         /**
          * List the own dashboards and those for all, with their widgets
-         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above.
+         * @description `search` looks into names, ignoring the case of a to z. Role: viewer or above; scope of an API token: dashboards:read.
          */
         get: operations["list_dashboards"];
         put?: never;
         /**
          * Create a dashboard
-         * @description It belongs to who makes it. Role: operator or above.
+         * @description It belongs to who makes it. Role: operator or above; scope of an API token: dashboards:write.
          */
         post: operations["create_dashboard"];
         delete?: never;
@@ -1631,18 +1631,18 @@ export interface paths {
         };
         /**
          * Read a dashboard with its widgets
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: dashboards:read.
          */
         get: operations["get_dashboard"];
         /**
          * Change a dashboard
-         * @description Fields that are not given stay, and so do its widgets. Role: operator or above.
+         * @description Fields that are not given stay, and so do its widgets. Role: operator or above; scope of an API token: dashboards:write.
          */
         put: operations["change_dashboard"];
         post?: never;
         /**
          * Delete a dashboard and its widgets
-         * @description Role: operator or above.
+         * @description Role: operator or above; scope of an API token: dashboards:write.
          */
         delete: operations["delete_dashboard"];
         options?: never;
@@ -1661,7 +1661,7 @@ export interface paths {
         put?: never;
         /**
          * Copy a dashboard with its widgets
-         * @description The copy is the caller's own and not for all. Role: operator or above.
+         * @description The copy is the caller's own and not for all. Role: operator or above; scope of an API token: dashboards:write.
          */
         post: operations["copy_dashboard"];
         delete?: never;
@@ -1680,7 +1680,7 @@ export interface paths {
         get?: never;
         /**
          * Place all widgets of a dashboard at once: all of them, or none
-         * @description Role: operator or above.
+         * @description Role: operator or above; scope of an API token: dashboards:write.
          */
         put: operations["change_layout"];
         post?: never;
@@ -1701,7 +1701,7 @@ export interface paths {
         put?: never;
         /**
          * Put a widget onto a dashboard
-         * @description The answer's ETag is the dashboard's. Role: operator or above.
+         * @description The answer's ETag is the dashboard's. Role: operator or above; scope of an API token: dashboards:write.
          */
         post: operations["create_widget"];
         delete?: never;
@@ -1720,13 +1720,13 @@ export interface paths {
         get?: never;
         /**
          * Change a widget
-         * @description Fields that are not given stay; If-Match and ETag are the dashboard's. Role: operator or above.
+         * @description Fields that are not given stay; If-Match and ETag are the dashboard's. Role: operator or above; scope of an API token: dashboards:write.
          */
         put: operations["change_widget"];
         post?: never;
         /**
          * Take a widget from a dashboard
-         * @description Role: operator or above.
+         * @description Role: operator or above; scope of an API token: dashboards:write.
          */
         delete: operations["delete_widget"];
         options?: never;
@@ -1743,13 +1743,13 @@ export interface paths {
         };
         /**
          * Export the configuration
-         * @description One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration gives the same bytes, so that two of them can be compared line by line and kept under version control, and the same ETag. Role: admin or above.
+         * @description One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration gives the same bytes, so that two of them can be compared line by line and kept under version control, and the same ETag. Role: admin or above; scope of an API token: configuration:read.
          */
         get: operations["export_configuration"];
         put?: never;
         /**
          * Bring in a configuration, all of it or nothing
-         * @description Objects are found by their names: those that are not here are created, of the others the fields that are given are changed. With dry_run=true the answer says what would be done. With the ETag of an export in If-Match it is done only while the whole configuration is as it was exported. Role: admin or above.
+         * @description Objects are found by their names: those that are not here are created, of the others the fields that are given are changed. With dry_run=true the answer says what would be done. With the ETag of an export in If-Match it is done only while the whole configuration is as it was exported. Role: admin or above; scope of an API token: configuration:write.
          */
         post: operations["import_configuration"];
         delete?: never;
@@ -1767,7 +1767,7 @@ export interface paths {
         };
         /**
          * List what was changed, the newest first: of what you may read
-         * @description An admin sees every kind. Role: viewer or above.
+         * @description An admin sees every kind. Role: viewer or above; scope of an API token: versions:read.
          */
         get: operations["list_versions"];
         put?: never;
@@ -1787,7 +1787,7 @@ export interface paths {
         };
         /**
          * Read a version; with `against`, what changed between another one and this one
-         * @description Role: viewer or above.
+         * @description Role: viewer or above; scope of an API token: versions:read.
          */
         get: operations["get_version"];
         put?: never;
@@ -1809,7 +1809,7 @@ export interface paths {
         put?: never;
         /**
          * Bring a version back
-         * @description The object gets a new version that holds what the old one held, judged as any change is; what was deleted is not brought back, and secrets stay as they are now. Role: operator or above.
+         * @description The object gets a new version that holds what the old one held, judged as any change is; what was deleted is not brought back, and secrets stay as they are now. Role: operator or above; scope of an API token: versions:write.
          */
         post: operations["restore_version"];
         delete?: never;
