@@ -28,7 +28,7 @@ nothing was broken.
 
 Of the memory that a hostile message may take (30): four times the frame, plus the 16 bytes of each reading that is stored, because a small
 whole number is one byte in an array on the wire and 16 with its time in the buffer, which the credit bounds; a refused frame is judged
-without any memory but its refusal's words, at most 320 bytes however long it is (a text: four times itself and 640).
+without any memory but its refusal's words, at most 320 bytes however long it is (a text: four times itself and 1 KiB).
 
 This page remembers: `tools/proof.py` puts in what was run anew, and what was run earlier or elsewhere stays.
 

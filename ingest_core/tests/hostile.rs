@@ -82,8 +82,8 @@ fn bytes_allowed(message: &[u8], verdict: &Result<u64, Refusal>) -> usize {
 
 /// Some 100 characters at most, twice.
 const WORDS_BYTES: usize = 320;
-/// The reader of JSON keeps its own beside them, with a place.
-const TEXT_WORDS_BYTES: usize = 640;
+/// Of JSON they name the field and quote what stands there, some 200 characters, and the reader's own stand beside them, with a place.
+const TEXT_WORDS_BYTES: usize = 1024;
 
 /// Sebastiano Vigna's SplitMix64: any seed is a good one.
 struct Chance(u64);
