@@ -75,10 +75,10 @@ async def _work(work: Work) -> dict[str, Any]:
 async def _hold(conn: Connection, event_id: int, version: int) -> None:
     """The event stays deleted until the transaction ends: whoever makes it live again takes a lock that waits for this one. That is refused
     while the job is open; but a process that was taken for dead may still be at work. Raises Conflict."""
-    held = await conn.fetchval(
-        "SELECT true FROM events WHERE id = $1 AND version = $2 AND deleted_on IS NOT NULL FOR KEY SHARE", event_id, version
+    deleted = await conn.fetchval(
+        "SELECT deleted_on IS NOT NULL AND version = $2 FROM events WHERE id = $1 FOR KEY SHARE", event_id, version
     )
-    if held is None:
+    if deleted is False:  # None: a try before this one has come to its end
         raise Conflict("The event lives again, or was deleted anew since this was asked for; what is left of its readings stays.")
 
 
