@@ -190,6 +190,22 @@ async def test_a_change_costs_three_round_trips_besides_its_own(rest: Rest) -> N
         assert len(sent) == 5
 
 
+async def test_deleting_an_event_costs_the_same_however_much_names_it(rest: Rest) -> None:
+    counted = []
+    async with counting(rest) as queries, rest.client("admin") as admin:
+        for times in (1, 1, 5):  # a connection's first look at a type is a statement of the driver's own
+            event = (await admin.post("/api/v1/events", json={"name": "named", "type": "sensor", "unit": ""})).json()["public_id"]
+            for n in range(times):
+                rule = {"name": f"naming {n}", "event_public_id": event, "operator": "gt", "threshold": 1}
+                hook = {"url": f"https://example.org/named/{event}/{n}", "events": ["sensor.reading"], "event_public_ids": [event]}
+                dashboard = (await admin.post("/api/v1/dashboards", json={"name": f"showing {n}"})).headers["location"]
+                widget = {"config": {"widget_type": "gauge"}, "event_public_ids": [event]}
+                for path, body in (("/api/v1/rules", rule), ("/api/v1/webhooks", hook), (f"{dashboard}/widgets", widget)):
+                    assert (await admin.post(path, json=body)).status_code == 201
+            counted.append(len(await statements(rest, queries, "DELETE", f"/api/v1/events/{event}")))
+    assert counted[1] == counted[2], counted
+
+
 async def test_a_list_that_asks_again_for_each_row_is_found_out(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch_page = event.fetch_page
 

@@ -17,7 +17,14 @@ from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
 Text = Annotated[str, Meta(min_length=1, max_length=10_000, examples=["Valve exchanged"])]
-Scope = Annotated[list[UUID], Meta(min_length=1, max_length=1_000, description="The channels that it concerns; null: every channel.")]
+Scope = Annotated[
+    list[UUID],
+    Meta(
+        min_length=1,
+        max_length=1_000,
+        description="The channels that it concerns, also deleted ones whose readings are kept; null: every channel.",
+    ),
+]
 To = Annotated[Timestamp, Meta(description="null: it is about one moment.")]
 Experiment = Annotated[UUID, Meta(description="The experiment that it belongs to, if any.")]
 
@@ -48,7 +55,9 @@ class Annotation(msgspec.Struct, frozen=True, rename={"start": "from", "end": "t
     end: Annotated[Timestamp | None, Meta(description="null: it is about one moment.")]
     text: str
     tags: list[str]
-    event_public_ids: Annotated[list[UUID] | None, Meta(description="null: every channel; channels that were deleted are left out.")]
+    event_public_ids: Annotated[
+        list[UUID] | None, Meta(description="null: every channel; one that was deleted stays as long as its readings are kept.")
+    ]
     experiment_public_id: UUID | None
     author: str
     author_public_id: UUID

@@ -130,6 +130,8 @@ WIDGETS: Final = """
             ) ORDER BY w.id), '[]')
        FROM dashboard_widgets w WHERE w.dashboard_id = {dashboard}.id) AS widgets
 """
+WHOLE: Final = SELECT.replace("d.id,", f"d.id, d.owner_id, {WIDGETS.format(dashboard='d')},")
+"""With its widgets."""
 
 
 @route("GET", "/api/v1/dashboards")
@@ -290,8 +292,25 @@ async def put_dashboard(call: Call[DashboardWithWidgets]) -> Dashboard:
 
 async def read_global(conn: Connection) -> list[Dashboard]:
     """Those for all."""
-    columns = SELECT.replace("d.id,", f"d.id, {WIDGETS.format(dashboard='d')},")
-    return [_dashboard(row) for row in await conn.fetch(f"{columns} WHERE d.is_global")]
+    return [_dashboard(row) for row in await conn.fetch(WHOLE + " WHERE d.is_global")]
+
+
+async def leave_out(call: Call[Any, Any], event_id: int) -> None:
+    """An event is deleted: widgets that show it, whosever they are, show it no more."""
+    showing = """ WHERE d.id IN (SELECT w.dashboard_id FROM dashboard_widget_events m JOIN dashboard_widgets w ON w.id = m.widget_id
+                                  WHERE m.event_id = $1) ORDER BY d.id FOR UPDATE OF d"""
+    before = await call.conn.fetch(WHOLE + showing, event_id)
+    if not before:
+        return
+    ids = [row["id"] for row in before]
+    await call.conn.execute(
+        """WITH shown AS (DELETE FROM dashboard_widget_events WHERE event_id = $2)
+           UPDATE dashboards SET changed_on = $3, version = version + 1 WHERE id = ANY($1)""",
+        ids, event_id, clock.now(),
+    )  # fmt: skip
+    after = await call.conn.fetch(WHOLE + " WHERE d.id = ANY($1) ORDER BY d.id", ids)
+    for old, new in zip(before, after, strict=True):
+        call.changed(_dashboard(old), _dashboard(new), kind="dashboard")
 
 
 def widget_of(widget: Widget) -> WidgetIn:
@@ -306,9 +325,8 @@ def _viewer(identity: Identity) -> tuple[int, bool]:
 
 async def _find(database: Pool | Connection, identity: Identity, public_id: UUID, *, lock: bool = False) -> asyncpg.Record:
     """Raises NotFound, for another's own dashboard too. With `lock` nobody else changes it until the transaction ends."""
-    columns = SELECT.replace("d.id,", f"d.id, d.owner_id, {WIDGETS.format(dashboard='d')},")
     locked = " FOR UPDATE OF d" if lock else ""
-    row = await database.fetchrow(f"{columns} WHERE {SEEN_BY} AND d.public_id = $3{locked}", *_viewer(identity), public_id)
+    row = await database.fetchrow(f"{WHOLE} WHERE {SEEN_BY} AND d.public_id = $3{locked}", *_viewer(identity), public_id)
     if row is None:
         raise NotFound("dashboard")
     return row

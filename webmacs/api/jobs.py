@@ -50,9 +50,10 @@ async def cancel_job(call: Call) -> Job:
 
 
 def accepted(call: Call[Any, Any], job: Job) -> Job:
-    """The answer of a request that started a job: 202, and where to look."""
+    """The answer of a request that started a job: 202, and where to look; a dry run's job is not there to be looked at."""
     call.status = 202
-    call.headers["Location"] = f"/api/v1/jobs/{job.public_id}"
+    if not call.dry_run:
+        call.headers["Location"] = f"/api/v1/jobs/{job.public_id}"
     return job
 
 

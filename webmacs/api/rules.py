@@ -244,6 +244,15 @@ async def list_transitions(call: Call[None, CursorQuery]) -> CursorPage[Transiti
     return CursorPage(cursor, [Transition(row["fired"], row["at"], row["value"]) for row in rows])
 
 
+async def delete_those_of(call: Call[Any, Any], event_id: int) -> None:
+    """Its event is deleted."""
+    rows = await call.conn.fetch(SELECT + " WHERE r.event_id = $1 ORDER BY r.id FOR UPDATE OF r", event_id)
+    if rows:
+        await call.conn.execute("DELETE FROM rules WHERE event_id = $1", event_id)
+    for row in rows:
+        call.changed(_rule(row), None, "rules", kind="rule", detail="with its event")
+
+
 async def read_all(conn: Connection) -> list[Rule]:
     return [_rule(row) for row in await conn.fetch(SELECT)]
 

@@ -231,6 +231,23 @@ async def redeliver(call: Call) -> DeliveryWithPayload:
     return delivery
 
 
+async def leave_out(call: Call[Any, Any], event_id: int) -> None:
+    """An event is deleted: webhooks that are told of it among others are told of these others."""
+    told = " WHERE w.id IN (SELECT webhook_id FROM webhook_events WHERE event_id = $1) ORDER BY w.id FOR UPDATE OF w"
+    before = await call.conn.fetch(SELECT + told, event_id)
+    if not before:
+        return
+    ids = [row["id"] for row in before]
+    await call.conn.execute(
+        """WITH scope AS (DELETE FROM webhook_events WHERE event_id = $2)
+           UPDATE webhooks SET changed_on = $3, version = version + 1 WHERE id = ANY($1)""",
+        ids, event_id, clock.now(),
+    )  # fmt: skip
+    after = await call.conn.fetch(SELECT + " WHERE w.id = ANY($1) ORDER BY w.id", ids)
+    for old, new in zip(before, after, strict=True):
+        call.changed(of_row(Webhook, old), of_row(Webhook, new), kind="webhook")
+
+
 async def read_all(conn: Connection) -> list[Webhook]:
     return [of_row(Webhook, row) for row in await conn.fetch(SELECT)]
 

@@ -3,7 +3,7 @@
 Each change is told on CHANNEL with the job's public id, in its transaction: to processes that work, and to those whose sockets show it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -82,6 +82,16 @@ async def read(database: Pool | Connection, public_id: UUID, *, lock: bool = Fal
     """(the job, its owner), None when there is none. With `lock` nobody else changes it until the transaction ends."""
     row = await database.fetchrow(f"{SELECT} WHERE public_id = $1" + (" FOR NO KEY UPDATE" if lock else ""), public_id)
     return None if row is None else (job_of(row), row["owner_public_id"])
+
+
+async def find_unfinished(conn: Connection, kind: str, sought: Sequence[Mapping[str, Any]]) -> Job | None:
+    """The oldest job that waits or is worked on, and whose parameters hold all that stands in one of `sought`."""
+    row = await conn.fetchrow(
+        f"""{SELECT} WHERE finished_on IS NULL AND kind = $1
+                       AND EXISTS (SELECT FROM jsonb_array_elements($2) AS s (part) WHERE parameters @> s.part) ORDER BY id LIMIT 1""",
+        kind, sought,
+    )  # fmt: skip
+    return None if row is None else job_of(row)
 
 
 def job_of(row: Any) -> Job:

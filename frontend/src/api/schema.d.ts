@@ -479,8 +479,8 @@ export interface paths {
         put: operations["change_event"];
         post?: never;
         /**
-         * Delete an event and its rules; its name is free then
-         * @description Its readings stay and are read by its public id as before, as is the event itself, with `deleted_on`. With data=delete, also later, a job deletes the readings and then the event; it is answered. Role: admin or above; scope of an API token: events:write.
+         * Delete an event and its rules, and take it from dashboards and webhooks; its name is free then
+         * @description Its readings stay and are read by its public id as before, as is the event itself, with `deleted_on`; POST /api/v1/events/bulk brings it back. With data=delete, also later, a job deletes the readings and then the event; it is answered, also when it is under way already. A channel that its source still describes gets a new event at once, of the same name, without limits and rules: take the channel from the controller's configuration first. Role: admin or above; scope of an API token: events:write.
          */
         delete: operations["delete_event"];
         options?: never;
@@ -519,7 +519,7 @@ export interface paths {
         put?: never;
         /**
          * Create or change up to 10,000 events, all of them or none
-         * @description An item is the event of its public_id, else of its name. `errors` names every item that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above; scope of an API token: events:write.
+         * @description An item is the event of its public_id, else of its name; one that was deleted comes back under its public_id. `errors` names every item that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above; scope of an API token: events:write.
          */
         post: operations["save_events"];
         delete?: never;
@@ -559,7 +559,7 @@ export interface paths {
         put?: never;
         /**
          * Create or change events from a CSV file, all of them or none
-         * @description A row is the event of its public_id, else of its name. Columns are those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above; scope of an API token: events:write.
+         * @description A row is the event of its public_id, else of its name; one that was deleted comes back under its public_id. Columns are those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above; scope of an API token: events:write.
          */
         post: operations["import_events"];
         delete?: never;
@@ -1878,7 +1878,7 @@ export interface components {
             to: string | null;
             text: string;
             tags: string[];
-            /** @description null: every channel; channels that were deleted are left out. */
+            /** @description null: every channel; one that was deleted stays as long as its readings are kept. */
             event_public_ids: string[] | null;
             experiment_public_id: string | null;
             author: string;
@@ -2580,7 +2580,7 @@ export interface components {
             /** @description What happens to it matters more: its alarms and commands are treated so. */
             critical?: boolean;
             /**
-             * @description The event it is; an unknown one is given to a new event, and one that was deleted comes back with the readings that were kept. Without it the name says which event it is.
+             * @description The event it is; an unknown one is given to a new event, and one that was deleted comes back with the readings that were kept, but without its rules and its places on dashboards; while a job deletes its readings, that is a 409. Without it the name says which event it is.
              * @default null
              */
             public_id: string | null;

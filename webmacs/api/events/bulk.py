@@ -27,6 +27,7 @@ from webmacs.api.events.event import (
 from webmacs.http.problem import Conflict, FieldError, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape
+from webmacs.jobs import deletion
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection
 from webmacs.telemetry import sources
@@ -46,7 +47,8 @@ class EventItem(EventChange, frozen=True):
         UUID | None,
         Meta(
             description="The event it is; an unknown one is given to a new event, and one that was deleted comes back with the readings "
-            "that were kept. Without it the name says which event it is."
+            "that were kept, but without its rules and its places on dashboards; while a job deletes its readings, that is a 409. "
+            "Without it the name says which event it is."
         ),
     ] = None
 
@@ -114,15 +116,16 @@ class _Plan:
 
 @route("POST", "/api/v1/events/bulk", problems=(409,), changes="event", body_bytes_max=BODY_BYTES_MAX)
 async def save_events(call: Call[EventItems]) -> SavedEvents:
-    """Create or change up to 10,000 events, all of them or none. An item is the event of its public_id, else of its name. `errors` names
-    every item that cannot be used; with dry_run=true the answer says what would be done."""
+    """Create or change up to 10,000 events, all of them or none. An item is the event of its public_id, else of its name; one that
+    was deleted comes back under its public_id. `errors` names every item that cannot be used; with dry_run=true the answer says what would
+    be done."""
     items = [Item(n, ("body", "events", n), one.public_id, fields_of(one)) for n, one in enumerate(call.body.events)]
     return await save(call, items)
 
 
 async def save(call: Call[Any, Any], items: Sequence[Item]) -> SavedEvents:
     """In the call's transaction, with an audit row for each event that changes. Raises Unprocessable with every fault, Conflict when others
-    take a name meanwhile."""
+    take a name meanwhile, or where an event is still being deleted with its readings."""
     known = await _known(call.conn, items)
     plans = await asyncio.to_thread(_judge, items, known)  # thousands take a second, in which readings go on coming in
     new = [{"public_id": plan.public_id, **plan.wanted} for plan in plans if plan.before is None and not plan.revived]
@@ -209,13 +212,21 @@ async def _release_names(conn: Connection, plans: Sequence[_Plan]) -> None:
 
 
 async def _revive(conn: Connection, public_ids: list[UUID]) -> None:
-    """Written by REST, as any that is made here; their fields, and with them their names, follow."""
-    if public_ids:
-        await conn.execute(
-            """UPDATE events SET deleted_on = NULL, name = public_id::text, writer_id = DEFAULT, instance = NULL
-                WHERE public_id = ANY($1)""",
-            public_ids,
+    """Written by REST, as any that is made here; their fields, and with them their names, follow. Raises Conflict."""
+    if not public_ids:
+        return
+    if (job := await deletion.find_unfinished(conn, public_ids)) is not None:
+        raise Conflict(
+            f"The job {job.public_id} deletes the {job.subject}, and the event then; wait for its end, or cancel it, and try again."
         )
+    there = await conn.fetch("SELECT id FROM events WHERE public_id = ANY($1) ORDER BY id FOR UPDATE", public_ids)  # as Deletion wants it
+    if len(there) < len(public_ids):
+        raise Conflict("One of these events has gone with its readings at this moment; try again.")
+    await conn.execute(
+        """UPDATE events SET deleted_on = NULL, name = public_id::text, writer_id = DEFAULT, instance = NULL
+            WHERE public_id = ANY($1)""",
+        public_ids,
+    )
 
 
 def _changes(before: Event, wanted: Fields) -> dict[str, FromTo]:

@@ -11,13 +11,14 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
+from webmacs.api import dashboards, rules, webhooks
 from webmacs.api.jobs import accepted
 from webmacs.http import kiosk
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, FieldError, NotFound, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import NAME, DeleteQuery, Shape, Timestamp, of_row, tidy_tags
-from webmacs.jobs.deletion import ALWAYS, Deletion, delete_readings
+from webmacs.jobs.deletion import ALWAYS, Deletion, delete_readings, find_unfinished
 from webmacs.jobs.queue import Job
 from webmacs.storage import runs
 from webmacs.storage.ids import uuid7
@@ -248,7 +249,10 @@ async def change_event(call: Call[EventChange]) -> Event:
     """Change an event. Fields that are not given stay."""
     before = await _read(call.conn, call.public_id, lock=True)
     if before.deleted_on is not None:
-        raise Conflict("This event was deleted, only its readings are left; create another one, which may have the same name.")
+        raise Conflict(
+            "This event was deleted, only its readings are left. Bring it back with them by its public_id, with POST /api/v1/events/bulk "
+            "or a CSV file; or create another one, which may have the same name."
+        )
     call.match(before.version)
     wanted = settle(fields_of(before) | fields_of(call.body))
     try:
@@ -261,34 +265,66 @@ async def change_event(call: Call[EventChange]) -> Event:
 
 @route("DELETE", "/api/v1/events/{public_id}", status=202, changes="event")
 async def delete_event(call: Call[None, DeleteQuery]) -> Job | None:
-    """Delete an event and its rules; its name is free then. Its readings stay and are read by its public id as before, as is the event
-    itself, with `deleted_on`. With data=delete, also later, a job deletes the readings and then the event; it is answered."""
+    """Delete an event and its rules, and take it from dashboards and webhooks; its name is free then. Its readings stay and are read by its
+    public id as before, as is the event itself, with `deleted_on`; POST /api/v1/events/bulk brings it back. With data=delete, also later,
+    a job deletes the readings and then the event; it is answered, also when it is under way already. A channel that its source still
+    describes gets a new event at once, of the same name, without limits and rules: take the channel from the controller's configuration
+    first."""
     conn, keep = call.conn, call.query.data == "keep"
-    if not keep:  # what is under way to it becomes void and is judged anew, so that nothing comes after the job; before the event's lock,
-        # as whoever maps events takes these locks
+    if not keep:  # before the event's lock, as whoever maps events takes these locks
         await conn.execute(
-            """UPDATE writers SET generation = generation + 1, owner = NULL
-                WHERE id = (SELECT writer_id FROM events WHERE public_id = $1)""",
-            call.public_id,
+            "SELECT FROM writers WHERE id = (SELECT writer_id FROM events WHERE public_id = $1) FOR NO KEY UPDATE", call.public_id
         )
-    # the strong lock: whoever wants a rule or a widget for it right now waits, and then finds it deleted
-    event_id = await conn.fetchval("SELECT id FROM events WHERE public_id = $1 FOR UPDATE", call.public_id)
-    before = await _read(conn, call.public_id)
+    await _lock_naming(conn, call.public_id)
+    before = await _read(conn, call.public_id, lock=True)
     if keep and before.deleted_on is not None:
         return None
     call.match(before.version)
+    if before.deleted_on is not None and (job := await find_unfinished(conn, [before.public_id])) is not None:
+        return accepted(call, job)
+    call.changed(before, None, "events", detail=None if keep else "with its readings")
+    event_id = await _retire(call, before.public_id)
+    if keep:
+        return None
+    # what is under way to it becomes void and is judged anew, so that nothing comes after the job
     await conn.execute(
-        """WITH rule AS (DELETE FROM rules WHERE event_id = $1), widget AS (DELETE FROM dashboard_widget_events WHERE event_id = $1),
-                webhook AS (DELETE FROM webhook_events WHERE event_id = $1)
-           UPDATE events SET deleted_on = coalesce(deleted_on, $2), channel_key = NULL, changed_on = $2, version = version + 1
+        "UPDATE writers SET generation = generation + 1, owner = NULL WHERE id = (SELECT writer_id FROM events WHERE id = $1)", event_id
+    )
+    deletion = Deletion([event_id], *ALWAYS, event_version=before.version + 1)
+    return accepted(call, await delete_readings(conn, deletion, f"readings of {before.name}", call.actor))
+
+
+async def _lock_naming(conn: Connection, public_id: UUID) -> None:
+    """What names the event, before the event itself: whoever changes a rule, a webhook or a dashboard takes these locks in this order."""
+    await conn.execute(
+        """WITH event AS (SELECT id FROM events WHERE public_id = $1),
+                naming_rules AS (SELECT r.id FROM rules r WHERE r.event_id = (TABLE event) ORDER BY r.id FOR UPDATE),
+                naming_webhooks AS (
+                    SELECT w.id FROM webhooks w WHERE w.id IN (SELECT webhook_id FROM webhook_events WHERE event_id = (TABLE event))
+                     ORDER BY w.id FOR UPDATE),
+                showing_dashboards AS (
+                    SELECT d.id FROM dashboards d
+                     WHERE d.id IN (SELECT w.dashboard_id FROM dashboard_widget_events m JOIN dashboard_widgets w ON w.id = m.widget_id
+                                     WHERE m.event_id = (TABLE event))
+                     ORDER BY d.id FOR UPDATE)
+           SELECT (SELECT count(*) FROM naming_rules), (SELECT count(*) FROM naming_webhooks), (SELECT count(*) FROM showing_dashboards)""",
+        public_id,
+    )
+
+
+async def _retire(call: Call[Any, Any], public_id: UUID) -> int:
+    """Marks an event as deleted, and takes it from whatever names it, which is told. Answers its id."""
+    # the strong lock: whoever wants a rule or a widget for it right now waits, and then finds it deleted
+    event_id: int = await call.conn.fetchval("SELECT id FROM events WHERE public_id = $1 FOR UPDATE", public_id)
+    await call.conn.execute(
+        """UPDATE events SET deleted_on = coalesce(deleted_on, $2), channel_key = NULL, changed_on = $2, version = version + 1
             WHERE id = $1""",
         event_id, clock.now(),
     )  # fmt: skip
-    call.changed(before, None, "events", detail=None if keep else "with its readings")
-    if keep:
-        return None
-    deletion = Deletion([event_id], *ALWAYS, with_events=True)
-    return accepted(call, await delete_readings(conn, deletion, f"readings of {before.name}", call.actor))
+    await rules.delete_those_of(call, event_id)
+    await webhooks.leave_out(call, event_id)
+    await dashboards.leave_out(call, event_id)
+    return event_id
 
 
 def fields_of(state: EventIn | EventChange | Event) -> Fields:

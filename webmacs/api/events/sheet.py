@@ -37,10 +37,10 @@ async def export_events(call: Call[None, EventsFilter]) -> Response:
 
 @route("POST", "/api/v1/events/import/csv", problems=(400, 409), changes="event", accepts="text/csv", body_bytes_max=BODY_BYTES_MAX)
 async def import_events(call: Call[bytes]) -> SavedEvents:
-    """Create or change events from a CSV file, all of them or none. A row is the event of its public_id, else of its name. Columns are
-    those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it. Separated by
-    commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column
-    that cannot be used; with dry_run=true the answer says what would be done."""
+    """Create or change events from a CSV file, all of them or none. A row is the event of its public_id, else of its name; one that was
+    deleted comes back under its public_id. Columns are those of the export, in any order; a column that is not there leaves its field as
+    it is, an empty cell empties it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000
+    rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done."""
     return await save(call, await asyncio.to_thread(_read, call.body))
 
 
