@@ -206,15 +206,33 @@ async def exchange_sso_code(call: Call[Code]) -> Session:
             """
             WITH used AS (UPDATE sso_logins SET code_hash = NULL
                            WHERE code_hash = $1 AND state_hash = $2 AND code_expires_on > $3 RETURNING user_id)
-            SELECT u.id, u.public_id FROM used JOIN users u ON u.id = used.user_id WHERE u.enabled
+            SELECT u.id, u.public_id, u.username FROM used JOIN users u ON u.id = used.user_id WHERE u.enabled FOR NO KEY UPDATE OF u
             """,
             _sha256(call.body.code), _sha256(kept.state), clock.now(),
         )  # fmt: skip
         if row is None:
             raise _no_session()
+        await _void_made_password(conn, call, row)
         session = await auth.begin_session(conn, call, row["id"], None, "sso")
     log.info("login", user=str(row["public_id"]), address=call.address, by="sso")
     return session
+
+
+async def _void_made_password(conn: Connection, call: Call[Code], user: asyncpg.Record) -> None:
+    """Of one who has proved at the provider who they are: a password that was made for them would let this session do nothing but choose
+    another. Sessions that began with it end, or they would go on without that choice. Call it with the user's row locked."""
+    void = await conn.fetchval(
+        """UPDATE users SET password_hash = NULL, initial_password_until = NULL, password_changed_on = clock_timestamp(),
+                            version = version + 1
+            WHERE id = $1 AND initial_password_until IS NOT NULL RETURNING true""",
+        user["id"],
+    )
+    if void is None:
+        return
+    await accounts.end_sessions(conn, user["id"])
+    actor = Actor("user", user["public_id"], user["username"], call.actor.address)
+    entry = Entry("update", "user", user["public_id"], user["username"], detail="sso: the made password is void")
+    await audit.write(conn, actor, call.request_id, [entry])
 
 
 async def _begin(call: Call[Any, Any], wanted: str, link: UUID | None) -> tuple[str, str]:
