@@ -25,6 +25,10 @@ log = logs.get(__name__)
 SESSIONS_MAX: Final = 50
 """Of a user; whoever begins another ends the one that was used longest ago."""
 USER_AGENT_CHARACTERS_MAX: Final = 200
+OVER: Final = (
+    f"The {accounts.INITIAL_PASSWORD_H} h of this made password are over; an administrator makes a new one, or "
+    "`webmacs admin reset-password` does."
+)
 
 Password = Annotated[str, Meta(max_length=accounts.PASSWORD_CHARACTERS_MAX)]
 NewPassword = Annotated[str, Meta(min_length=accounts.PASSWORD_CHARACTERS_MIN, max_length=accounts.PASSWORD_CHARACTERS_MAX)]
@@ -257,14 +261,20 @@ def taken(error: asyncpg.UniqueViolationError) -> Conflict:
 
 
 async def _check_own(call: Call[Any], password: str, field: str) -> asyncpg.Record:
-    """The caller's row (email, username, password_hash). Raises a 429, or Unprocessable when it is not their password."""
-    me = await call.pool.fetchrow("SELECT email, username, password_hash FROM users WHERE id = $1", call.identity.id)
+    """The caller's row (email, username, password_hash). Raises a 429, or Unprocessable when it is not their password, or a made one
+    whose time is over."""
+    me = await call.pool.fetchrow(
+        "SELECT email, username, password_hash, initial_password_until FROM users WHERE id = $1", call.identity.id
+    )
     if me is None:
         raise Unauthorized(guard.ENDED)
     call.parts.throttle.begin(me["email"], call.address)
     if not await call.parts.passwords.verify(password, me["password_hash"]):
         call.parts.refusals.note(call.actor, call.request_id, "password_refused", "user", None)
         raise Unprocessable.at("body", field, msg="This is not the current password.")
+    if _is_over(me["initial_password_until"]):
+        call.parts.refusals.note(call.actor, call.request_id, "password_refused", "user", "made, and its time is over")
+        raise Unprocessable.at("body", field, msg=OVER)
     call.parts.throttle.succeeded(me["email"], call.address)
     return me
 
