@@ -145,6 +145,7 @@ async def confirm(call: Call[PasswordAgain]) -> Confirmation:
     now = clock.now()
     async with call.pool.acquire() as conn, conn.transaction():
         await conn.execute("UPDATE sessions SET confirmed_on = $2 WHERE jti = $1", call.identity.jti, now)
+        await audit.write(conn, call.actor, call.request_id, [Entry("confirm", "session", call.identity.jti, call.identity.name)])
         await announce(conn, "access")
     return Confirmation(now + timedelta(seconds=guard.FRESH_S))
 
