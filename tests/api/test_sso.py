@@ -428,6 +428,29 @@ async def test_a_chosen_password_stays_beside_the_provider(plant: Rest, provider
         assert (await sign_in(client, "newcomer@example.org", "a quite uncommon phrase")).status_code == 200
 
 
+async def test_who_is_linked_is_told_to_them_and_to_administrators(plant: Rest, provider: Provider) -> None:
+    async def linked() -> tuple[bool, bool, dict[str, bool]]:
+        async with plant.client("viewer") as viewer, plant.client("admin") as admin:
+            me = (await viewer.get("/api/v1/auth/me")).json()["sso_linked"]
+            user = (await admin.get(f"/api/v1/users/{plant.users['viewer']}")).json()["sso_linked"]
+            users = (await admin.get("/api/v1/users?search=e")).json()["data"]
+        return me, user, {one["username"]: one["sso_linked"] for one in users if one["username"] in ("viewer", "operator")}
+
+    assert await linked() == (False, False, {"viewer": False, "operator": False})
+    async with plant.client("viewer") as viewer:
+        assert await link(plant, viewer) == "/?sso_link=linked"
+    assert await linked() == (True, True, {"viewer": True, "operator": False})
+    configure(plant, sso_issuer="http://127.0.0.1:9")  # the link is to a provider that counts no more
+    assert await linked() == (False, False, {"viewer": False, "operator": False})
+    configure(plant, sso_issuer=provider.issuer)
+    async with plant.client("viewer") as viewer:
+        assert (await viewer.delete(LINK)).status_code == 204
+        again = await viewer.delete(LINK)
+    assert (again.status_code, again.json()["type"]) == (404, "/problems/not-found")
+    assert again.json()["detail"] == "This account is not linked to the provider; sso_linked of GET /api/v1/auth/me says whether it is."
+    assert await linked() == (False, False, {"viewer": False, "operator": False})
+
+
 @pytest.mark.parametrize("verified", [None, False, "true", "false", 1])
 async def test_an_email_that_is_not_verified_neither_links_nor_creates(plant: Rest, provider: Provider, verified: object) -> None:
     for email in ("operator@example.org", "new@example.org"):
@@ -523,7 +546,9 @@ async def test_an_account_without_a_password_stays_linked(plant: Rest, provider:
     async with plant.client() as client:
         session = (await exchange(client, await come_back(client))).json()
         client.cookies.clear()
-        answer = await client.delete(LINK, headers={"Authorization": f"Bearer {session['access_token']}"})
+        client.headers["Authorization"] = f"Bearer {session['access_token']}"
+        answer = await client.delete(LINK)
+        assert (await client.get("/api/v1/auth/me")).json()["sso_linked"]
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/conflict")
 
 

@@ -153,19 +153,21 @@ async def begin_sso_link(call: Call[LinkIn]) -> LinkBegun:
     return LinkBegun(url)
 
 
-@route("DELETE", "/api/v1/auth/sso/link", problems=(409, "sso-off"), changes="user")
+@route("DELETE", "/api/v1/auth/sso/link", problems=(404, 409, "sso-off"), changes="user")
 async def delete_sso_link(call: Call) -> None:
     """Unlink one's account from the provider. It is then opened by its password alone; an account without one cannot be unlinked."""
     issuer = _provider(call).issuer
-    row = await call.conn.fetchrow("SELECT password_hash FROM users WHERE id = $1 FOR NO KEY UPDATE", call.identity.id)
-    if row is None or row["password_hash"] is None:
-        raise Conflict("This account has no password, so nothing would open it; an administrator can give it one.")
+    password_hash = await call.conn.fetchval("SELECT password_hash FROM users WHERE id = $1 FOR NO KEY UPDATE", call.identity.id)
     deleted = await call.conn.fetchval(
         "DELETE FROM sso_identities WHERE user_id = $1 AND issuer = $2 RETURNING true", call.identity.id, issuer
     )
-    if deleted is not None:
-        detail = f"sso: unlinked from {issuer}"
-        call.entries.append(Entry("update", "user", call.identity.public_id, call.identity.name, detail=detail))
+    if deleted is None:
+        detail = "This account is not linked to the provider; sso_linked of GET /api/v1/auth/me says whether it is."
+        raise Problem(404, "not-found", "Not found", detail)
+    if password_hash is None:
+        raise Conflict("This account has no password, so nothing would open it; an administrator can give it one.")
+    detail = f"sso: unlinked from {issuer}"
+    call.entries.append(Entry("update", "user", call.identity.public_id, call.identity.name, detail=detail))
 
 
 @route("GET", CALLBACK, status=302, problems=("sso-off", 503))
