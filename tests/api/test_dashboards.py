@@ -301,6 +301,14 @@ async def test_a_dashboard_holds_a_hundred_widgets(rest: Rest) -> None:
         assert len((await read(client, dashboard))["widgets"]) == 100
 
 
+async def test_tags_have_one_spelling(rest: Rest) -> None:
+    async with rest.client("operator") as client:
+        dashboard = await make(client, tags=[" a ", "a", "b", " "])
+        assert dashboard["tags"] == ["a", "b"]
+        changed = await client.put(f"{DASHBOARDS}/{dashboard['public_id']}", json={"tags": ["c", " c", "a"]})
+        assert changed.json()["tags"] == ["c", "a"]
+
+
 async def test_a_page_of_dashboards_comes_with_their_widgets_in_one_statement(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     async with rest.client("operator") as client:
         event = await make_event(client, "a")

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from parts.rest import Rest
 
-from webmacs.http.shape import NAME
+from webmacs.http.shape import LINE, NAME, WORD
 
 EVENT = {"name": "Boiler", "type": "sensor", "unit": "°C"}
 EVENTS = "/api/v1/events"
@@ -338,6 +338,7 @@ text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
         "\u2028",
     ]
 )
+line = text.filter(lambda line: re.match(LINE, line))
 number = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 
 
@@ -346,10 +347,10 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
     low, lo, hi, high = sorted(draw(st.lists(st.floats(-1e300, 1e300), min_size=4, max_size=4)))
     limits = {"limit_lolo": low, "limit_lo": lo, "limit_hi": hi, "limit_hihi": high}
     return {
-        "name": draw(text.filter(lambda name: re.match(NAME, name))), "unit": draw(text),
+        "name": draw(text.filter(lambda name: re.match(NAME, name))), "unit": draw(line),
         "type": draw(st.sampled_from(["sensor", "actuator", "cmd_button"])),
-        "description": draw(text), "path": draw(st.lists(text, max_size=4).map("/".join)),
-        "tags": draw(st.lists(text.filter(lambda tag: tag and "," not in tag), max_size=4)),
+        "description": draw(text), "path": draw(st.lists(line, max_size=4).map("/".join)),
+        "tags": draw(st.lists(text.filter(lambda tag: re.match(WORD, tag)), max_size=4)),
         "min_value": draw(number), **{name: value for name, value in limits.items() if draw(st.booleans())},
         "deadband": draw(st.none() | st.floats(0, 1e300)), "decimals": draw(st.none() | st.integers(0, 12)),
         "colour": draw(st.none() | st.from_regex("#[0-9a-fA-F]{6}", fullmatch=True)),

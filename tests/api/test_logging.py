@@ -41,6 +41,16 @@ async def test_an_entry_says_who_wrote_it_and_is_unread(rest: Rest) -> None:
         assert (await client.get(made.headers["location"])).json() == entry
 
 
+@pytest.mark.parametrize("content", [" ", "\n\t ", "\u00a0\u2003"])
+async def test_an_entry_says_something(rest: Rest, content: str) -> None:
+    async with rest.client("operator") as client:
+        refused = await client.post(LOG, json={"content": content})
+        told = (refused.status_code, refused.json()["errors"])
+        assert told == (422, [{"loc": ["body", "content"], "msg": "It holds more than blanks."}])
+        assert await found(client) == []
+        assert (await client.post(LOG, json={"content": "\n  Filter\nexchanged. "})).json()["content"] == "\n  Filter\nexchanged. "
+
+
 async def test_only_whether_it_was_read_changes(rest: Rest) -> None:
     async with rest.client("operator") as client:
         (entry,) = await write(client, "one")

@@ -9,6 +9,7 @@ import pytest
 from parts import stored
 from parts.backend import Backend, make_source, make_user, sign_in
 from parts.source import Source, data
+from webmacs_controller import wire
 
 PLUGINS = "/api/v1/plugins"
 
@@ -46,6 +47,16 @@ async def test_what_a_source_describes_is_listed_with_its_events(backend: Backen
         await source.hello(["d2"])
     instance, channels = await channels_of(admin, "describing")
     assert (instance["channels"], channels["d1"]["described"], channels["d2"]["described"]) == (1, False, True)
+
+
+async def test_a_unit_that_a_source_spells_oddly_is_one_that_an_event_may_have(backend: Backend, admin: httpx.AsyncClient) -> None:
+    channel = wire.DescribedChannel("odd", "odd unit", " m³\t/\u200bh\n", "sensor", None, None, None, None)
+    async with Source(backend.sockets, await make_source(backend.database, "odd")) as source:
+        await source.send(wire.encode(wire.Describe([wire.Instance("bench", "test", True, wire.NO_SETTINGS, [channel])])))
+        await source.hello(["other"])
+    (event,) = (await admin.get("/api/v1/events", params={"search": "odd unit"})).json()["data"]
+    assert event["unit"] == "m³ / h"
+    assert (await admin.put(f"/api/v1/events/{event['public_id']}", json={"unit": event["unit"]})).status_code == 200
 
 
 async def test_readings_follow_the_mapping_and_none_is_lost(backend: Backend, admin: httpx.AsyncClient, conn: asyncpg.Connection) -> None:

@@ -155,6 +155,23 @@ async def test_signing_in_and_out_and_being_refused_are_in_the_audit_log(rest: R
     ]
 
 
+async def test_a_password_given_again_is_in_the_audit_log_and_so_is_a_wrong_one(rest: Rest, conn: Any) -> None:
+    headers = await sign_in(rest, "viewer", address="10.9.9.10")
+    async with rest.client(address="10.9.9.10") as client:
+        for password, status in (("wrong", 422), ("wrong", 422), (PASSWORD, 200)):
+            assert (await client.post("/api/v1/auth/confirm", json={"password": password}, headers=headers)).status_code == status
+    await rest.app.state.parts.refusals.write(rest.app.state.parts.pool)
+    rows = await conn.fetch(
+        """SELECT a.action, a.kind, a.actor_name, a.object_name, a.n, s.jti IS NOT NULL AS of_session
+             FROM audit_log a LEFT JOIN sessions s ON s.jti = a.object_public_id WHERE a.address = '10.9.9.10'"""
+    )
+    assert sorted(tuple(row) for row in rows) == [
+        ("confirm", "session", "viewer", "viewer", 1, True),
+        ("login", "session", "viewer", "viewer", 1, True),
+        ("password_refused", "user", "viewer", None, 2, False),
+    ]
+
+
 async def test_a_sign_in_that_was_overtaken_by_a_new_password_begins_no_session(
     rest: Rest, conn: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

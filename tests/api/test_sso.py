@@ -383,6 +383,74 @@ async def test_a_verified_email_links_an_account_that_is_no_admins(plant: Rest, 
     assert (user["public_id"], user["role"]) == (str(plant.users["operator"]), "operator")
 
 
+async def make_user(plant: Rest, **more: Any) -> dict[str, Any]:
+    """By an administrator, without a password: one is made."""
+    async with plant.client("admin") as admin:
+        body = {"email": "newcomer@example.org", "username": "newcomer", "role": "operator"}
+        answer = await admin.post("/api/v1/users", json=body | more)
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+async def sign_in(client: httpx.AsyncClient, email: str, password: str) -> httpx.Response:
+    return await client.post("/api/v1/auth/login", json={"email": email, "password": password})
+
+
+async def test_a_password_that_was_made_holds_nobody_back_who_comes_from_the_provider(plant: Rest, provider: Provider) -> None:
+    made = await make_user(plant)
+    provider.person = {"sub": "n-1", "email": "newcomer@example.org", "email_verified": True}
+    async with plant.client() as earlier, plant.client() as client, plant.client("admin") as admin, plant.connection() as conn:
+        assert (await sign_in(earlier, "newcomer@example.org", made["initial_password"])).status_code == 200
+        for again in (False, True):
+            if again:  # of an account that is linked already
+                changed = await admin.put(f"/api/v1/users/{made['public_id']}", json={"password": None})
+                made["initial_password"] = changed.json()["initial_password"]
+            session = await exchange(client, await come_back(client))
+            assert (session.status_code, session.json()["user"]["must_change_password"]) == (200, False)
+            assert (await client.get("/api/v1/events")).status_code == 200
+            assert (await client.post(LINK, json={}, headers={"X-WebMACS": "1"})).status_code == 200
+            # whoever else knows the made password is not let in by that
+            assert (await earlier.get("/api/v1/events")).status_code == 401
+            assert (await sign_in(earlier, "newcomer@example.org", made["initial_password"])).status_code == 401
+            assert await conn.fetchval("SELECT password_hash IS NULL FROM users WHERE username = 'newcomer'")
+        told = await conn.fetch("SELECT actor_name, detail FROM audit_log WHERE object_name = 'newcomer' AND detail LIKE 'sso: the made%'")
+    assert [tuple(row) for row in told] == [("newcomer", "sso: the made password is void")] * 2
+
+
+async def test_a_chosen_password_stays_beside_the_provider(plant: Rest, provider: Provider) -> None:
+    await make_user(plant, password="a quite uncommon phrase")
+    provider.person = {"sub": "n-1", "email": "newcomer@example.org", "email_verified": True}
+    async with plant.client() as client, plant.client() as earlier:
+        assert (await sign_in(earlier, "newcomer@example.org", "a quite uncommon phrase")).status_code == 200
+        await exchange(client, await come_back(client))
+        assert (await earlier.get("/api/v1/events")).status_code == 200
+        assert (await sign_in(client, "newcomer@example.org", "a quite uncommon phrase")).status_code == 200
+
+
+async def test_who_is_linked_is_told_to_them_and_to_administrators(plant: Rest, provider: Provider) -> None:
+    async def linked() -> tuple[bool, bool, dict[str, bool]]:
+        async with plant.client("viewer") as viewer, plant.client("admin") as admin:
+            me = (await viewer.get("/api/v1/auth/me")).json()["sso_linked"]
+            user = (await admin.get(f"/api/v1/users/{plant.users['viewer']}")).json()["sso_linked"]
+            users = (await admin.get("/api/v1/users?search=e")).json()["data"]
+        return me, user, {one["username"]: one["sso_linked"] for one in users if one["username"] in ("viewer", "operator")}
+
+    assert await linked() == (False, False, {"viewer": False, "operator": False})
+    async with plant.client("viewer") as viewer:
+        assert await link(plant, viewer) == "/?sso_link=linked"
+    assert await linked() == (True, True, {"viewer": True, "operator": False})
+    configure(plant, sso_issuer="http://127.0.0.1:9")  # the link is to a provider that counts no more
+    assert await linked() == (False, False, {"viewer": False, "operator": False})
+    configure(plant, sso_issuer=provider.issuer)
+    async with plant.client("viewer") as viewer:
+        assert (await viewer.delete(LINK)).status_code == 204
+        again = await viewer.delete(LINK)
+    assert (again.status_code, again.json()["type"]) == (404, "/problems/not-found")
+    assert again.json()["detail"] == "This account is not linked to the provider; sso_linked of GET /api/v1/auth/me says whether it is."
+    assert await linked() == (False, False, {"viewer": False, "operator": False})
+
+
 @pytest.mark.parametrize("verified", [None, False, "true", "false", 1])
 async def test_an_email_that_is_not_verified_neither_links_nor_creates(plant: Rest, provider: Provider, verified: object) -> None:
     for email in ("operator@example.org", "new@example.org"):
@@ -440,7 +508,8 @@ async def test_who_is_signed_in_links_the_own_account_an_administrator_too(plant
     async with plant.client("admin") as client:  # and the account its person
         assert await link(plant, client) == "/?sso_link=taken"
     async with plant.connection() as conn:
-        rows = await conn.fetch("SELECT actor_name, object_name FROM audit_log WHERE detail LIKE 'sso: linked%by themself'")
+        told = "detail LIKE 'sso: linked%by themself' AND object_name IN ('admin', 'operator')"
+        rows = await conn.fetch(f"SELECT actor_name, object_name FROM audit_log WHERE {told}")
         assert [tuple(row) for row in rows] == [("admin", "admin")]
     async with plant.client("admin") as client:
         assert (await client.delete(LINK)).status_code == 204
@@ -477,7 +546,9 @@ async def test_an_account_without_a_password_stays_linked(plant: Rest, provider:
     async with plant.client() as client:
         session = (await exchange(client, await come_back(client))).json()
         client.cookies.clear()
-        answer = await client.delete(LINK, headers={"Authorization": f"Bearer {session['access_token']}"})
+        client.headers["Authorization"] = f"Bearer {session['access_token']}"
+        answer = await client.delete(LINK)
+        assert (await client.get("/api/v1/auth/me")).json()["sso_linked"]
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/conflict")
 
 

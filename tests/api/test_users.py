@@ -67,6 +67,27 @@ async def test_a_password_that_was_made_is_good_for_a_day(rest: Rest, admin: Any
             assert (await sign_in(client, "latecomer@plant.org", made["initial_password"])).status_code == status
 
 
+async def test_a_password_that_was_made_opens_nothing_after_its_day_in_a_session_that_began_before(
+    rest: Rest, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await make(admin, "dawdler")
+    now = clock.now_us()
+    async with rest.client() as client:
+        client.headers["X-WebMACS"] = "1"
+        monkeypatch.setattr(clock, "now_us", lambda: now + 23 * 3_600_000_000)
+        await sign_in(client, "dawdler@plant.org", made["initial_password"])
+        monkeypatch.setattr(clock, "now_us", lambda: now + 24 * 3_600_000_000 + 1_000_000)
+        own = {"current_password": made["initial_password"], "new_password": LONG}
+        late = await client.put("/api/v1/auth/me/password", json=own)
+        wrong = await client.put("/api/v1/auth/me/password", json=own | {"current_password": "another one"})
+        monkeypatch.setattr(clock, "now_us", lambda: now + 23 * 3_600_000_000)
+        in_time = await client.put("/api/v1/auth/me/password", json=own)
+    over = "The 24 h of this made password are over; an administrator makes a new one, or `webmacs admin reset-password` does."
+    assert (late.status_code, late.json()["errors"]) == (422, [{"loc": ["body", "current_password"], "msg": over}])
+    assert (wrong.status_code, wrong.json()["errors"][0]["msg"]) == (422, "This is not the current password.")
+    assert in_time.status_code == 200
+
+
 async def test_users_are_listed_searched_sorted_and_filtered(admin: Any) -> None:
     await make(admin, "zelda", "operator", password=LONG)
     await make(admin, "zacharias", enabled=False, password=LONG)

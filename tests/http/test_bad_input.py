@@ -264,13 +264,53 @@ NAMED = {
 
 
 @pytest.mark.parametrize("path", NAMED)
-@pytest.mark.parametrize("name", ["  ", " hall", "hall ", "hall\n", "a\tb", "\u00a0hall", "a\u0085b", "a\u2028b", "\u001b[0m"])
-async def test_a_name_has_no_blanks_at_its_ends_and_no_control_characters(rest: Rest, path: str, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "  ",
+        " hall",
+        "hall ",
+        "hall\n",
+        "a\tb",
+        "\u00a0hall",
+        "a\u0085b",
+        "a\u2028b",
+        "\u001b[0m",
+        "a\u200bb",
+        "\ufeffa",
+        "a\u202eb",
+        "a\u2060",
+        "a\u00adb",
+    ],
+)
+async def test_a_name_has_no_blanks_at_its_ends_and_no_character_that_is_not_seen(rest: Rest, path: str, name: str) -> None:
     field = "username" if path == "users" else "name"
     async with rest.client("admin") as client:
         answer = await client.post(f"/api/v1/{path}", json=NAMED[path] | {field: name})
-    said = "It has no blanks at its ends, and is one line without control characters."
+    said = "It has no blanks at its ends, and is one line without control or invisible characters."
     assert (answer.status_code, answer.json()["errors"]) == (422, [{"loc": ["body", field], "msg": said}]), answer.text
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\n", "\u001b[0m", "\t", "a\u2028b", "a\u200bb", "a\u202eb", "\u0085"])
+async def test_units_groups_and_tags_are_one_line_of_what_is_seen(rest: Rest, text: str) -> None:
+    said = "It is one line without control or invisible characters."
+    of_tag = "It is one line without commas, control or invisible characters."
+    async with rest.client("admin") as client:
+        for path, field, value, told in (
+            ("events", "unit", text, said), ("events", "path", f"plant/{text}", said), ("events", "tags", [text], of_tag),
+            ("dashboards", "tags", [text], said), ("experiments", "tags", [text], said), ("annotations", "tags", [text], said),
+        ):  # fmt: skip
+            body = {"from": "2026-01-01T00:00:00Z", "text": "x"} if path == "annotations" else NAMED[path] | {"name": "one line"}
+            answer = await client.post(f"/api/v1/{path}", json=body | {field: value})
+            assert (answer.status_code, answer.json()["errors"][0]["msg"]) == (422, told), (path, field, answer.text)
+            assert answer.json()["errors"][0]["loc"][:2] == ["body", field]
+
+
+async def test_a_description_may_have_several_lines(rest: Rest) -> None:
+    async with rest.client("admin") as client:
+        body = {"name": "several lines", "type": "sensor", "unit": " m³/h ", "description": "two\nlines"}
+        kept = await client.post("/api/v1/events", json=body)
+    assert (kept.status_code, kept.json()["description"], kept.json()["unit"]) == (201, "two\nlines", " m³/h ")
 
 
 async def test_a_name_of_any_script_is_kept_as_it_is(rest: Rest) -> None:

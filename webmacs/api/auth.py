@@ -25,6 +25,10 @@ log = logs.get(__name__)
 SESSIONS_MAX: Final = 50
 """Of a user; whoever begins another ends the one that was used longest ago."""
 USER_AGENT_CHARACTERS_MAX: Final = 200
+OVER: Final = (
+    f"The {accounts.INITIAL_PASSWORD_H} h of this made password are over; an administrator makes a new one, or "
+    "`webmacs admin reset-password` does."
+)
 
 Password = Annotated[str, Meta(max_length=accounts.PASSWORD_CHARACTERS_MAX)]
 NewPassword = Annotated[str, Meta(min_length=accounts.PASSWORD_CHARACTERS_MIN, max_length=accounts.PASSWORD_CHARACTERS_MAX)]
@@ -33,6 +37,7 @@ Username = Annotated[str, Meta(min_length=2, max_length=50, pattern=NAME, exampl
 Language = Annotated[str, Meta(max_length=35, pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", examples=["en", "de-CH"])]
 TimeZone = Annotated[str, Meta(max_length=64, description="An IANA name; null is the browser's.", examples=["Europe/Berlin"])]
 Theme = Literal["light", "dark", "auto"]
+Linked = Annotated[bool, Meta(description="It is linked to a person of the sign-on provider, who may sign in there (docs/sso.md).")]
 
 
 class Credentials(Shape, frozen=True):
@@ -52,6 +57,7 @@ class Me(msgspec.Struct, frozen=True):
     last_login_on: Timestamp | None
     password_changed_on: Timestamp
     must_change_password: Annotated[bool, Meta(description="The password was made for them; nothing else is open before it is changed.")]
+    sso_linked: Linked
     version: Annotated[int, Meta(description="Counts its changes; also its ETag.")]
 
 
@@ -97,11 +103,13 @@ class Ticket(msgspec.Struct, frozen=True):
     expires_on: Timestamp
 
 
-SELECT: Final = """
+SSO_LINKED: Final = "EXISTS (SELECT FROM sso_identities i WHERE i.user_id = users.id AND i.issuer = $1) AS sso_linked"
+"""Column of a SELECT of users; $1 is the issuer that is configured, or NULL."""
+SELECT: Final = f"""
     SELECT id, public_id, email, username, role, registered_on, language, time_zone, theme, last_login_on, password_changed_on,
-           initial_password_until IS NOT NULL AS must_change_password, version
+           initial_password_until IS NOT NULL AS must_change_password, {SSO_LINKED}, version
       FROM users
-"""
+"""  # noqa: S608 - our own columns
 
 
 @route("POST", "/api/v1/auth/login", problems=("wrong-credentials", 429, 503))
@@ -141,6 +149,7 @@ async def confirm(call: Call[PasswordAgain]) -> Confirmation:
     now = clock.now()
     async with call.pool.acquire() as conn, conn.transaction():
         await conn.execute("UPDATE sessions SET confirmed_on = $2 WHERE jti = $1", call.identity.jti, now)
+        await audit.write(conn, call.actor, call.request_id, [Entry("confirm", "session", call.identity.jti, call.identity.name)])
         await announce(conn, "access")
     return Confirmation(now + timedelta(seconds=guard.FRESH_S))
 
@@ -148,7 +157,7 @@ async def confirm(call: Call[PasswordAgain]) -> Confirmation:
 @route("GET", "/api/v1/auth/me")
 async def get_me(call: Call) -> Me:
     """Who is signed in."""
-    me = await _read(call.pool, call.identity.id)
+    me = await _read(call, call.pool, call.identity.id)
     return msgspec.structs.replace(me, role=call.identity.role)
 
 
@@ -162,7 +171,7 @@ async def change_me(call: Call[ProfileChange]) -> Me:
         await _check_own(call, new.password, "password")
     if new.time_zone is not UNSET and new.time_zone is not None and new.time_zone not in _time_zones():
         raise Unprocessable.at("body", "time_zone", msg="There is no such time zone; a name is as Europe/Berlin.")
-    before = await _read(call.conn, call.identity.id, lock=True)
+    before = await _read(call, call.conn, call.identity.id, lock=True)
     call.match(before.version)
     fields = ("username", "email", "language", "time_zone", "theme")
     wanted = [getattr(before, name) if (value := getattr(new, name)) is UNSET else value for name in fields]
@@ -174,7 +183,7 @@ async def change_me(call: Call[ProfileChange]) -> Me:
         )  # fmt: skip
     except asyncpg.UniqueViolationError as error:
         raise taken(error) from None
-    me = await _read(call.conn, call.identity.id)
+    me = await _read(call, call.conn, call.identity.id)
     return call.changed(before, me, "access", name=me.username)
 
 
@@ -240,7 +249,7 @@ async def begin_session(
     entries += [Entry("session_ended", "session", one["jti"], row["username"], detail=f"the {SESSIONS_MAX + 1}th began") for one in oldest]
     await audit.write(conn, actor, call.request_id, entries)
     call.headers["Set-Cookie"] = _cookie(call, token.text, guard.SESSION_S)
-    return Session(token.text, "bearer", token.expires_on, await _read(conn, user_id))
+    return Session(token.text, "bearer", token.expires_on, await _read(call, conn, user_id))
 
 
 def check_new_password(password: str, field: str, *own: str) -> None:
@@ -257,20 +266,27 @@ def taken(error: asyncpg.UniqueViolationError) -> Conflict:
 
 
 async def _check_own(call: Call[Any], password: str, field: str) -> asyncpg.Record:
-    """The caller's row (email, username, password_hash). Raises a 429, or Unprocessable when it is not their password."""
-    me = await call.pool.fetchrow("SELECT email, username, password_hash FROM users WHERE id = $1", call.identity.id)
+    """The caller's row (email, username, password_hash). Raises a 429, or Unprocessable when it is not their password, or a made one
+    whose time is over."""
+    me = await call.pool.fetchrow(
+        "SELECT email, username, password_hash, initial_password_until FROM users WHERE id = $1", call.identity.id
+    )
     if me is None:
         raise Unauthorized(guard.ENDED)
     call.parts.throttle.begin(me["email"], call.address)
     if not await call.parts.passwords.verify(password, me["password_hash"]):
         call.parts.refusals.note(call.actor, call.request_id, "password_refused", "user", None)
         raise Unprocessable.at("body", field, msg="This is not the current password.")
+    if _is_over(me["initial_password_until"]):
+        call.parts.refusals.note(call.actor, call.request_id, "password_refused", "user", "made, and its time is over")
+        raise Unprocessable.at("body", field, msg=OVER)
     call.parts.throttle.succeeded(me["email"], call.address)
     return me
 
 
-async def _read(database: Pool | Connection, user_id: int, *, lock: bool = False) -> Me:
-    row = await database.fetchrow(SELECT + " WHERE id = $1" + (" FOR NO KEY UPDATE" if lock else ""), user_id)
+async def _read(call: Call[Any, Any], database: Pool | Connection, user_id: int, *, lock: bool = False) -> Me:
+    matching = SELECT + " WHERE id = $2" + (" FOR NO KEY UPDATE" if lock else "")
+    row = await database.fetchrow(matching, call.settings.sso_issuer, user_id)
     if row is None:
         raise Unauthorized(guard.ENDED)
     return of_row(Me, row)

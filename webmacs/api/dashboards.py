@@ -13,7 +13,7 @@ from webmacs.http.guard import Identity
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, etag, route
-from webmacs.http.shape import NAME, Shape, Timestamp, fields_given, of_row
+from webmacs.http.shape import NAME, Shape, Tag, Timestamp, fields_given, of_row, tidy_tags
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -22,7 +22,7 @@ WIDGETS_MAX: Final = 100
 
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=NAME, examples=["Reactor 1"])]
 Description = Annotated[str, Meta(max_length=10_000)]
-Tags = Annotated[list[Annotated[str, Meta(min_length=1, max_length=50)]], Meta(max_length=50)]
+Tags = Annotated[list[Tag], Meta(max_length=50)]
 Global = Annotated[bool, Meta(description="Everybody sees it. Its owner and administrators change it.")]
 Range = Annotated[int, Meta(ge=1, le=10 * 366 * 86_400, description="How far back its charts show, in s; null: the viewer chooses.")] | None
 Title = Annotated[str, Meta(max_length=200)]
@@ -167,10 +167,11 @@ async def change_dashboard(call: Call[DashboardChange]) -> Dashboard:
     """Change a dashboard. Fields that are not given stay, and so do its widgets."""
     _, before = await _open(call)
     names = DashboardChange.__struct_fields__
-    wanted = [getattr(before, name) if (value := getattr(call.body, name)) is UNSET else value for name in names]
+    wanted = {name: getattr(before, name) if (value := getattr(call.body, name)) is UNSET else value for name in names}
+    wanted["tags"] = tidy_tags(wanted["tags"])
     await call.conn.execute(
         """UPDATE dashboards SET name = $2, description = $3, tags = $4, is_global = $5, range_seconds = $6 WHERE public_id = $1""",
-        call.public_id, *wanted,
+        call.public_id, *wanted.values(),
     )  # fmt: skip
     return await _tell(call, before, before.public_id)
 
@@ -274,7 +275,7 @@ async def put_dashboard(call: Call[DashboardWithWidgets]) -> Dashboard:
         public_id = before.public_id
         await call.conn.execute(
             "UPDATE dashboards SET name = $2, description = $3, tags = $4, is_global = $5, range_seconds = $6 WHERE id = $1",
-            dashboard_id, wanted.name, wanted.description, wanted.tags, wanted.is_global, wanted.range_seconds,
+            dashboard_id, wanted.name, wanted.description, tidy_tags(wanted.tags), wanted.is_global, wanted.range_seconds,
         )  # fmt: skip
     kept = 0
     present = [] if before is None else before.widgets
@@ -346,7 +347,7 @@ async def _insert(call: Call[Any, Any], public_id: UUID, new: DashboardIn) -> in
         """INSERT INTO dashboards (public_id, name, description, tags, is_global, range_seconds, owner_id, owner_name,
                                    created_on, changed_on)
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) RETURNING id""",
-        public_id, new.name, new.description, new.tags, new.is_global, new.range_seconds, call.identity.id, call.identity.name,
+        public_id, new.name, new.description, tidy_tags(new.tags), new.is_global, new.range_seconds, call.identity.id, call.identity.name,
         clock.now(),
     )  # fmt: skip
     return dashboard_id

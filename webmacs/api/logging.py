@@ -14,7 +14,7 @@ from webmacs.http.audit import ActorKind
 from webmacs.http.page import CursorPage, CursorQuery, fetch_after
 from webmacs.http.problem import NotFound
 from webmacs.http.route import Call, etag, route
-from webmacs.http.shape import Shape, Timestamp, check_range, of_row
+from webmacs.http.shape import TEXT, Shape, Timestamp, check_range, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -31,7 +31,7 @@ WORD: Final = re.compile(r"[0-9A-Za-z\x80-\U0010ffff]+")
 
 
 class LogEntryIn(Shape, frozen=True):
-    content: Annotated[str, Meta(min_length=1, max_length=10_000, examples=["Filter of pump 2 exchanged."])]
+    content: Annotated[str, Meta(min_length=1, max_length=10_000, pattern=TEXT, examples=["Filter of pump 2 exchanged."])]
     logging_type: LoggingType = "info"
 
 

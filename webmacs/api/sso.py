@@ -153,19 +153,21 @@ async def begin_sso_link(call: Call[LinkIn]) -> LinkBegun:
     return LinkBegun(url)
 
 
-@route("DELETE", "/api/v1/auth/sso/link", problems=(409, "sso-off"), changes="user")
+@route("DELETE", "/api/v1/auth/sso/link", problems=(404, 409, "sso-off"), changes="user")
 async def delete_sso_link(call: Call) -> None:
     """Unlink one's account from the provider. It is then opened by its password alone; an account without one cannot be unlinked."""
     issuer = _provider(call).issuer
-    row = await call.conn.fetchrow("SELECT password_hash FROM users WHERE id = $1 FOR NO KEY UPDATE", call.identity.id)
-    if row is None or row["password_hash"] is None:
-        raise Conflict("This account has no password, so nothing would open it; an administrator can give it one.")
+    password_hash = await call.conn.fetchval("SELECT password_hash FROM users WHERE id = $1 FOR NO KEY UPDATE", call.identity.id)
     deleted = await call.conn.fetchval(
         "DELETE FROM sso_identities WHERE user_id = $1 AND issuer = $2 RETURNING true", call.identity.id, issuer
     )
-    if deleted is not None:
-        detail = f"sso: unlinked from {issuer}"
-        call.entries.append(Entry("update", "user", call.identity.public_id, call.identity.name, detail=detail))
+    if deleted is None:
+        detail = "This account is not linked to the provider; sso_linked of GET /api/v1/auth/me says whether it is."
+        raise Problem(404, "not-found", "Not found", detail)
+    if password_hash is None:
+        raise Conflict("This account has no password, so nothing would open it; an administrator can give it one.")
+    detail = f"sso: unlinked from {issuer}"
+    call.entries.append(Entry("update", "user", call.identity.public_id, call.identity.name, detail=detail))
 
 
 @route("GET", CALLBACK, status=302, problems=("sso-off", 503))
@@ -206,15 +208,33 @@ async def exchange_sso_code(call: Call[Code]) -> Session:
             """
             WITH used AS (UPDATE sso_logins SET code_hash = NULL
                            WHERE code_hash = $1 AND state_hash = $2 AND code_expires_on > $3 RETURNING user_id)
-            SELECT u.id, u.public_id FROM used JOIN users u ON u.id = used.user_id WHERE u.enabled
+            SELECT u.id, u.public_id, u.username FROM used JOIN users u ON u.id = used.user_id WHERE u.enabled FOR NO KEY UPDATE OF u
             """,
             _sha256(call.body.code), _sha256(kept.state), clock.now(),
         )  # fmt: skip
         if row is None:
             raise _no_session()
+        await _void_made_password(conn, call, row)
         session = await auth.begin_session(conn, call, row["id"], None, "sso")
     log.info("login", user=str(row["public_id"]), address=call.address, by="sso")
     return session
+
+
+async def _void_made_password(conn: Connection, call: Call[Code], user: asyncpg.Record) -> None:
+    """Of one who has proved at the provider who they are: a password that was made for them would let this session do nothing but choose
+    another. Sessions that began with it end, or they would go on without that choice. Call it with the user's row locked."""
+    void = await conn.fetchval(
+        """UPDATE users SET password_hash = NULL, initial_password_until = NULL, password_changed_on = clock_timestamp(),
+                            version = version + 1
+            WHERE id = $1 AND initial_password_until IS NOT NULL RETURNING true""",
+        user["id"],
+    )
+    if void is None:
+        return
+    await accounts.end_sessions(conn, user["id"])
+    actor = Actor("user", user["public_id"], user["username"], call.actor.address)
+    entry = Entry("update", "user", user["public_id"], user["username"], detail="sso: the made password is void")
+    await audit.write(conn, actor, call.request_id, [entry])
 
 
 async def _begin(call: Call[Any, Any], wanted: str, link: UUID | None) -> tuple[str, str]:

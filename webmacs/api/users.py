@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import accounts, clock
 from webmacs.accounts import AccountError
-from webmacs.api.auth import Email, NewPassword, Username, check_new_password, taken
+from webmacs.api.auth import SSO_LINKED, Email, Linked, NewPassword, Username, check_new_password, taken
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound
 from webmacs.http.route import Call, route
@@ -48,6 +48,7 @@ class User(msgspec.Struct, frozen=True):
     last_login_on: Timestamp | None
     password_changed_on: Timestamp
     must_change_password: bool
+    sso_linked: Linked
     version: Annotated[int, Meta(description="Counts its changes; also its ETag.")]
 
 
@@ -63,11 +64,11 @@ class UsersQuery(PageQuery, frozen=True):
     enabled: Annotated[bool | None, Meta(description="Only users who may sign in, or only those who may not.")] = None
 
 
-SELECT: Final = """
+SELECT: Final = f"""
     SELECT id, public_id, email, username, role, enabled, registered_on, last_login_on, password_changed_on,
-           initial_password_until IS NOT NULL AS must_change_password, version
+           initial_password_until IS NOT NULL AS must_change_password, {SSO_LINKED}, version
       FROM users
-"""
+"""  # noqa: S608 - our own columns
 
 
 @route("GET", "/api/v1/users")
@@ -75,10 +76,11 @@ async def list_users(call: Call[None, UsersQuery]) -> Page[User]:
     """List users. `search` looks into names and e-mails, ignoring case."""
     query = call.query
     matching = (
-        SELECT + " WHERE (strpos(lower(username), lower($1)) > 0 OR strpos(lower(email), lower($1)) > 0)"
-        " AND ($2::text IS NULL OR role = $2) AND ($3::bool IS NULL OR enabled = $3)"
+        SELECT + " WHERE (strpos(lower(username), lower($2)) > 0 OR strpos(lower(email), lower($2)) > 0)"
+        " AND ($3::text IS NULL OR role = $3) AND ($4::bool IS NULL OR enabled = $4)"
     )
-    total, rows = await fetch_page(call.pool, matching, [query.search, query.role, query.enabled], query, query.sort)
+    arguments = [call.settings.sso_issuer, query.search, query.role, query.enabled]
+    total, rows = await fetch_page(call.pool, matching, arguments, query, query.sort)
     return Page(query.page, query.page_size, total, [_user(row) for row in rows])
 
 
@@ -99,7 +101,7 @@ async def create_user(call: Call[UserIn]) -> UserWithPassword:
         )
     except AccountError as error:
         raise Conflict(str(error)) from None
-    user = await _read(call.conn, public_id)
+    user = await _read(call, call.conn, public_id)
     call.changed(None, user, "access", name=user.username)
     return UserWithPassword(**msgspec.structs.asdict(user), initial_password=initial)
 
@@ -107,7 +109,7 @@ async def create_user(call: Call[UserIn]) -> UserWithPassword:
 @route("GET", "/api/v1/users/{public_id}")
 async def get_user(call: Call) -> User:
     """Read a user."""
-    return await _read(call.pool, call.public_id)
+    return await _read(call, call.pool, call.public_id)
 
 
 @route("PUT", "/api/v1/users/{public_id}", problems=(409,), changes="user")
@@ -117,11 +119,11 @@ async def change_user(call: Call[UserChange]) -> UserWithPassword:
     initial: str | None = None
     password: tuple[Any, ...] | None = None
     if new.password is not UNSET:
-        known = await _read(call.pool, call.public_id)  # hashing takes long: nothing is locked yet
+        known = await _read(call, call.pool, call.public_id)  # hashing takes long: nothing is locked yet
         password_hash, initial, until = await _password(call, new.password, known.email, known.username)
         password = (password_hash, until)
     user_id = await _lock(conn, call.public_id)
-    before = await _read(conn, call.public_id)
+    before = await _read(call, conn, call.public_id)
     call.match(before.version)
     fields = ("email", "username", "role", "enabled")
     wanted = {name: getattr(before, name) if (value := getattr(new, name)) is UNSET else value for name in fields}
@@ -141,7 +143,7 @@ async def change_user(call: Call[UserChange]) -> UserWithPassword:
         )  # fmt: skip
     if password is not None or wanted["role"] != before.role or wanted["enabled"] is False:
         await accounts.end_sessions(conn, user_id)
-    after = await _read(conn, call.public_id)
+    after = await _read(call, conn, call.public_id)
     user = call.changed(before, after, "access", name=after.username)
     return UserWithPassword(**msgspec.structs.asdict(user), initial_password=initial)
 
@@ -152,7 +154,7 @@ async def delete_user(call: Call) -> None:
     if call.public_id == call.identity.public_id:
         raise Conflict("Nobody deletes themself; another administrator can.")
     user_id = await _lock(call.conn, call.public_id)
-    before = await _read(call.conn, call.public_id)
+    before = await _read(call, call.conn, call.public_id)
     call.match(before.version)
     if before.role == "admin" and before.enabled:
         await _keep_an_administrator(call.conn, user_id)
@@ -189,9 +191,9 @@ async def _password(call: Call[Any], given: str | None, email: str, username: st
     return await call.parts.passwords.hash(made), made, until
 
 
-async def _read(database: Pool | Connection, public_id: UUID) -> User:
+async def _read(call: Call[Any, Any], database: Pool | Connection, public_id: UUID) -> User:
     """Raises NotFound."""
-    row = await database.fetchrow(SELECT + " WHERE public_id = $1", public_id)
+    row = await database.fetchrow(SELECT + " WHERE public_id = $2", call.settings.sso_issuer, public_id)
     if row is None:
         raise NotFound("user")
     return _user(row)

@@ -13,10 +13,24 @@ from msgspec import UNSET, Meta
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-NAME: Final = r"^(?![\s\S]*[\u0000-\u001f\u007f-\u009f\u2028\u2029])\S(.*\S)?$"
-"""Pattern of what a thing is called and found by: two names that look alike differ in more than a blank."""
-LABEL: Final = NAME.replace(r"\S(.*\S)?$", r"(\S(.*\S)?)?$")
+LINE: Final = r"^(?![\s\S]*[\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff])"  # refused wherever they stand
+"""Pattern of a text of one line without characters that are not seen: controls, blanks of no width, changes of the writing direction."""
+NAME: Final = LINE + r"\S(.*\S)?$"
+"""Pattern of what a thing is called and found by: besides, no blanks at its ends. Names may look alike nevertheless: two blanks within are
+not one, and é is not e with an accent; each is kept as it was written."""
+LABEL: Final = LINE + r"(\S(.*\S)?)?$"
 """The same of what may be empty."""
+WORD: Final = LINE + "[^,]+$"
+"""Pattern of a tag that can stand in a list with commas."""
+TEXT: Final = r"\S"
+"""Pattern of what must say something."""
+IN_WORDS: Final = {
+    LINE: "It is one line without control or invisible characters.",
+    NAME: "It has no blanks at its ends, and is one line without control or invisible characters.",
+    LABEL: "It has no blanks at its ends, and is one line without control or invisible characters.",
+    WORD: "It is one line without commas, control or invisible characters.",
+    TEXT: "It holds more than blanks.",
+}
 
 YEAR_MIN: Final = 1970
 YEAR_MAX: Final = 2200
@@ -24,8 +38,9 @@ YEAR_MAX: Final = 2200
 Timestamp: TypeAlias = Annotated[datetime, Meta(tz=True)]
 """RFC 3339 with a zone; a time without one is refused. Use only this: a bare datetime would take any."""
 
+Tag: TypeAlias = Annotated[str, Meta(min_length=1, max_length=50, pattern=LINE)]
 Tags: TypeAlias = Annotated[
-    list[Annotated[str, Meta(min_length=1, max_length=50)]],
+    list[Tag],
     Meta(max_length=50, description="Words to find it by; one with a comma cannot be asked for in a query.", examples=[["commissioning"]]),
 ]
 
@@ -60,9 +75,7 @@ def fields_given(change: Shape) -> dict[str, Any]:
 
 def in_words(message: str) -> str:
     """What msgspec says of a value that has not the form of its type, without a pattern that nobody wants to read."""
-    if any(f"regex {pattern!r}" in message for pattern in (NAME, LABEL)):
-        return "It has no blanks at its ends, and is one line without control characters."
-    return message
+    return next((words for pattern, words in IN_WORDS.items() if f"regex {pattern!r}" in message), message)
 
 
 def check_range(start: datetime | None, end: datetime | None) -> None:

@@ -288,7 +288,7 @@ async def make_series(pool: Pool, series: Sequence[str], actor: Actor, request_i
 async def _make_events(conn: Connection, writer_id: int, named: Sequence[tuple[str, str, DescribedChannel]]) -> set[str]:
     """Makes events of (name, instance, channel), but not where the name is taken. Answers the keys of those made."""
     rows = [
-        (uuid7(), name, c.type, c.unit, c.min_value, c.max_value, c.decimals, c.expected_interval_ms, instance, c.key)
+        (uuid7(), name, c.type, _tidy(c.unit), c.min_value, c.max_value, c.decimals, c.expected_interval_ms, instance, c.key)
         for name, instance, c in named
     ]
     made = await conn.fetch(
@@ -330,6 +330,6 @@ async def _account(
     )  # fmt: skip
 
 
-def _tidy(name: str) -> str:
-    """A device's own name for a channel as an event may be called."""
-    return " ".join("".join(character if character.isprintable() else " " for character in name).split())
+def _tidy(text: str) -> str:
+    """A device's own name for a channel, or its unit, as an event may have it."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())

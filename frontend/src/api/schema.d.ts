@@ -3041,6 +3041,8 @@ export interface components {
             password_changed_on: string;
             /** @description The password was made for them; nothing else is open before it is changed. */
             must_change_password: boolean;
+            /** @description It is linked to a person of the sign-on provider, who may sign in there (docs/sso.md). */
+            sso_linked: boolean;
             /** @description Counts its changes; also its ETag. */
             version: number;
         };
@@ -3895,6 +3897,8 @@ export interface components {
             /** Format: date-time */
             password_changed_on: string;
             must_change_password: boolean;
+            /** @description It is linked to a person of the sign-on provider, who may sign in there (docs/sso.md). */
+            sso_linked: boolean;
             /** @description Counts its changes; also its ETag. */
             version: number;
         };
@@ -3944,6 +3948,8 @@ export interface components {
             /** Format: date-time */
             password_changed_on: string;
             must_change_password: boolean;
+            /** @description It is linked to a person of the sign-on provider, who may sign in there (docs/sso.md). */
+            sso_linked: boolean;
             /** @description Counts its changes; also its ETag. */
             version: number;
             /** @description One that was made for them just now; shown this once. */
@@ -4279,6 +4285,16 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
+        /** @description Not found (`/problems/not-found`). Single sign-on is off (`/problems/sso-off`). */
+        "not-found_or_sso-off": {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
         /** @description Sign-in not finished (`/problems/sso-code`). */
         "sso-code": {
             headers: {
@@ -4591,6 +4607,7 @@ export interface operations {
                      *         "last_login_on": "2026-11-23T12:00:00Z",
                      *         "password_changed_on": "2026-11-23T12:00:00Z",
                      *         "must_change_password": true,
+                     *         "sso_linked": true,
                      *         "version": 1
                      *       }
                      *     }
@@ -4710,6 +4727,7 @@ export interface operations {
                      *       "last_login_on": "2026-11-23T12:00:00Z",
                      *       "password_changed_on": "2026-11-23T12:00:00Z",
                      *       "must_change_password": true,
+                     *       "sso_linked": true,
                      *       "version": 1
                      *     }
                      */
@@ -4776,6 +4794,7 @@ export interface operations {
                      *       "last_login_on": "2026-11-23T12:00:00Z",
                      *       "password_changed_on": "2026-11-23T12:00:00Z",
                      *       "must_change_password": true,
+                     *       "sso_linked": true,
                      *       "version": 1
                      *     }
                      */
@@ -4841,6 +4860,7 @@ export interface operations {
                      *         "last_login_on": "2026-11-23T12:00:00Z",
                      *         "password_changed_on": "2026-11-23T12:00:00Z",
                      *         "must_change_password": true,
+                     *         "sso_linked": true,
                      *         "version": 1
                      *       }
                      *     }
@@ -5034,7 +5054,7 @@ export interface operations {
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_password-needed_or_session-needed_or_write-header-missing"];
-            404: components["responses"]["sso-off"];
+            404: components["responses"]["not-found_or_sso-off"];
             409: components["responses"]["conflict"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
@@ -5119,6 +5139,7 @@ export interface operations {
                      *         "last_login_on": "2026-11-23T12:00:00Z",
                      *         "password_changed_on": "2026-11-23T12:00:00Z",
                      *         "must_change_password": true,
+                     *         "sso_linked": true,
                      *         "version": 1
                      *       }
                      *     }
@@ -5529,6 +5550,7 @@ export interface operations {
                      *           "last_login_on": "2026-11-23T12:00:00Z",
                      *           "password_changed_on": "2026-11-23T12:00:00Z",
                      *           "must_change_password": true,
+                     *           "sso_linked": true,
                      *           "version": 1
                      *         }
                      *       ]
@@ -5596,6 +5618,7 @@ export interface operations {
                      *       "last_login_on": "2026-11-23T12:00:00Z",
                      *       "password_changed_on": "2026-11-23T12:00:00Z",
                      *       "must_change_password": true,
+                     *       "sso_linked": true,
                      *       "version": 1,
                      *       "initial_password": "initial password"
                      *     }
@@ -5646,6 +5669,7 @@ export interface operations {
                      *       "last_login_on": "2026-11-23T12:00:00Z",
                      *       "password_changed_on": "2026-11-23T12:00:00Z",
                      *       "must_change_password": true,
+                     *       "sso_linked": true,
                      *       "version": 1
                      *     }
                      */
@@ -5713,6 +5737,7 @@ export interface operations {
                      *       "last_login_on": "2026-11-23T12:00:00Z",
                      *       "password_changed_on": "2026-11-23T12:00:00Z",
                      *       "must_change_password": true,
+                     *       "sso_linked": true,
                      *       "version": 1,
                      *       "initial_password": "initial password"
                      *     }

@@ -17,7 +17,7 @@ from webmacs.http import kiosk
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, FieldError, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import NAME, DeleteQuery, Shape, Timestamp, of_row, tidy_tags
+from webmacs.http.shape import LINE, NAME, WORD, DeleteQuery, Shape, Timestamp, of_row, tidy_tags
 from webmacs.jobs.deletion import ALWAYS, Deletion, delete_readings, find_unfinished
 from webmacs.jobs.queue import Job
 from webmacs.storage import runs
@@ -30,19 +30,20 @@ PATH_PART_MAX: Final = 100
 
 EventType = Literal["sensor", "actuator", "range", "cmd_button", "cmd_opened", "cmd_closed"]
 Name = Annotated[str, Meta(min_length=1, max_length=400, pattern=NAME, examples=["Boiler temperature"])]
-Unit = Annotated[str, Meta(max_length=50, examples=["°C"])]
+Unit = Annotated[str, Meta(max_length=50, pattern=LINE, examples=["°C"])]
 Description = Annotated[str, Meta(max_length=2_000)]
 Path = Annotated[
     str,
     Meta(
         max_length=500,
+        pattern=LINE,
         description=f"The group it belongs to, as plant/line/machine: up to {PATH_DEPTH_MAX} names of up to {PATH_PART_MAX} characters; "
         "empty: none. Spaces around names and superfluous slashes are left out.",
         examples=["plant/line 2/boiler"],
     ),
 ]
 Tags = Annotated[
-    list[Annotated[str, Meta(min_length=1, max_length=50, pattern="^[^,]+$")]],
+    list[Annotated[str, Meta(min_length=1, max_length=50, pattern=WORD)]],
     Meta(max_length=50, description="Words to find it by, without commas.", examples=[["hot", "audited"]]),
 ]
 Limit = Annotated[float, Meta(description="For alarms and colour bands: limit_lolo ≤ limit_lo ≤ limit_hi ≤ limit_hihi.")]

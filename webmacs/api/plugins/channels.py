@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
 from webmacs.api.events import event as events
-from webmacs.api.events.event import EventType
+from webmacs.api.events.event import EventType, Unit
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import NAME, Shape, Timestamp
@@ -20,7 +20,6 @@ Key = Annotated[
     str, Meta(min_length=1, max_length=100, pattern=NAME, description="The channel's, in its plugin.", examples=["reactor_temperature"])
 ]
 Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=NAME)]
-Unit = Annotated[str, Meta(max_length=50, examples=["°C"])]
 Mapped = Annotated[UUID | None, Meta(description="The event that takes its readings; null: none.")]
 
 
