@@ -12,6 +12,9 @@ import httpx
 from parts.rest import Rest
 from webmacs import logs
 
+OWN = ("typeinfo_tree", "'jit'")
+"""What the driver asks of its own accord when a connection meets a type for the first time."""
+
 
 class Queries:
     """Statements by request id; those of background work have none and are not counted."""
@@ -21,7 +24,8 @@ class Queries:
 
     def note(self, record: Any) -> None:
         """Called by the driver in the context of whoever sent the statement."""
-        self._by_request[logs.request_id.get()].append(" ".join(record.query.split()))
+        if not any(mark in record.query for mark in OWN):
+            self._by_request[logs.request_id.get()].append(" ".join(record.query.split()))
 
     async def of(self, client: httpx.AsyncClient, method: str, path: str, **more: Any) -> tuple[httpx.Response, list[str]]:
         """The answer to a request, and its statements."""
