@@ -362,7 +362,7 @@ class Spool:
         stream.sent_index = max(stream.sent_index, loss.last)
         stream.handed[loss.last] = Settled(loss.last, loss.before + loss.n, loss.to_us)
         last_seq = stream.seq_of(loss.last)
-        return last_seq, loss.gap(last_seq)
+        return last_seq, loss.gap(last_seq, last_seq - seq + 1)
 
     def welcomed(self, committed_seq: int) -> None:
         stream = self._streams[0]

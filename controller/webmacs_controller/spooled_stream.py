@@ -33,8 +33,8 @@ class Loss(msgspec.Struct, array_like=True):
     to_us: int
     cause: wire.GapCause
 
-    def gap(self, seq: int) -> bytes:
-        return wire.encode(wire.Gap(seq, None, self.from_us, max(self.from_us, self.to_us), self.n, self.cause))
+    def gap(self, seq: int, frames: int) -> bytes:
+        return wire.encode(wire.Gap(seq, None, self.from_us, max(self.from_us, self.to_us), self.n, self.cause, frames))
 
 
 class Settled(msgspec.Struct, array_like=True, frozen=True):

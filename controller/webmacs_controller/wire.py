@@ -167,6 +167,8 @@ class Gap(msgspec.Struct, array_like=True, frozen=True, tag=5):
     to_us: int
     n: int
     cause: GapCause
+    frames: int = 1
+    """It stands for so many numbers, of which its own is the last."""
 
 
 class Quality(msgspec.Struct, array_like=True, frozen=True, tag=6):

@@ -359,6 +359,8 @@ pub struct Gap {
     pub to_us: i64,
     pub n: i64,
     pub cause: &'static str,
+    /// It stands for so many numbers, of which its own is the last.
+    pub frames: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -455,7 +457,7 @@ pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, Refusal> {
     let (kind, _, elements, mut reader) = head(bytes)?;
     let expected = match kind {
         KIND_DATA => 4,
-        KIND_GAP => 7,
+        KIND_GAP => 8,
         KIND_QUALITY => 6,
         KIND_PREVIEW => 2,
         _ => return Err(Refusal::new(Code::Malformed, format!("kind {kind} is no data, gap, quality or preview frame"))),
@@ -495,6 +497,7 @@ fn read_gap(reader: &mut Reader<'_>) -> Read<Gap> {
             to_us: reader.int("to_us")?,
             n: reader.int("n")?,
             cause: reader.word(&CAUSES, "cause")?,
+            frames: reader.int("frames")?,
         })
     };
     rest().map_err(|broken: Broken| Broken { channel, ..broken })

@@ -618,7 +618,7 @@ fn take(connection: &mut Connection, events: &mut [Event], seq: Option<i64>, fra
             panic::point("taking");
             readings = data.readings as u64;
         }
-        Frame::Gap(frame::Gap { channel, from_us, to_us, n, cause }) => {
+        Frame::Gap(frame::Gap { channel, from_us, to_us, n, cause, .. }) => {
             let event = channel.map(|channel| connection.event_of(channel, events));
             connection.write_as_table(events);
             connection.held += size_of::<GapRow>();

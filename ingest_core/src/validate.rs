@@ -197,6 +197,9 @@ pub fn check_gap(gap: &Gap, now_us: i64, standing: impl FnOnce(i64) -> Standing)
         if gap.n < 0 {
             return Err(Refusal::new(Code::Malformed, "a gap misses fewer than no readings"));
         }
+        if gap.frames < 1 {
+            return Err(Refusal::new(Code::Malformed, "a gap stands at least for its own number"));
+        }
         Ok(())
     };
     // What it declares is missing all the same, and counts with the refusal.

@@ -138,6 +138,7 @@ def test_arbitrary_bytes_are_decided_as_the_model_decides(frame: bytes) -> None:
         (data(column(t0_us=NOW - ingest_core.PAST_US_MAX - 1)), "out_of_bounds", 1, 0, 1),
         (data(column(t0_us=NOW + ingest_core.FUTURE_US_MAX, values=(1.0, 2.0))), "out_of_bounds", 1, 1, 2),
         (wire.encode(wire.Gap(3, None, 5, 4, 1, "disabled")), "malformed", None, None, 1),
+        (wire.encode(wire.Gap(3, None, 4, 5, 1, "disabled", 0)), "malformed", None, None, 1),
         (wire.encode(wire.Gap(3, 6, 4, 5, 7, "device_error")), "unknown_channel", 6, None, 7),
         (wire.encode(wire.Preview([(1, NOW, 1.0), (6, NOW, 1.0)])), "unknown_channel", 6, 1, 2),
     ],

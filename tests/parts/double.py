@@ -56,7 +56,8 @@ class Backend:
             decoded = msgspec.msgpack.decode(message)
             frames = self.stored[self._stream]
             seq = decoded[1]
-            if seq > _last(frames) + 1 and kind != wire.KIND_GAP:
+            first = seq + 1 - decoded[7] if kind == wire.KIND_GAP else seq
+            if first > _last(frames) + 1:
                 return [wire.encode(wire.Nack(seq, 0, "seq_gap", None, None, f"expected {_last(frames) + 1}"))]
             self._unacknowledged_bytes += len(message)
             self.under_way_bytes_max = max(self.under_way_bytes_max, self._unacknowledged_bytes)

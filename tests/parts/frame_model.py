@@ -134,12 +134,12 @@ def _interval(channel: int | None, from_us: int, to_us: int | None, now_us: int)
 
 
 def _gap(fields: list[Any], now_us: int, granted: dict[int, int], refused: set[int]) -> Yes | No:
-    _need(len(fields) == 6)
-    seq, channel, from_us, to_us, n, cause = fields
+    _need(len(fields) == 7)
+    seq, channel, from_us, to_us, n, cause, frames = fields
     _need(_is_int(seq) and seq >= 1 and (channel is None or _is_int(channel)))
-    _need(_is_int(from_us) and _is_int(to_us) and _is_int(n) and cause in CAUSES)
+    _need(_is_int(from_us) and _is_int(to_us) and _is_int(n) and cause in CAUSES and _is_int(frames))
     no = _channel(channel, granted, refused) if channel is not None else None
-    no = no or _interval(channel, from_us, to_us, now_us) or (No("malformed") if n < 0 else None)
+    no = no or _interval(channel, from_us, to_us, now_us) or (No("malformed") if n < 0 or frames < 1 else None)
     return no or Yes(gap=(seq, granted[channel] if channel is not None else None, from_us, to_us, n, cause))
 
 

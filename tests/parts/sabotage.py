@@ -284,8 +284,8 @@ def swallow_drop(patch: pytest.MonkeyPatch) -> None:
     """The gap that stands for what a full spool dropped says that nothing is missing."""
     gap = Loss.gap
 
-    def gap_of_nothing(self: Loss, seq: int) -> bytes:
-        return wire.encode(msgspec.structs.replace(msgspec.msgpack.decode(gap(self, seq), type=wire.Gap), n=0))
+    def gap_of_nothing(self: Loss, seq: int, frames: int) -> bytes:
+        return wire.encode(msgspec.structs.replace(msgspec.msgpack.decode(gap(self, seq, frames), type=wire.Gap), n=0))
 
     patch.setattr(Loss, "gap", gap_of_nothing)
 

@@ -78,10 +78,10 @@ class Worker:
                 continue
             if connection.heard_out(at_backend=True) or now_us - heard_us >= SILENCE_US:
                 self._close(connection)
-            elif connection.to_backend:
+            elif connection.up.messages:
                 heard = True
                 self._heard_us[connection] = now_us
-                self._take(connection, connection.to_backend.popleft(), now_us)
+                self._take(connection, connection.up.messages.popleft(), now_us)
         return heard
 
     def _take(self, connection: Connection, message: bytes, now_us: int) -> None:
@@ -102,7 +102,7 @@ class Worker:
             seq = _seq.decode(message)[1]
         except msgspec.DecodeError as error:
             raise Nonsense(f"the source sent what cannot be read: {error}") from error
-        match session.delivery.judge(message[1], seq):
+        match session.delivery.judge(message[1], seq, message):
             case Verdict.TAKE:
                 alone = session.delivery.waiting_bytes == 0
                 session.delivery.take(seq, len(message))
@@ -113,11 +113,11 @@ class Worker:
                 self.database.journal.seen["duplicate frames"] += 1
                 self.acknowledge(session)
             case Verdict.HOLE:
+                self.database.journal.refused_behind_a_hole(session.stream, session.delivery.taken_seq + 1)
                 session.connection.send_down(wire.encode(session.delivery.hole(seq)))
 
     def acknowledge(self, session: Session) -> None:
-        session.connection.last_ack = wire.encode(session.delivery.ack(self._credit_bytes))
-        session.connection.send_down(session.connection.last_ack)
+        session.connection.send_down(wire.encode(session.delivery.ack(self._credit_bytes)))
 
     def _leave(self, connection: Connection) -> None:
         session = self._sessions.pop(connection, None)
@@ -195,7 +195,6 @@ class Worker:
         generation = self.database.take_over()
         committed_seq = self.database.committed(hello.stream)
         session = self._sessions[connection] = self._live = Session(connection, hello, generation, committed_seq)
-        connection.last_ack = None
         new_stream = hello.next_seq <= committed_seq
         session.connection.send_down(
             wire.encode(wire.Welcome(1, hello.stream, committed_seq, self._credit_bytes, [(1, "event")], [], LIMITS, 0, 1, new_stream))

@@ -43,9 +43,11 @@ class Journal:
         """A disk lost something."""
         self.uncounted: set[bytes] = set()
         """Streams whose counts were lost with a disk: their gaps may say too much or too little."""
+        self._holes: set[Key] = set()
         self._restored_from: dict[bytes, int] = {}
         self.seen: Counter[str] = Counter()
-        """What happened, by name: frames and readings stored, gaps by cause, faults that hit."""
+        """What happened, by name: frames and readings stored, gaps by cause, faults that hit. "readings lost" and "readings twice" are
+        those that broke a promise, so a life in which there are any has failed."""
 
     def sampled(self, stream: bytes, seq: int, frame: bytes, n: int, made_us: int) -> None:
         frames = self.made.setdefault(stream, {})
@@ -57,18 +59,23 @@ class Journal:
         """This frame is in the database now, whatever number the database remembers."""
         before = self.stored[stream]
         if seq <= before:
+            self.seen["readings twice"] += self._readings(stream, seq, seq)
             raise Violation(f"frame {seq} of {stream.hex()[:6]} was committed twice")
         frames = self.made.get(stream, {})
         made = frames.get(seq)
         if made is not None and seq == before + 1 and _unnumbered(message) == _unnumbered(made.frame):
             self.seen["frames stored"] += 1
             self.seen["readings stored"] += made.n
+            if (stream, seq) in self._holes:
+                self._holes.remove((stream, seq))
+                self.seen["holes filled"] += 1
         else:
             self._declared(stream, before + 1, seq, message)
         self.stored[stream] = seq
 
     def _declared(self, stream: bytes, first: int, last: int, message: bytes) -> None:
         if message[1] != wire.KIND_GAP:
+            self.seen["readings lost"] += self._readings(stream, first, last - 1)
             raise Violation(f"frame {last} of {stream.hex()[:6]} after {first - 1} is not what was sampled, or leaves a hole")
         gap = _gap.decode(message)
         if gap.cause not in ("spool_overflow", "spool_damaged") or gap.channel is not None or gap.from_us > gap.to_us or gap.n < 0:
@@ -81,9 +88,19 @@ class Journal:
         lost = sum(frames[seq].n for seq in range(first, last + 1))
         known = stream not in self.uncounted and (stream, first - 1) not in self.harmed
         if gap.n != lost and known and not any((stream, seq) in self.excused for seq in range(first, last + 1)):
+            self.seen["readings lost"] += max(0, lost - gap.n)
             raise Violation(f"frames {first} to {last} of {stream.hex()[:6]} held {lost} readings, their gap says {gap.n} ({gap.cause})")
         self.seen[f"gaps {gap.cause}"] += 1
         self.seen["readings declared lost"] += gap.n
+
+    def _readings(self, stream: bytes, first: int, last: int) -> int:
+        frames = self.made.get(stream, {})
+        return sum(frames[seq].n for seq in range(first, last + 1) if seq in frames)
+
+    def refused_behind_a_hole(self, stream: bytes, missing: int) -> None:
+        """The backend did not take a frame, because this one comes first."""
+        self.seen["holes refused"] += 1
+        self._holes.add((stream, missing))
 
     def dropped(self, held: int, largest: int, bytes_max: int) -> None:
         """The spool let frames go and holds this much now. The last that went, at most `largest` bytes, had no room beside it."""
@@ -98,6 +115,7 @@ class Journal:
         if self.stored[stream] < seq <= self._restored_from.get(stream, 0):  # said before an older database was put back
             self.excused |= {(stream, told) for told in range(self.stored[stream] + 1, seq + 1)}
         elif seq > self.stored[stream]:
+            self.seen["readings lost"] += self._readings(stream, self.stored[stream] + 1, seq)
             raise Violation(f"frame {seq} of {stream.hex()[:6]} was acknowledged, committed is {self.stored[stream]}")
         self.acknowledged[stream] = max(self.acknowledged[stream], seq)
 
@@ -122,6 +140,7 @@ class Journal:
         """Everything was delivered: nothing may be missing that nobody can answer for."""
         lost = sorted(self.missing() - self.excused)
         if lost:
+            self.seen["readings lost"] += sum(self.made[stream][seq].n for stream, seq in lost)
             stream, seq = lost[0]
             raise Violation(f"{len(lost)} frames are missing and nobody said so, the first is {seq} of {stream.hex()[:6]}")
 

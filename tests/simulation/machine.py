@@ -184,19 +184,24 @@ class Machine:
         if connection.heard_out(at_backend=False) or now_us - self._heard_us >= SILENCE_US:
             self.disconnect()
             return True
-        if not connection.to_source:
+        if not connection.down.messages:
             return False
         self._heard_us = now_us
-        message = connection.to_source.popleft()
+        message = connection.down.messages.popleft()
         if self.delivery.phase is Phase.STREAM and message[1] == _ACK:
             self._journal.acknowledge(self.delivery._stream.id, wire.decode_from_backend(message).committed_seq)
         elif message[1] == _WELCOME:
             welcome = wire.decode_from_backend(message)
             self._journal.acknowledge(welcome.stream, welcome.committed_seq)
+        hole = message[1] == _NACK and wire.decode_from_backend(message).code == "seq_gap"
         try:
             self.delivery.received(message, self.now())
         except ProtocolError:
             self.disconnect()
+        if hole:
+            self._journal.seen["holes answered"] += 1
+            if self.connection is not None:
+                raise Violation("the source was told of a hole and goes on as if nothing were missing")
         return True
 
     def disconnect(self) -> None:
@@ -282,3 +287,4 @@ class Machine:
 
 _WELCOME = 2
 _ACK = 8
+_NACK = 9

@@ -4,15 +4,16 @@ import contextlib
 from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
-from webmacs_controller import segment
+from webmacs_controller import segment, wire
 from webmacs_controller.clock import Now
-from webmacs_controller.protocol import Delivery, Notice
+from webmacs_controller.protocol import Delivery, Notice, Refusal
 from webmacs_controller.spool import Spool
 from webmacs_controller.spooled_stream import SpooledStream
 
 from simulation.backend import Flush, Segment, Worker
 from simulation.database import Database
 from simulation.disk import MemoryDisk, MemoryFile
+from webmacs.telemetry import protocol
 
 
 @contextlib.contextmanager
@@ -107,6 +108,39 @@ def forget_when_sent() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def take_behind_a_hole() -> Iterator[None]:
+    """The backend takes whatever frame comes next."""
+    judge = protocol.Delivery.judge
+
+    def take(self: protocol.Delivery, *frame: object) -> protocol.Verdict:
+        verdict = judge(self, *frame)  # type: ignore[arg-type]
+        return protocol.Verdict.TAKE if verdict is protocol.Verdict.HOLE else verdict
+
+    with patch.object(protocol.Delivery, "judge", take):
+        yield
+
+
+@contextlib.contextmanager
+def take_any_gap() -> Iterator[None]:
+    """A gap counts for all that is missing before it, whatever it says that it stands for."""
+    judge = protocol.Delivery.judge
+
+    def take(self: protocol.Delivery, kind: int, *frame: object) -> protocol.Verdict:
+        verdict = judge(self, kind, *frame)  # type: ignore[arg-type]
+        return protocol.Verdict.TAKE if verdict is protocol.Verdict.HOLE and kind == wire.KIND_GAP else verdict
+
+    with patch.object(protocol.Delivery, "judge", take):
+        yield
+
+
+@contextlib.contextmanager
+def go_on_behind_a_hole() -> Iterator[None]:
+    """The source takes the refusal of a frame behind a hole for one of the frame itself, whose number is used up."""
+    with patch.object(Delivery, "_nacked", lambda self, nack: Refusal(nack)):
+        yield
+
+
+@contextlib.contextmanager
 def forget_credit() -> Iterator[None]:
     received = Delivery.received
 
@@ -155,6 +189,9 @@ ALL: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
         skip_checksum,
         forget_resend,
         forget_when_sent,
+        take_behind_a_hole,
+        take_any_gap,
+        go_on_behind_a_hole,
         forget_credit,
         forget_sync,
         forget_names,

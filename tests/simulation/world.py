@@ -116,7 +116,7 @@ class World:
     def connect(self) -> None:
         machine = self._machine
         if self._controller_runs and machine.connection is None and self.now_us >= machine.connect_us:
-            connection = Connection()
+            connection = Connection(self.journal.seen)
             self._chance.choice(self._workers).accept(connection, self.now_us)
             machine.connect(connection)
 
@@ -155,17 +155,32 @@ class World:
             self._machine.disconnect()
             self._machine.connect_us = self.now_us
 
-    def repeat_ack(self) -> None:
-        connection = self._machine.connection
-        if connection is not None and connection.last_ack is not None:
-            connection.send_down(connection.last_ack)
+    # faults of a relay that is broken: TCP does none of them
 
-    def repeat_frame(self) -> None:
+    def lose_frame(self) -> None:
+        if self._machine.connection is not None:
+            self._machine.connection.up.loses_next = True
+
+    def lose_receipt(self) -> None:
+        if self._machine.connection is not None:
+            self._machine.connection.down.loses_next = True
+
+    def delay_frame(self) -> None:
+        """Behind the next."""
+        if self._machine.connection is not None:
+            self._machine.connection.up.delays_next = True
+
+    def delay_receipt(self) -> None:
+        if self._machine.connection is not None:
+            self._machine.connection.down.delays_next = True
+
+    def repeat_frame(self) -> object:
         connection = self._machine.connection
-        if connection is not None and connection.to_backend:
-            again = self._chance.choice(connection.to_backend)
-            if again[1] in (4, 5) and connection.to_backend[-1][1] in (4, 5):
-                connection.send_up(again)
+        return connection is not None and not connection.broken and connection.up.repeat(self._chance)
+
+    def repeat_receipt(self) -> object:
+        connection = self._machine.connection
+        return connection is not None and not connection.broken and connection.down.repeat(self._chance)
 
     # faults of the controller
 
@@ -258,6 +273,9 @@ class World:
         for worker in self._workers:
             worker.frozen_until_us = 0
         machine = self._machine
+        connection = machine.connection
+        if connection is not None and (connection.up.faulty or connection.down.faulty):  # the broken relay goes, and its connection ends
+            connection.cut(self._chance)
         for _ in range(SETTLE_STEPS_MAX):
             self.now_us += 50_000
             self._guarded(self._keep)
@@ -274,9 +292,13 @@ class World:
     FAULTS = (
         cut_connection,
         half_open,
-        repeat_ack,
-        repeat_frame,
         reconnect,
+        lose_frame,
+        lose_receipt,
+        delay_frame,
+        delay_receipt,
+        repeat_frame,
+        repeat_receipt,
         kill_controller,
         cut_power,
         stop_controller,

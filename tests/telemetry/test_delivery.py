@@ -83,19 +83,38 @@ async def test_a_stream_whose_numbers_run_back_is_told_to_begin_a_new_one(backen
         assert (await source.hello(["back"], next_seq=1)).new_stream
 
 
-async def test_a_gap_further_on_stands_for_every_number_up_to_its_own(backend: Backend, conn: Conn) -> None:
+async def test_a_gap_further_on_stands_for_as_many_numbers_up_to_its_own_as_it_says(backend: Backend, conn: Conn) -> None:
     credential = await make_source(backend.database, "gapped")
     t = now_us()
     async with Source(backend.sockets, credential) as source:
         await source.hello(["g"])
         await source.send(data(1, {0: ([t], [1.0])}))
-        await source.send(wire.encode(wire.Gap(9, None, t + 1, t + 8, 16, "spool_overflow")))
+        await source.send(wire.encode(wire.Gap(9, None, t + 1, t + 8, 16, "spool_overflow", 8)))
         await source.send(data(10, {0: ([t + 9], [2.0])}))
         await source.acknowledged(10)
         assert (await source.hello(["g"], next_seq=11)).committed_seq == 10
     assert await stored.rows(conn, "SELECT seq, n, cause FROM gaps g JOIN sources s ON s.id = g.source_id WHERE s.name = 'gapped'") == [
         (9, 16, "spool_overflow")
     ]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 0, -3])
+async def test_a_gap_does_not_hide_frames_that_it_does_not_stand_for(backend: Backend, conn: Conn, frames: int) -> None:
+    """Frame 2 was lost under way, by a relay that is broken: the gap that comes next declares others."""
+    name = f"hidden {frames}"
+    credential = await make_source(backend.database, name)
+    t = now_us()
+    gap = wire.encode(wire.Gap(4, None, t + 1, t + 8, 16, "spool_overflow", frames))
+    async with Source(backend.sockets, credential) as source:
+        await source.hello(["g"])
+        await source.send(data(1, {0: ([t], [1.0])}))
+        await source.send(gap)
+        nack = await source.expect(wire.Nack)
+        assert (nack.seq, nack.code) == (4, "seq_gap")
+        await source.send(data(2, {0: ([t + 9], [2.0])}))
+        await source.send(wire.encode(wire.Gap(4, None, t + 1, t + 8, 16, "spool_overflow", 2)))
+        await source.acknowledged(4)
+    assert await stored.readings(conn, name, "g") == [(t, 1.0), (t + 9, 2.0)]
 
 
 async def test_a_hole_is_refused_and_consumes_nothing(backend: Backend) -> None:

@@ -8,7 +8,8 @@ from collections import deque
 from enum import Enum
 from typing import Final
 
-from webmacs_controller.wire import FRAME_BYTES_MAX, KIND_GAP, Ack, Nack, RefusalCode
+import msgspec
+from webmacs_controller.wire import FRAME_BYTES_MAX, KIND_GAP, Ack, Gap, Nack, RefusalCode
 
 CREDIT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Frames that all sources together may have sent and not yet seen acknowledged; beyond it they keep sampling into their spools."""
@@ -39,11 +40,13 @@ class Delivery:
         self.waiting_bytes = 0
         self._waiting: deque[tuple[int, int]] = deque()
 
-    def judge(self, kind: int, seq: int) -> Verdict:
-        """A gap that is further on stands for every number up to its own: those frames are what it says is missing."""
+    def judge(self, kind: int, seq: int, frame: bytes) -> Verdict:
+        """A gap may be further on when it says that it stands for every number from the next one up to its own."""
         if seq <= self.taken_seq:
             return Verdict.DUPLICATE
-        return Verdict.TAKE if seq == self.taken_seq + 1 or kind == KIND_GAP else Verdict.HOLE
+        if seq == self.taken_seq + 1 or (kind == KIND_GAP and seq - _stands_for(frame) <= self.taken_seq):
+            return Verdict.TAKE
+        return Verdict.HOLE
 
     def take(self, seq: int, size: int) -> None:
         """The frame judged TAKE was handed to the core, which took or refused it: either way its number is consumed."""
@@ -71,3 +74,14 @@ class Delivery:
     def hole(self, seq: int) -> Nack:
         code: RefusalCode = "seq_gap"
         return Nack(seq, None, code, None, None, f"frame {seq} came, {self.taken_seq + 1} is next; say hello again to resume")
+
+
+_gap: msgspec.msgpack.Decoder[Gap] = msgspec.msgpack.Decoder(Gap)
+
+
+def _stands_for(gap: bytes) -> int:
+    """How many numbers; none when it cannot be read."""
+    try:
+        return _gap.decode(gap).frames
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0

@@ -136,7 +136,7 @@ class TelemetrySocket(SupervisedSocket):
         if self._delivery is None or self.connection is None or seq is None:
             self._refuse_unread("malformed", "a hello must come before the first frame")
             return
-        match self._delivery.judge(kind, seq):
+        match self._delivery.judge(kind, seq, frame):
             case Verdict.TAKE:
                 self._delivery.take(seq, len(frame))
                 self._intake.accept(self.connection, frame)

@@ -20,7 +20,7 @@ pub fn core() -> Intake {
     let mut core = Intake::default();
     core.own((1, 1), &[(1, None), (2, None)], &[]);
     core.open(1, &[(1, 1), (2, 2)], &[3], Some([1, 2].into())).unwrap();
-    core.accept(1, b"\x97\x05\x01\xc0\x00\x00\x00\xa8disabled", NOW_US).unwrap().unwrap();
+    core.accept(1, b"\x98\x05\x01\xc0\x00\x00\x00\xa8disabled\x01", NOW_US).unwrap().unwrap();
     core.accept(1, b"\x96\x06\x01\x01\x00\x00\xa4good", NOW_US).unwrap().unwrap();
     core.accept(1, b"", NOW_US).unwrap().unwrap_err();
     core
