@@ -128,5 +128,5 @@ async def test_a_thawed_backend_is_fenced(system: System, tmp_path: Path, row: R
 @pytest.mark.row(10)
 async def test_a_thawed_backend_finds_a_forgotten_fence(system: System, tmp_path: Path, row: Row) -> None:
     _, verdict = await thaw_after_a_takeover(system, tmp_path, row, 1, "forget_fence")
-    row.caught("forget_fence", twice=verdict.twice)
+    row.caught("forget_fence", of=test_a_thawed_backend_is_fenced, twice=verdict.twice)
     assert verdict.twice

@@ -77,7 +77,7 @@ async def test_a_half_open_connection_finds_a_backend_that_never_loses_patience(
         with pytest.raises(TimeoutError):
             await noticed_by_the_backend(proxy, credential, wait_s=3.0)
     await backend.stop()
-    row.caught("endless_patience", half_open_kept=1)
+    row.caught("endless_patience", of=test_a_half_open_connection_is_noticed_on_both_ends_and_the_next_one_is_served, half_open_kept=1)
 
 
 async def part_again_and_again(
@@ -142,5 +142,5 @@ async def test_partitions_find_numbers_outside_the_transaction(
 ) -> None:
     """The database is out of reach for longer than the backend waits for an answer."""
     _, verdict, _ = await part_again_and_again(module_database, conn, tmp_path, row, 1, (1.5, 1.6), "hurried+seq_outside_transaction")
-    row.caught("seq_outside_transaction", twice=verdict.twice)
+    row.caught("seq_outside_transaction", of=test_partitions_of_each_pair_lose_nothing_and_heal_alone, twice=verdict.twice)
     assert verdict.twice

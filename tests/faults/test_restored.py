@@ -88,5 +88,5 @@ async def test_an_older_backup_hides_nothing_and_nobody_gets_stuck(system: Syste
 @pytest.mark.row(18)
 async def test_an_older_backup_finds_a_gap_that_is_not_counted(system: System, tmp_path: Path, row: Row) -> None:
     _, _, found = await put_back_again_and_again(system, tmp_path, row, 1, "swallow_drop")
-    row.caught("swallow_drop", lost=found.lost)
+    row.caught("swallow_drop", of=test_an_older_backup_hides_nothing_and_nobody_gets_stuck, lost=found.lost)
     assert found.lost > 0

@@ -87,7 +87,12 @@ def test_a_broken_promise_is_found(row: Row, switch: str) -> None:
             try:
                 World(seed).run(STEPS)
             except AssertionError as found:
-                row.caught(switch, seeds=seed + 1, found=str(found))
+                row.caught(
+                    switch,
+                    of=test_whatever_happens_nothing_is_lost_nothing_is_stored_twice_and_everything_arrives_in_the_end,
+                    seeds=seed + 1,
+                    found=str(found),
+                )
                 return
     pytest.fail(f"{switch} was not found in 1,000 seeds")
 
