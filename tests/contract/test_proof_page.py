@@ -52,13 +52,19 @@ def test_results_of_one_row_leave_all_others_as_they_are(proof: ModuleType, tmp_
     assert new[tried].split(" | ")[6] == old[tried].split(" | ")[6]  # what was found when it was broken
 
 
-def test_the_newest_counts_and_a_row_remembers_each_sabotage(proof: ModuleType) -> None:
+def test_the_newest_counts_and_a_test_remembers_each_sabotage_of_its_own(proof: ModuleType) -> None:
     once = proof.page(
-        "", [measured("a_test", done=1), result("b", sabotage="first", figures={"lost": 1, "found": "x|y"}), measured("a_test")]
+        "",
+        [
+            measured("a_test", done=1),
+            result("b", sabotage="first", of="a_test", figures={"lost": 1, "found": "x|y"}),
+            measured("a_test"),
+        ],
     )
-    again = proof.page(once, [result("b", sabotage="second", figures={"twice": 2}), measured("another_test")])
+    again = proof.page(once, [result("b", sabotage="second", of="a_test", figures={"twice": 2}), measured("another_test")])
     assert [line.split(" | ")[2] for line in again.splitlines() if line.startswith("| 5 ")] == ["a test", "another test"]
-    assert again.count("| `first`: lost 1, found x/y; `second`: twice 2 |") == 2
+    assert "| `first`: lost 1, found x/y; `second`: twice 2 |" in rows(again)["a test"]
+    assert "`" not in rows(again)["another test"]
     assert "1,234" in rows(again)["a test"]
 
 

@@ -46,7 +46,7 @@ def test_no_damaged_message_makes_the_core_panic_or_grow(row: Row) -> None:
 def test_a_core_that_panics_or_hoards_is_found_by_a_damaged_message(row: Row, sabotage: str, promise: str) -> None:
     run = mutation_run(row, 20_000, "--features", "sabotage", sabotage=f"{sabotage}:1000")
     found = next((line for line in run.stderr.splitlines() if promise in line), "")
-    row.caught(sabotage, found=found[found.find(promise) :].partition(":")[0])
+    row.caught(sabotage, of=test_no_damaged_message_makes_the_core_panic_or_grow, found=found[found.find(promise) :].partition(":")[0])
     assert run.returncode
     assert found, run.stderr
 
@@ -91,6 +91,11 @@ def test_a_core_that_takes_what_is_not_granted_is_found_by_the_plain_decoder(row
         try:
             frame_check.check(frame)
         except AssertionError as difference:
-            row.caught("grant_everything", frames=number + 1, found=str(difference).partition("\n")[0][:120])
+            row.caught(
+                "grant_everything",
+                of=test_a_damaged_frame_is_decided_as_the_plain_decoder_decides,
+                frames=number + 1,
+                found=str(difference).partition("\n")[0][:120],
+            )
             return
     pytest.fail("20,000 frames did not find it")

@@ -61,5 +61,7 @@ async def test_kills_find_an_acknowledgement_before_the_commit(
 ) -> None:
     sabotage = "acknowledge_before_commit"
     outcome = await kill_again_and_again(Backend(module_database, tmp_path, sabotage, compacting=False), conn, tmp_path, row, kills=2)
-    row.caught(sabotage, lost=outcome.verdict.lost + outcome.verdict.retracted)
+    row.caught(
+        sabotage, of=test_kills_of_the_backend_lose_nothing_and_store_nothing_twice, lost=outcome.verdict.lost + outcome.verdict.retracted
+    )
     assert outcome.verdict.lost + outcome.verdict.retracted

@@ -189,5 +189,10 @@ async def test_a_controller_that_believes_the_wall_clock_is_found(
     station, _ = await tell(backend, library, tmp_path / "sabotaged", row.test, story, "believe_wall_clock")
     ledger = await read_ledger(conn, row.test, station.journal, 1)
     backwards = ledger.channels[0].backwards
-    row.caught("believe_wall_clock", backwards=backwards, missing=ledger.missing)
+    row.caught(
+        "believe_wall_clock",
+        of=test_a_controller_whose_clock_is_set_loses_nothing_and_its_times_rise,
+        backwards=backwards,
+        missing=ledger.missing,
+    )
     assert backwards or ledger.missing

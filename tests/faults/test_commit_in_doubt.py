@@ -48,5 +48,5 @@ async def test_lost_answers_find_a_backend_that_writes_again_without_asking(
     module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
 ) -> None:
     _, verdict, _ = await lose_commits(module_database, conn, tmp_path, row, 4, "forget_doubt")
-    row.caught("forget_doubt", twice=verdict.twice)
+    row.caught("forget_doubt", of=test_lost_commits_and_lost_answers_store_everything_once, twice=verdict.twice)
     assert verdict.twice

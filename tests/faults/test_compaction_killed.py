@@ -95,5 +95,5 @@ async def test_a_merge_that_is_killed_changes_nothing_that_a_reader_sees(
 async def test_a_merge_in_two_transactions_is_found(module_database: str, tmp_path: Path, row: Row) -> None:
     sabotage = "merge_in_two_transactions"
     found, _, _ = await kill_while_merging(module_database, tmp_path, row, 1, sabotage)
-    row.caught(sabotage, differences=len(found))
+    row.caught(sabotage, of=test_a_merge_that_is_killed_changes_nothing_that_a_reader_sees, differences=len(found))
     assert found

@@ -142,5 +142,5 @@ async def test_a_sync_that_failed_and_is_called_success_is_found(
         missing = (await read_ledger(conn, source, journal, 1)).missing
         if missing:
             break
-    row.caught("ignore_sync", lost=missing)
+    row.caught("ignore_sync", of=test_a_disk_that_fails_costs_nothing_while_memory_has_room_and_is_counted_beyond, lost=missing)
     assert missing

@@ -101,7 +101,13 @@ async def test_a_panic_while_a_frame_is_judged_costs_that_frame(database: str, c
 @pytest.mark.row(32)
 async def test_panics_find_a_refusal_that_is_declared_nowhere(database: str, core: Path, tmp_path: Path, row: Row) -> None:
     judged = await judge_panicking(database, core, tmp_path, "checking", 70, "forget_refusals")
-    row.caught("forget_refusals", panics=judged.frames, declared=judged.gaps)
+    row.caught(
+        "forget_refusals",
+        of=test_a_panic_while_a_frame_is_judged_costs_that_frame,
+        case="checking",
+        panics=judged.frames,
+        declared=judged.gaps,
+    )
     assert judged.gaps < judged.frames
 
 
@@ -157,7 +163,12 @@ async def test_panics_find_an_acknowledgement_before_the_commit(database: str, c
     """What was acknowledged and waits for its commit dies with the process, and its source has forgotten it."""
     every = row.chance.randint(2 * WINDOW, 4 * WINDOW)
     ended = await end_by_panics(database, core, tmp_path, f"taking:{every}", 2, "acknowledge_before_commit+uncompacted")
-    row.caught("acknowledge_before_commit", lost=ended.verdict.lost + ended.verdict.retracted)
+    row.caught(
+        "acknowledge_before_commit",
+        of=test_a_panic_while_state_changes_ends_the_process_and_nothing_is_lost,
+        case="taking",
+        lost=ended.verdict.lost + ended.verdict.retracted,
+    )
     assert ended.verdict.lost + ended.verdict.retracted
 
 

@@ -81,7 +81,8 @@ def stopped_immediately(system: System) -> None:
     postmaster(system).send_signal(signal.SIGQUIT)
 
 
-ENDS: list[Callable[[System], None]] = [postmaster_killed, everything_killed, one_process_killed, stopped_fast, stopped_immediately]
+KILLS: list[Callable[[System], None]] = [postmaster_killed, everything_killed, one_process_killed]
+ENDS = [*KILLS, stopped_fast, stopped_immediately]
 
 
 def postmaster(system: System) -> psutil.Process:
@@ -154,10 +155,11 @@ async def end_again_and_again(
 
 @pytest.mark.row(3)
 async def test_ends_of_the_database_lose_nothing_and_store_nothing_twice(system: System, tmp_path: Path, row: Row) -> None:
-    ends = ENDS * row.count(quick=1, full=20)
+    ends = ENDS * row.count(quick=1, full=34)
+    kills = sum(end in KILLS for end in ends)
     senders, verdict, worst_s = await end_again_and_again(system, system.backend, tmp_path, row, ends)
     stops = system.backend.log.count("storing_stopped")
-    senders.record(row, verdict, ends=len(ends), storing_stopped=stops, storing_again_s_max=round(worst_s, 2))
+    senders.record(row, verdict, ends=len(ends), kills=kills, storing_stopped=stops, storing_again_s_max=round(worst_s, 2))
     assert verdict.clean, verdict
     assert stops, "no end met a flush: the run proves nothing"
     if row.torture:
@@ -170,7 +172,7 @@ async def test_ends_of_the_database_find_numbers_outside_the_transaction(system:
         _, verdict, _ = await end_again_and_again(
             system, backend, tmp_path, row, [one_process_killed] * 6
         )  # each meets the gap between the two commits by chance
-    row.caught("seq_outside_transaction", twice=verdict.twice)
+    row.caught("seq_outside_transaction", of=test_ends_of_the_database_lose_nothing_and_store_nothing_twice, twice=verdict.twice)
     assert verdict.twice
 
 
@@ -229,23 +231,25 @@ async def go_away(
     }
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "away_s" in metafunc.fixturenames:
+        metafunc.parametrize("away_s", (60, 600) if metafunc.config.getoption("--torture") else (1,), ids="{} s".format)
+
+
 @pytest.mark.row(4)
 async def test_while_the_database_is_away_nothing_is_acknowledged_and_memory_stays_bounded(
-    system: System, tmp_path: Path, row: Row
+    system: System, tmp_path: Path, row: Row, away_s: int
 ) -> None:
-    for away_s in (60.0, 600.0) if row.torture else (1.0,):
-        place = tmp_path / f"{away_s}"
-        place.mkdir()
-        senders, figures = await go_away(system.backend, system, place, row, away_s)
-        verdict = await judge(system, senders)
-        senders.record(row, verdict, **figures)
-        assert verdict.clean, verdict
-        assert figures["acknowledged_meanwhile"] == 0
-        assert figures["rss_grown_mb"] * 1e6 < 6 * CREDIT_BYTES_MAX  # frames, their columns, and the rows made of them
-        if row.torture:
-            assert figures["unhealthy_s"] <= 2
-            assert figures["healthy_s"] <= 5
-            assert figures["backlog_gone_s"] <= 30
+    senders, figures = await go_away(system.backend, system, tmp_path, row, away_s)
+    verdict = await judge(system, senders)
+    senders.record(row, verdict, **figures)
+    assert verdict.clean, verdict
+    assert figures["acknowledged_meanwhile"] == 0
+    assert figures["rss_grown_mb"] * 1e6 < 6 * CREDIT_BYTES_MAX  # frames, their columns, and the rows made of them
+    if row.torture:
+        assert figures["unhealthy_s"] <= 2
+        assert figures["healthy_s"] <= 5
+        assert figures["backlog_gone_s"] <= 30
 
 
 @pytest.mark.row(4)
@@ -256,7 +260,12 @@ async def test_a_backend_that_is_killed_while_the_database_is_away(system: Syste
         senders, figures = await go_away(backend, system, tmp_path, row, 0.5, kill=True)
     verdict = await judge(system, senders)
     if sabotage:
-        row.caught(sabotage, lost=verdict.lost + verdict.retracted)
+        row.caught(
+            sabotage,
+            of=test_a_backend_that_is_killed_while_the_database_is_away,
+            case="sound",
+            lost=verdict.lost + verdict.retracted,
+        )
         assert verdict.lost + verdict.retracted
         return
     senders.record(row, verdict, **figures)

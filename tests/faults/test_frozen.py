@@ -12,9 +12,11 @@ import asyncpg
 import psutil
 import pytest
 from parts.backend import Backend, make_source
-from parts.controlled import Controller, account, stored_since
+from parts.controlled import stored_since
 from parts.journal import Journal, Verdict, check
+from parts.ledger import NOT_SAMPLED, read_ledger
 from parts.sender import Sender, Senders
+from parts.station import Station
 from parts.system import System, run_system
 from parts.torture import Row
 
@@ -56,27 +58,30 @@ def to_database(system: System) -> Callable[[signal.Signals], None]:
 @pytest.mark.row(10)
 async def test_a_frozen_part_goes_on_where_it_was(system: System, tmp_path: Path, row: Row) -> None:
     times = row.count(quick=1, full=20)
-    controller = Controller(tmp_path / "controller", "frozen", system.database, system.backend.port)
+    credential = await make_source(system.database, "frozen")
+    station = Station(tmp_path / "controller", system.backend.port, credential, interval_ms=20, channels=2)
     shape = {"count": 2, "channels": 10, "readings": 20, "frames_per_s": 50.0}
-    async with controller, await Senders.make(system.backend, row.test, tmp_path, **shape) as senders:
-        await stored_since(system.database, controller.name, 0)
+    async with station, await Senders.make(system.backend, row.test, tmp_path, **shape) as senders:
+        await stored_since(system.database, "frozen", 0)
         for number in range(times):
-            for send in (to_backend(system.backend), to_database(system), controller.send_signal):
+            for send in (to_backend(system.backend), to_database(system), station.send_signal):
                 await senders.acknowledged()
                 with frozen(send):
                     await asyncio.sleep(30.0 if number < 3 and row.torture else row.chance.uniform(0.5, 5.0 if row.torture else 1.0))
                 await senders.acknowledged()
-                await stored_since(system.database, controller.name, time.time_ns() // 1_000)
+                await stored_since(system.database, "frozen", time.time_ns() // 1_000)
     conn = await asyncpg.connect(system.database)
-    verdict, found = await check(conn, senders.journals), await account(conn, controller.name)
+    verdict, ledger = await check(conn, senders.journals), await read_ledger(conn, "frozen", station.journal, 2)
     await conn.close()
     row.record(
         done=senders.acknowledged_frames, refused=senders.refused, unknown=senders.unknown,
-        lost=verdict.lost + verdict.retracted + found.lost, twice=verdict.twice + found.twice,
-        freezes=3 * times, readings=verdict.stored, readings_of_the_controller=found.stored, not_sampled_and_declared=found.declared,
+        lost=verdict.lost + verdict.retracted + ledger.missing, twice=verdict.twice + ledger.twice,
+        freezes=3 * times, readings=verdict.stored, readings_of_the_controller=ledger.stored,
+        not_sampled_and_declared=ledger.not_sampled,
     )  # fmt: skip
     assert verdict.clean, verdict
-    assert (found.lost, found.twice) == (0, 0)
+    assert ledger.true, ledger
+    assert (ledger.missing, set(ledger.causes) - NOT_SAMPLED) == (0, set())
 
 
 async def thaw_after_a_takeover(
@@ -128,5 +133,5 @@ async def test_a_thawed_backend_is_fenced(system: System, tmp_path: Path, row: R
 @pytest.mark.row(10)
 async def test_a_thawed_backend_finds_a_forgotten_fence(system: System, tmp_path: Path, row: Row) -> None:
     _, verdict = await thaw_after_a_takeover(system, tmp_path, row, 1, "forget_fence")
-    row.caught("forget_fence", twice=verdict.twice)
+    row.caught("forget_fence", of=test_a_thawed_backend_is_fenced, twice=verdict.twice)
     assert verdict.twice

@@ -9,14 +9,18 @@ from urllib.parse import parse_qs, quote, urlsplit
 import asyncpg
 import pytest
 from parts.backend import Backend, make_source
-from parts.controlled import Controller, account, stored_since
-from parts.journal import check
+from parts.controlled import stored_since
+from parts.journal import Verdict, check
+from parts.ledger import NOT_SAMPLED, Ledger, read_ledger
 from parts.proxy import SOCKET, Proxy, Way
 from parts.sender import Senders
 from parts.source import Source
+from parts.station import Station
 from parts.torture import Row
 
 NOTICED_S_MAX = 15.0
+INTERVAL_MS = 20
+CHANNELS = 2
 
 
 async def noticed_by_the_backend(proxy: Proxy, credential: str, wait_s: float) -> float:
@@ -31,13 +35,13 @@ async def noticed_by_the_backend(proxy: Proxy, credential: str, wait_s: float) -
             abandoned.cut()
 
 
-async def noticed_by_the_controller(proxy: Proxy, database: str, controller: Controller) -> tuple[float, float]:
+async def noticed_by_the_controller(proxy: Proxy, database: str, controller: str) -> tuple[float, float]:
     """The seconds until the controller gives its connection up, and until its next readings are stored."""
-    await stored_since(database, controller.name, time.time_ns() // 1_000)
+    await stored_since(database, controller, time.time_ns() // 1_000)
     half_open, began = proxy.connections[-1], time.monotonic()
     half_open.line.black_hole = True
     left = await half_open.until_left("client", 60)
-    await stored_since(database, controller.name, time.time_ns() // 1_000)
+    await stored_since(database, controller, time.time_ns() // 1_000)
     return left - began, time.monotonic() - left
 
 
@@ -51,19 +55,21 @@ async def test_a_half_open_connection_is_noticed_on_both_ends_and_the_next_one_i
     async with Proxy(backend.port) as first, Proxy(backend.port) as second:
         credential = await make_source(module_database, "abandoned")
         by_backend = [await noticed_by_the_backend(first, credential, 60) for _ in range(times)]
-        controller = Controller(tmp_path / "controller", "half-open", module_database, second.port, hurry)
-        async with controller:
-            by_controller = [await noticed_by_the_controller(second, module_database, controller) for _ in range(times)]
+        controller = await make_source(module_database, "half-open")
+        settings = {"interval_ms": INTERVAL_MS, "channels": CHANNELS}
+        async with Station(tmp_path / "controller", second.port, controller, sabotage=hurry, **settings) as station:
+            by_controller = [await noticed_by_the_controller(second, module_database, "half-open") for _ in range(times)]
     assert await backend.stop() == 0
-    found = await account(conn, controller.name)
+    ledger = await read_ledger(conn, "half-open", station.journal, CHANNELS)
     worst_s = [max(by_backend), max(noticed for noticed, _ in by_controller), max(stored for _, stored in by_controller)]
     row.record(
-        done=found.stored, unit="readings", refused=None, unknown=None, lost=found.lost, twice=found.twice,
-        half_open=2 * times, declared=found.declared, not_sampled=found.not_sampled,
+        done=ledger.stored, unit="readings", refused=None, unknown=None, lost=ledger.missing, twice=ledger.twice,
+        half_open=2 * times, not_sampled=ledger.not_sampled,
         noticed_by_the_backend_s_max=round(worst_s[0], 1), by_the_controller_s_max=round(worst_s[1], 1),
         served_again_s_max=round(worst_s[2], 1),
     )  # fmt: skip
-    assert (found.lost, found.twice, found.declared - found.not_sampled) == (0, 0, 0)
+    assert ledger.true, ledger
+    assert (ledger.missing, set(ledger.causes) - NOT_SAMPLED) == (0, set())
     if row.torture:
         assert max(worst_s) <= NOTICED_S_MAX
 
@@ -77,7 +83,7 @@ async def test_a_half_open_connection_finds_a_backend_that_never_loses_patience(
         with pytest.raises(TimeoutError):
             await noticed_by_the_backend(proxy, credential, wait_s=3.0)
     await backend.stop()
-    row.caught("endless_patience", half_open_kept=1)
+    row.caught("endless_patience", of=test_a_half_open_connection_is_noticed_on_both_ends_and_the_next_one_is_served, half_open_kept=1)
 
 
 async def part_again_and_again(
@@ -88,7 +94,7 @@ async def part_again_and_again(
     rounds: int,
     seconds: tuple[float, float],
     sabotage: str | None = None,
-) -> tuple[Senders, Any, Any]:
+) -> tuple[Senders, Verdict, Ledger]:
     """Cuts the line of controller and backend, then that of backend and database: both ways, and one way only."""
     parts = urlsplit(database)
     async with Proxy(Path(parse_qs(parts.query)["host"][0]) / SOCKET) as behind:
@@ -97,14 +103,16 @@ async def part_again_and_again(
         await backend.start()
         backend.database = database
         async with Proxy(backend.port) as before:
-            controller = Controller(place / "controller", row.test[:60], database, before.port)
+            name = f"{row.test[:60]} controller"
+            credential = await make_source(database, name)
+            station = Station(place / "controller", before.port, credential, interval_ms=INTERVAL_MS, channels=CHANNELS)
             shape = {"count": 2, "channels": 10, "readings": 20, "frames_per_s": 50.0}
             senders = await Senders.make(backend, row.test, place, **shape, port=before.port)
             lines: list[tuple[Way, ...]] = [
                 (before.there, before.back), (before.there,), (before.back,), (behind.there, behind.back), (behind.there,), (behind.back,),
             ]  # fmt: skip
-            async with controller, senders:
-                await stored_since(database, controller.name, 0)
+            async with station, senders:
+                await stored_since(database, name, 0)
                 for ways in (lines if sabotage is None else lines[3:]) * rounds:
                     await senders.acknowledged()
                     await asyncio.sleep(row.chance.uniform(0, 0.3))  # any moment of a flush
@@ -114,9 +122,9 @@ async def part_again_and_again(
                     for way in ways:
                         way.black_hole = False
                     await senders.acknowledged()
-                await stored_since(database, controller.name, time.time_ns() // 1_000)
+                await stored_since(database, name, time.time_ns() // 1_000)
         assert await backend.stop() == 0
-    return senders, await check(conn, senders.journals), await account(conn, controller.name)
+    return senders, await check(conn, senders.journals), await read_ledger(conn, name, station.journal, CHANNELS)
 
 
 @pytest.mark.row(11)
@@ -125,15 +133,16 @@ async def test_partitions_of_each_pair_lose_nothing_and_heal_alone(
 ) -> None:
     rounds = row.count(quick=1, full=10)
     seconds = (1.0, 45.0) if row.torture else (0.3, 0.6)
-    senders, verdict, found = await part_again_and_again(module_database, conn, tmp_path, row, rounds, seconds)
+    senders, verdict, ledger = await part_again_and_again(module_database, conn, tmp_path, row, rounds, seconds)
     row.record(
         done=senders.acknowledged_frames, refused=senders.refused, unknown=senders.unknown,
-        lost=verdict.lost + verdict.retracted + found.lost, twice=verdict.twice + found.twice,
-        partitions=6 * rounds, readings=verdict.stored, readings_of_the_controller=found.stored,
-        declared=found.declared, not_sampled=found.not_sampled,
+        lost=verdict.lost + verdict.retracted + ledger.missing, twice=verdict.twice + ledger.twice,
+        partitions=6 * rounds, readings=verdict.stored, readings_of_the_controller=ledger.stored,
+        not_sampled=ledger.not_sampled,
     )  # fmt: skip
     assert verdict.clean, verdict
-    assert (found.lost, found.twice, found.declared - found.not_sampled) == (0, 0, 0)
+    assert ledger.true, ledger
+    assert (ledger.missing, set(ledger.causes) - NOT_SAMPLED) == (0, set())
 
 
 @pytest.mark.row(11)
@@ -142,5 +151,5 @@ async def test_partitions_find_numbers_outside_the_transaction(
 ) -> None:
     """The database is out of reach for longer than the backend waits for an answer."""
     _, verdict, _ = await part_again_and_again(module_database, conn, tmp_path, row, 1, (1.5, 1.6), "hurried+seq_outside_transaction")
-    row.caught("seq_outside_transaction", twice=verdict.twice)
+    row.caught("seq_outside_transaction", of=test_partitions_of_each_pair_lose_nothing_and_heal_alone, twice=verdict.twice)
     assert verdict.twice

@@ -84,5 +84,5 @@ async def test_a_stream_that_is_called_after_what_the_disk_holds_loses_new_readi
     backend: Backend, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
 ) -> None:
     ledger = await put_back_again_and_again(backend, conn, tmp_path, row, 1, "derive_stream")
-    row.caught("derive_stream", lost=lost(ledger))
+    row.caught("derive_stream", of=test_after_an_older_image_nothing_new_is_taken_for_old_and_nothing_old_for_new, lost=lost(ledger))
     assert lost(ledger)

@@ -106,7 +106,11 @@ async def test_what_refused_channels_gave_is_declared_to_the_reading_when_the_ba
 async def test_kills_find_what_counts_as_declared_when_it_was_sent(module_database: str, conn: Conn, tmp_path: Path, row: Row) -> None:
     ledgers = await kill_backends(module_database, conn, tmp_path, row, 2, "declare_when_sent")
     found = sum(map(unexplained, ledgers))
-    row.caught("declare_when_sent", declared_too_often=-found)
+    row.caught(
+        "declare_when_sent",
+        of=test_what_refused_channels_gave_is_declared_to_the_reading_when_the_backend_is_killed,
+        declared_too_often=-found,
+    )
     assert found < 0
 
 
@@ -173,5 +177,7 @@ async def test_what_refused_channels_gave_is_declared_when_the_controller_is_kil
 @pytest.mark.row(2)
 async def test_kills_find_withheld_readings_that_are_kept_in_memory_only(backend: Backend, conn: Conn, tmp_path: Path, row: Row) -> None:
     outcome = await kill_controllers(backend, conn, tmp_path, row, 1, "forget_withheld")
-    row.caught("forget_withheld", undeclared=outcome.unexplained)
+    row.caught(
+        "forget_withheld", of=test_what_refused_channels_gave_is_declared_when_the_controller_is_killed, undeclared=outcome.unexplained
+    )
     assert outcome.unexplained > SEAL_READS

@@ -132,5 +132,5 @@ async def test_kills_find_a_receipt_that_is_not_of_the_readings_transaction(
     sabotage = "forget_receipts"
     posters = await post_through_kills(Backend(module_database, tmp_path, sabotage, compacting=False), conn, tmp_path, row, kills=3)
     verdict = await check(conn, [poster.journal for poster in posters])
-    row.caught(sabotage, twice=verdict.twice)
+    row.caught(sabotage, of=test_kills_lose_no_posted_batch_and_store_none_twice, twice=verdict.twice)
     assert verdict.twice

@@ -176,7 +176,7 @@ async def test_a_backend_that_never_loses_patience_is_found_by_the_slow_ones(mod
         for one in slow:
             one.cancel()
         await asyncio.gather(*slow, return_exceptions=True)
-    row.caught("endless_patience", slow=len(slow), not_ended=waiting)
+    row.caught("endless_patience", of=test_who_sends_too_slowly_is_cut_and_nobody_else_notices, slow=len(slow), not_ended=waiting)
     assert waiting >= len(SLOW) - 1  # one was answered at once
 
 
@@ -352,5 +352,5 @@ async def test_who_reads_too_slowly_is_ended_and_who_watches_beside_misses_nothi
 async def test_a_backend_that_never_loses_patience_is_found_by_a_slow_reader(module_database: str, tmp_path: Path, row: Row) -> None:
     async with backend_for(row, module_database, tmp_path, "endless_patience") as backend:
         crowd = await watch_beside_slow_readers(backend, row, 1, rounds_max=30)
-    row.caught("endless_patience", not_ended=1 - crowd.ended)
+    row.caught("endless_patience", of=test_who_reads_too_slowly_is_ended_and_who_watches_beside_misses_nothing, not_ended=1 - crowd.ended)
     assert crowd.ended == 0

@@ -393,5 +393,5 @@ async def test_a_checksum_that_nobody_looks_at_sends_wrong_readings(place: Path,
                 no_frames += 1  # what is believed need not even be a frame
                 shutil.rmtree(place)
                 place.mkdir()
-    row.caught("skip_checksum", wrong=wrong, no_frames=no_frames)
+    row.caught("skip_checksum", of=test_after_damage_nothing_wrong_is_sent_and_what_is_gone_is_counted, wrong=wrong, no_frames=no_frames)
     assert wrong

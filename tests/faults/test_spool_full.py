@@ -70,5 +70,9 @@ async def test_a_full_spool_drops_the_oldest_and_declares_exactly_what(
 @pytest.mark.row(14)
 async def test_a_drop_that_is_not_declared_is_found(backend: Backend, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row) -> None:
     ledger = await overflow(backend, conn, tmp_path, row.test, 1, "swallow_drop")
-    row.caught("swallow_drop", lost=ledger.missing - ledger.declared("spool_overflow"))
+    row.caught(
+        "swallow_drop",
+        of=test_a_full_spool_drops_the_oldest_and_declares_exactly_what,
+        lost=ledger.missing - ledger.declared("spool_overflow"),
+    )
     assert length(ledger.channels[0].missing) != ledger.declared("spool_overflow")

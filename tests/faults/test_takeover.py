@@ -91,5 +91,5 @@ async def test_takeovers_find_a_backend_that_forgets_the_fence(
     module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
 ) -> None:
     _, _, verdict = await take_over_again_and_again(module_database, conn, tmp_path, row, 3, "forget_fence")
-    row.caught("forget_fence", twice=verdict.twice)
+    row.caught("forget_fence", of=test_takeovers_void_what_the_older_connection_had_under_way_and_nothing_of_others, twice=verdict.twice)
     assert verdict.twice

@@ -1,11 +1,10 @@
-"""A real controller process with bundled devices, and the account of the simulated one: every beat of it is stored or declared.
+"""A real controller process with bundled devices, and the beats of the simulated one: each is stored or declared.
 
-Its readings carry no identity, so the account counts beats. Where readings must be told apart, parts/station.py runs a ramp instead.
+Its readings carry no identity, so beats are counted. Where readings must be told apart, parts/station.py runs a ramp instead.
 """
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import asyncpg
 
 from parts import processes, stored
 from parts.backend import ROOT, make_source
+from webmacs.clock import to_datetime
 
 BEAT_US = 100_000
 """The simulated device is read at 10 Hz."""
@@ -55,9 +55,6 @@ class Controller:
         self._process.terminate()
         assert await asyncio.wait_for(self._process.wait(), 60) == 0, (self._place / "controller.log").read_text()
 
-    def send_signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
 
 async def newest_us(conn: "asyncpg.Connection[Any]", source: str) -> int:
     """The time of the newest reading stored of a source's; 0 without any."""
@@ -82,15 +79,16 @@ async def stored_since(database: str, source: str, t_us: int) -> None:
 
 
 @dataclass
-class Account:
+class Beats:
+    expected: int
     stored: int
-    declared: int
-    """in gaps, with a cause"""
     not_sampled: int
-    """of these: beats at which the controller could not read its device, as on a machine that has other work"""
-    lost: int
-    """beats between the first and the last reading that are neither"""
+    """at which the controller could not read its device, as on a machine that has other work, and which it has declared as gaps"""
     twice: int
+
+    @property
+    def lost(self) -> int:
+        return max(0, self.expected - self.stored - self.not_sampled)
 
 
 def beat_of(t_us: int, times_us: set[int]) -> int:
@@ -100,17 +98,15 @@ def beat_of(t_us: int, times_us: set[int]) -> int:
     return int((t_us - begin_us - phase_us + BEAT_US // 10) // BEAT_US)
 
 
-async def account(conn: "asyncpg.Connection[Any]", source: str) -> Account:
-    """Over every channel of the source. What is stored is read as runs, never from a counter."""
-    total, beats, twice = 0, 0, 0
-    for key in await stored.events_of(conn, source):
-        times = [t_us for t_us, _ in await stored.readings(conn, source, key)]
-        distinct = set(times)
-        total, twice = total + len(distinct), twice + len(times) - len(distinct)
-        beats += beat_of(max(distinct), distinct) - beat_of(min(distinct), distinct) + 1
-    declared, not_sampled = await conn.fetchrow(
-        """SELECT coalesce(sum(n), 0)::int8, coalesce(sum(n) FILTER (WHERE g.cause = 'device_error'), 0)::int8
-             FROM gaps g JOIN sources s ON s.id = g.source_id WHERE s.name = $1 AND g.cause <> 'refused'""",
-        source,
-    )
-    return Account(total, declared, not_sampled, beats - total - declared, twice)
+async def beats(conn: "asyncpg.Connection[Any]", source: str, key: str, from_us: int, to_us: int) -> Beats:
+    """Of a channel of the simulated device in this stretch, whose first and last readings must be stored. What is stored is read as runs,
+    never from a counter."""
+    times = [t_us for t_us, _ in await stored.readings(conn, source, key) if from_us <= t_us < to_us]
+    distinct = set(times)
+    found = {beat_of(t_us, distinct) for t_us in distinct}
+    not_sampled = await conn.fetchval(
+        """SELECT coalesce(sum(n), 0)::int8 FROM gaps
+            WHERE event_id = $1 AND cause IN ('device_error', 'source_stopped') AND from_on < $3 AND to_on > $2""",
+        (await stored.events_of(conn, source))[key], to_datetime(from_us), to_datetime(to_us),
+    )  # fmt: skip
+    return Beats(max(found) - min(found) + 1, len(found), not_sampled, len(times) - len(distinct))

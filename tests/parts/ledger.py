@@ -90,6 +90,10 @@ class Channel:
         return length((max(first, begin), min(last, end)) for first, last in self.missing if first < end and last > begin)
 
 
+NOT_SAMPLED = frozenset({"device_error", "source_stopped"})
+"""Causes of gaps for beats at which the device was not read, as on a machine that has other work: it gave nothing then."""
+
+
 @dataclass
 class Ledger:
     channels: list[Channel]
@@ -125,7 +129,12 @@ class Ledger:
         return sum(gap.n for gap in self.gaps if gap.cause in causes and gap.channel == channel)
 
     @property
+    def not_sampled(self) -> int:
+        return sum(self.causes[cause] for cause in NOT_SAMPLED)
+
+    @property
     def causes(self) -> Counter[str]:
+        """Readings that gaps of each cause declare, of the whole source or of one of its channels."""
         counted: Counter[str] = Counter()
         for gap in self.gaps:
             counted[gap.cause] += gap.n

@@ -28,6 +28,7 @@ from webmacs_controller.spooled_stream import Loss
 
 from webmacs import clock
 from webmacs.commands import serve
+from webmacs.fanout.hub import Client
 from webmacs.http import envelope, idempotency, route, socket
 from webmacs.ingest_core import Drained
 from webmacs.settings import Settings
@@ -235,6 +236,32 @@ def forget_refusals(patch: pytest.MonkeyPatch) -> None:
         pass
 
     patch.setattr(sources, "declare", declare)
+
+
+@switch
+def give_up_what_waited(patch: pytest.MonkeyPatch) -> None:
+    """What could not be stored while the database was away is called stored as soon as it is back."""
+    commit = Flusher._commit
+
+    async def commit_nothing(self: Flusher, conn: Any, segments: dict[int, Any], before: dict[int, Void]) -> dict[int, Void]:
+        return await commit(self, conn, segments, before) if self._vitals.storing else {}
+
+    patch.setattr(Flusher, "_commit", commit_nothing)
+    _forget_where_streams_are(patch)
+
+
+@switch
+def show_previews_as_stored(patch: pytest.MonkeyPatch) -> None:
+    """What is shown and not stored comes to the screens as what is stored does."""
+    offer = Client.offer
+
+    def offer_stored(self: Client, message: str) -> None:
+        batch = msgspec.json.decode(message)
+        for preview in batch.pop("previews", ()):
+            batch["datapoints"].append(preview | {"min": preview["value"], "max": preview["value"], "n": 1})
+        offer(self, msgspec.json.encode(batch).decode())
+
+    patch.setattr(Client, "offer", offer_stored)
 
 
 @switch

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from webmacs_controller.disk import shared_memory
 
@@ -66,6 +66,18 @@ class Station:
         assert self._process is not None
         return self._process.pid
 
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        """Stops it in order, unless the block failed."""
+        try:
+            if kind is None:
+                await self.stop()
+        finally:
+            await self.end()
+
     async def start(self) -> None:
         with self._log.open("a") as log:
             self._process = await processes.start(*self._command, log=log, env=self._environment)
@@ -75,6 +87,10 @@ class Station:
         assert self._process.returncode is None, self._log.read_text()
         self._process.kill()
         await self._process.wait()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     async def stop(self) -> None:
         """In order: what was sampled is delivered."""

@@ -13,7 +13,7 @@
     @pytest.mark.row(1)
     async def test_an_acknowledgement_before_the_commit_is_found(row: Row) -> None:
         ...  # the same, in a process that is started with the sabotage (parts/sabotage.py)
-        row.caught("acknowledge_before_commit", lost=verdict.lost)
+        row.caught("acknowledge_before_commit", of=test_kills_of_the_backend_lose_nothing, lost=verdict.lost)
         assert verdict.lost > 0
 
 A line of JSON for each call at full counts goes to bench/results/torture.jsonl; tools/proof.py makes docs/proof.md of it.
@@ -24,6 +24,7 @@ import os
 import random
 import subprocess
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -86,9 +87,11 @@ class Row:
         too."""
         self._write({"done": done, "unit": unit, "refused": refused, "unknown": unknown, "lost": lost, "twice": twice, "figures": figures})
 
-    def caught(self, sabotage: str, **figures: float | str) -> None:
-        """The row's check turned red under this sabotage; `figures` say by what."""
-        self._write({"sabotage": sabotage, "figures": figures})
+    def caught(self, sabotage: str, *, of: Callable[..., object], case: str | None = None, **figures: float | str) -> None:
+        """The check of the test `of`, and of no other, turned red under this sabotage; `figures` say by what. `case`: the id of the one
+        that stands for the sabotaged, when the test has parameters."""
+        name = _shown(of.__name__)
+        self._write({"sabotage": sabotage, "of": name if case is None else f"{name}[{case}]", "figures": figures})
 
     def _write(self, result: dict[str, object]) -> None:
         line = {
@@ -107,6 +110,10 @@ class Row:
             RESULTS.parent.mkdir(exist_ok=True)
             with RESULTS.open("a") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+def _shown(test: str) -> str:
+    return test.removesuffix("[uvloop]").removeprefix("test_")
 
 
 def _git(*arguments: str) -> str:
@@ -152,4 +159,4 @@ def number_of(item: pytest.Item) -> int | None:
 def row(request: pytest.FixtureRequest) -> Row:
     number = number_of(request.node)
     assert number is not None, "a test that takes the fixture `row` is marked @pytest.mark.row(NUMBER)"
-    return Row(number, request.node.name.removesuffix("[uvloop]").removeprefix("test_"), request.config.getoption("--torture"))
+    return Row(number, _shown(request.node.name), request.config.getoption("--torture"))

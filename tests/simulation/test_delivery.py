@@ -99,7 +99,11 @@ def test_a_broken_promise_is_found(row: Row, switch: str) -> None:
                 world.run(STEPS)
             except AssertionError as found:
                 seen = world.journal.seen
-                row.caught(switch, seeds=seed + 1, lost=seen["readings lost"], twice=seen["readings twice"], found=str(found))
+                row.caught(
+                    switch,
+                    of=test_whatever_happens_nothing_is_lost_nothing_is_stored_twice_and_everything_arrives_in_the_end,
+                    seeds=seed + 1, lost=seen["readings lost"], twice=seen["readings twice"], found=str(found),
+                )  # fmt: skip
                 return
     pytest.fail(f"{switch} was not found in 1,000 seeds")
 

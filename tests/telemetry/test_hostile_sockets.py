@@ -232,7 +232,7 @@ async def broken(database: str, place: Path, sabotage: str) -> AsyncIterator[Bac
 async def test_bad_frames_find_a_backend_that_keeps_something_of_each(database: str, tmp_path: Path, row: Row) -> None:
     async with broken(database, tmp_path, "keep_what_was_refused") as backend:
         sent = await send_bad_frames(backend, row, 2_000, 8_000)
-    row.caught("keep_what_was_refused", grown_mib=round(sent.grown_mib, 1))
+    row.caught("keep_what_was_refused", of=test_bad_frames_leave_no_memory_behind, grown_mib=round(sent.grown_mib, 1))
     assert sent.grown_mib > GROWN_MIB_MAX
 
 
@@ -297,7 +297,12 @@ async def test_a_client_that_hardly_reads_its_answers_is_heard_no_further(backen
 async def test_a_client_that_hardly_reads_finds_a_backend_that_hears_it_all_the_same(database: str, tmp_path: Path, row: Row) -> None:
     async with broken(database, tmp_path, "hear_whoever_does_not_read") as backend:
         grown = await flood_unread(backend, "texts with long answers", 80_000)
-    row.caught("hear_whoever_does_not_read", grown_mib=round(grown, 1))
+    row.caught(
+        "hear_whoever_does_not_read",
+        of=test_a_client_that_hardly_reads_its_answers_is_heard_no_further,
+        case="texts with long answers",
+        grown_mib=round(grown, 1),
+    )
     assert grown > UNREAD_MIB_MAX
 
 
