@@ -294,7 +294,7 @@ def merge_twice(patch: pytest.MonkeyPatch) -> None:
         await copy_rewritten(conn, rows)
         columns = ", ".join(runs.ingest_core.COPY_COLUMNS)
         await conn.execute(
-            f"INSERT INTO datapoints ({columns}) SELECT {columns} FROM datapoints WHERE xmin::text = pg_current_xact_id()::text"  # noqa: S608
+            f"INSERT INTO datapoints ({columns}) SELECT {columns} FROM datapoints WHERE xmin::text = pg_current_xact_id()::text"
         )
 
     patch.setattr(runs, "copy_rewritten", copy_and_double)
