@@ -103,7 +103,7 @@ async def kill_while_merging(database: str, place: Path, row: Row, kills: int, s
             await reading.close()
             reading = await pool.connect(database)
             outcome.found += reader.found
-        outcome.add(await tally(plant, reading))
+        outcome.add(await tally(plant.model, reading))
         outcome.readings = plant.sent
     await seeing.close()
     await reading.close()
@@ -245,10 +245,10 @@ async def strike_merges(system: System, place: Path, row: Row, faults: Sequence[
             outcome.met += await fault(merges)
             await plant.reconnect()
             outcome.found += await differences(plant, plant.conn, row.chance)
-            outcome.add(await tally(plant, plant.conn))
+            outcome.add(await tally(plant.model, plant.conn))
             await merges.settled()
             outcome.found += await differences(plant, plant.conn, row.chance)
-            outcome.add(await tally(plant, plant.conn))
+            outcome.add(await tally(plant.model, plant.conn))
         outcome.readings = plant.sent
         assert await backend.stop() == 0
     return outcome

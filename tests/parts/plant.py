@@ -110,15 +110,15 @@ class Tally(NamedTuple):
     """Another value than the model's, or a time that it does not have."""
 
 
-async def tally(plant: Plant, conn: pool.Connection) -> Tally:
+async def tally(model: Model, conn: pool.Connection) -> Tally:
     """What is stored against the model, reading by reading."""
     lost = twice = different = 0
-    for event, model in plant.model.items():
+    for event, written in model.items():
         pairs = await pairs_of(conn, event)
         newest = dict(pairs)
-        lost += len(model.keys() - newest.keys())
+        lost += len(written.keys() - newest.keys())
         twice += len(pairs) - len(set(pairs))
-        different += sum(model.get(t_us) != value for t_us, value in newest.items())
+        different += sum(written.get(t_us) != value for t_us, value in newest.items())
     return Tally(lost, twice, different)
 
 
