@@ -256,7 +256,7 @@ async def strike_merges(system: System, place: Path, row: Row, faults: Sequence[
 
 @pytest.mark.row(21)
 async def test_merges_that_meet_an_end_of_the_database_or_lose_a_commit_change_no_reading(system: System, tmp_path: Path, row: Row) -> None:
-    each = row.count(quick=1, full=10)
+    each = row.count(quick=1, full=6)
     outcome = await strike_merges(system, tmp_path, row, FAULTS * each)
     row.record(
         done=outcome.readings, unit="readings", refused=None, unknown=None, lost=outcome.lost, twice=outcome.twice,
