@@ -166,7 +166,8 @@ async def test_a_backend_whose_clock_is_set_goes_on(
     station = Station(tmp_path, backend.port, credential, interval_ms=INTERVAL_MS, channels=1)
     try:
         await station.start()
-        for by_s in (0.0, HOUR_S, -HOUR_S, 0.0) * row.count(quick=1, full=20):
+        settings = (0.0, HOUR_S, -HOUR_S, 0.0) * row.count(quick=1, full=20)
+        for by_s in settings:
             clock.set_clock(by_s)
             await station.read_more(READS)
         await station.stop()
@@ -174,8 +175,9 @@ async def test_a_backend_whose_clock_is_set_goes_on(
         await station.end()
     ledger = await read_ledger(conn, row.test, station.journal, 1)
     row.record(
-        done=ledger.stored, unit="readings", refused=ledger.declared("refused"), unknown=None, lost=ledger.missing, twice=ledger.twice
-    )
+        done=ledger.stored, unit="readings", refused=ledger.declared("refused"), unknown=None, lost=ledger.missing, twice=ledger.twice,
+        clock_set=len(settings),
+    )  # fmt: skip
     assert ledger.true, ledger
     assert (ledger.missing, len(station.said("link_up"))) == (0, 1)
 

@@ -35,7 +35,8 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def serving(database: str, folder: Path, core: Path, panics: str, sabotage: str | None = None) -> AsyncIterator[Backend]:
-    backend = Backend(database, folder, sabotage, PYTHONPATH=broken_core.path(core), WEBMACS_TEST_SABOTAGE=panics)
+    """Not compacting, so that a reading that is stored twice is seen."""
+    backend = Backend(database, folder, sabotage, compacting=False, PYTHONPATH=broken_core.path(core), WEBMACS_TEST_SABOTAGE=panics)
     await backend.start()
     try:
         yield backend
@@ -162,7 +163,7 @@ async def test_a_panic_while_state_changes_ends_the_process_and_nothing_is_lost(
 async def test_panics_find_an_acknowledgement_before_the_commit(database: str, core: Path, tmp_path: Path, row: Row) -> None:
     """What was acknowledged and waits for its commit dies with the process, and its source has forgotten it."""
     every = row.chance.randint(2 * WINDOW, 4 * WINDOW)
-    ended = await end_by_panics(database, core, tmp_path, f"taking:{every}", 2, "acknowledge_before_commit+uncompacted")
+    ended = await end_by_panics(database, core, tmp_path, f"taking:{every}", 2, "acknowledge_before_commit")
     row.caught(
         "acknowledge_before_commit",
         of=test_a_panic_while_state_changes_ends_the_process_and_nothing_is_lost,

@@ -30,8 +30,8 @@ HELD_BYTES_MAX = 1 << 20
 
 @asynccontextmanager
 async def backend_for(row: Row, database: str, place: Path, sabotage: str | None = None) -> AsyncIterator[Backend]:
-    """With the real limits in torture, with short ones otherwise."""
-    backend = Backend(database, place, sabotage or (None if row.torture else "hurried"))
+    """With the real limits in torture, with short ones otherwise. Not compacting, so that a reading that is stored twice is seen."""
+    backend = Backend(database, place, sabotage or (None if row.torture else "hurried"), compacting=False)
     await backend.start()
     yield backend
     assert await backend.stop() == 0

@@ -211,6 +211,9 @@ class Judged:
     miscounted: bool
     """Gaps declare less than is missing before the last one that is stored, or more than is missing at all."""
     missing: int
+    undeclared: int
+    """Missing for certain beyond what gaps declare."""
+    twice: int
     dropped: set[int]
     """Missing because the spool was full, and declared so."""
 
@@ -234,7 +237,15 @@ def judge(backend: Backend, made: int) -> Judged:
     wrong += sum(not 0 <= number < made for number in numbers)
     stored = set(numbers)
     certainly = max(numbers, default=-1) + 1 - len(stored)
-    return Judged(stored, wrong, not certainly <= declared <= made - len(stored), made - len(stored), dropped - stored)
+    return Judged(
+        stored,
+        wrong,
+        not certainly <= declared <= made - len(stored),
+        made - len(stored),
+        max(0, certainly - declared),
+        len(numbers) - len(stored),
+        dropped - stored,
+    )
 
 
 @dataclass
@@ -357,25 +368,28 @@ async def damages(place: Path, chance: random.Random, states: int) -> Iterator[t
 @pytest.mark.row(15)
 async def test_after_a_power_cut_what_was_synced_is_sent_and_nothing_wrong_is(place: Path, row: Row) -> None:
     states = row.count(quick=300, full=10_000)
-    wrong = lost = miscounted = 0
+    wrong = lost = twice = miscounted = 0
     for snapshot, judged in await power_cuts(place, row.chance, states):
         wrong += judged.wrong
         lost += len(snapshot.promised - judged.stored - judged.dropped)
+        twice += judged.twice
         miscounted += judged.miscounted
-    row.record(done=states, unit="states", refused=None, unknown=None, lost=lost, twice=None, wrong=wrong, miscounted=miscounted)
+    row.record(done=states, unit="states", refused=None, unknown=None, lost=lost, twice=twice, wrong=wrong, miscounted=miscounted)
     assert (wrong, lost, miscounted) == (0, 0, 0)
 
 
 @pytest.mark.row(15)
 async def test_after_damage_nothing_wrong_is_sent_and_what_is_gone_is_counted(place: Path, row: Row) -> None:
     states = row.count(quick=300, full=10_000)
-    wrong = miscounted = missing = 0
+    wrong = miscounted = missing = undeclared = twice = 0
     for _, judged in await damages(place, row.chance, states):
         wrong += judged.wrong
         miscounted += judged.miscounted
         missing += judged.missing
+        undeclared += judged.undeclared
+        twice += judged.twice
     row.record(
-        done=states, unit="states", refused=None, unknown=None, lost=None, twice=None,
+        done=states, unit="states", refused=None, unknown=None, lost=undeclared, twice=twice,
         missing=missing, wrong=wrong, miscounted=miscounted,
     )  # fmt: skip
     assert (wrong, miscounted) == (0, 0)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import count
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from webmacs_controller import wire
 
-from parts.stored import readings_of
+from parts.stored import pairs_of, readings_of
 from webmacs import clock, ingest_core
 from webmacs.clock import to_datetime
 from webmacs.ingest_core import Core
@@ -18,7 +18,7 @@ from webmacs.storage import pool, runs
 
 EVENTS: Final = range(1, 5)
 DAY_US: Final = 86_400_000_000
-DAYS_LATE: Final = (1, 7, 14, 21, 29)
+DAYS_LATE: Final = (1, 7, 14, 21, ingest_core.PAST_US_MAX // DAY_US)
 Model = dict[int, dict[int, float]]
 """Event -> time -> the value that was written last."""
 
@@ -46,6 +46,11 @@ class Plant:
 
     async def __aexit__(self, *_: object) -> None:
         await self.conn.close()
+
+    async def reconnect(self) -> None:
+        """After the database was gone: the connection may be dead, what was flushed is not."""
+        self.conn.terminate()
+        self.conn = await pool.connect(self._dsn)
 
     async def take_over(self) -> None:
         """As after a restart: a new core, which learns the frontiers from what is stored."""
@@ -93,6 +98,28 @@ class Plant:
             for event in EVENTS:
                 self.model[event] |= self._pending[event]
                 self._pending[event] = {}
+
+
+class Tally(NamedTuple):
+    """In readings, each by its time and its value, which no other has."""
+
+    lost: int
+    twice: int
+    """Copies beyond the first; a later value at the same time is none."""
+    different: int
+    """Another value than the model's, or a time that it does not have."""
+
+
+async def tally(model: Model, conn: pool.Connection) -> Tally:
+    """What is stored against the model, reading by reading."""
+    lost = twice = different = 0
+    for event, written in model.items():
+        pairs = await pairs_of(conn, event)
+        newest = dict(pairs)
+        lost += len(written.keys() - newest.keys())
+        twice += len(pairs) - len(set(pairs))
+        different += sum(written.get(t_us) != value for t_us, value in newest.items())
+    return Tally(lost, twice, different)
 
 
 async def series(conn: pool.Connection, event: int, start: datetime, end: datetime, points: int) -> tuple[int, float, float, float]:

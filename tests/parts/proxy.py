@@ -190,14 +190,15 @@ class Proxy:
 
 
 class CommitProxy(Proxy):
-    """Before PostgreSQL. Of the COMMITs that follow a COPY the next `lose` never arrive, then the answers to the next `swallow` are
-    lost; each time the connection is cut."""
+    """Before PostgreSQL. Of the COMMITs that follow a statement with `after` in it the next `lose` never arrive, then the answers to the
+    next `swallow` are lost; each time the connection is cut."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, after: bytes = b"COPY") -> None:
         parts = urlsplit(database)
         super().__init__(Path(parse_qs(parts.query)["host"][0]) / SOCKET)
         self._parts = parts
-        self._copied: set[Connection] = set()
+        self._after = after
+        self._wrote: set[Connection] = set()
         self._doomed: set[Connection] = set()
         self.lose = 0
         self.lost = 0
@@ -215,16 +216,16 @@ class CommitProxy(Proxy):
                 self.swallowed += 1
                 return False
             return True
-        if b"COPY" in data:
-            self._copied.add(connection)
+        if self._after in data:
+            self._wrote.add(connection)
         if COMMIT in data:
-            copied = connection in self._copied
-            self._copied.discard(connection)
-            if copied and self.lose:
+            wrote = connection in self._wrote
+            self._wrote.discard(connection)
+            if wrote and self.lose:
                 self.lose -= 1
                 self.lost += 1
                 return False
-            if copied and self.swallow:
+            if wrote and self.swallow:
                 self.swallow -= 1
                 self._doomed.add(connection)
         return True

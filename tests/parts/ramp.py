@@ -23,7 +23,7 @@ ENTRY: Final = struct.Struct("<qqqq")
 
 class Kind(IntEnum):
     GIVEN = 1
-    """(first number, how many, time of the first in µs or 0 when the sampler stamps it): of every channel ..."""
+    """(first number, how many, monotonic µs at which it was asked): of every channel ..."""
     OMITTED = 2
     """... but (first number, how many, channel) that were left out, one beat ..."""
     INFINITE = 3
@@ -79,7 +79,7 @@ class RampDevice(SyncDevice):
         os.write(self._journal, b"".join(ENTRY.pack(*entry) for entry in entries))
 
     def read(self) -> Readings:
-        settings, first = self._settings, self._number
+        settings, first, asked_us = self._settings, self._number, time.monotonic_ns() // 1000
         self._reads += 1
         if settings.fail_every and self._reads % settings.fail_every == 0:
             self._write((Kind.FAILED, first, 0, 0))
@@ -98,7 +98,7 @@ class RampDevice(SyncDevice):
         if settings.infinite_every and self._reads % settings.infinite_every == 0:
             columns[1] = Column(times, [float("inf")] * settings.burst)
             entries.append((Kind.INFINITE, first, settings.burst, 1))
-        self._write(*entries, (Kind.GIVEN, first, settings.burst, times[0] if times else 0))
+        self._write(*entries, (Kind.GIVEN, first, settings.burst, asked_us))
         return {f"c{c}": column for c, column in columns.items()}
 
 

@@ -32,7 +32,7 @@ from webmacs.fanout.hub import Client
 from webmacs.http import envelope, idempotency, route, socket
 from webmacs.ingest_core import Drained
 from webmacs.settings import Settings
-from webmacs.storage import latest, runs
+from webmacs.storage import compact, latest, runs
 from webmacs.storage.compact import Compactor
 from webmacs.telemetry import flush, sources
 from webmacs.telemetry import socket as telemetry_socket
@@ -198,6 +198,15 @@ def hurried(patch: pytest.MonkeyPatch) -> None:
 
 
 @switch
+def eager(patch: pytest.MonkeyPatch) -> None:
+    """No sabotage: compaction looks for work all the while and is back at once after a fault, so that tests meet many merges."""
+    patch.setattr(compact, "LOOK_S", 0.1)
+    patch.setattr(compact, "LOOKING_SHARE", 1.0)
+    patch.setattr(compact, "SWEEP_S", 0.0)
+    patch.setattr(compact, "RETRY_S", 0.1)
+
+
+@switch
 def endless_patience(patch: pytest.MonkeyPatch) -> None:
     """Nobody who is slow or silent is ever ended."""
     hurried(patch)
@@ -303,7 +312,33 @@ def merge_in_two_transactions(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(runs, "take_runs", take_for_good)
 
 
+@switch
+def merge_twice(patch: pytest.MonkeyPatch) -> None:
+    """The long runs are written once more beside themselves."""
+    copy_rewritten = runs.copy_rewritten
+
+    async def copy_and_double(conn: Any, rows: bytes) -> None:
+        await copy_rewritten(conn, rows)
+        columns = ", ".join(runs.ingest_core.COPY_COLUMNS)
+        await conn.execute(
+            f"INSERT INTO datapoints ({columns}) SELECT {columns} FROM datapoints WHERE xmin::text = pg_current_xact_id()::text"
+        )
+
+    patch.setattr(runs, "copy_rewritten", copy_and_double)
+
+
 # the controller
+
+
+@switch
+def miscount(patch: pytest.MonkeyPatch) -> None:
+    """Of several readings that a device gave in vain at once, one fewer is counted."""
+    miss = Sampler._miss
+
+    def miss_fewer(self: Sampler, account: Any, n: int, *rest: Any) -> None:
+        miss(self, account, max(1, n - 1), *rest)
+
+    patch.setattr(Sampler, "_miss", miss_fewer)
 
 
 @switch

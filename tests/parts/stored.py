@@ -42,13 +42,18 @@ async def rows(conn: "asyncpg.Connection[Any]", query: str, *args: object) -> Se
 
 
 async def readings_of(conn: "asyncpg.Connection[Any]", event_id: int) -> dict[int, float]:
-    """Time in µs -> the value that the newest written run has there. Raises AssertionError for a run whose statistics are not those of
-    its readings."""
-    found: dict[int, float] = {}
+    """Time in µs -> the value that the newest written run has there. Raises as `pairs_of`."""
+    return dict(await pairs_of(conn, event_id))
+
+
+async def pairs_of(conn: "asyncpg.Connection[Any]", event_id: int) -> list[tuple[int, float]]:
+    """Every stored (time in µs, value) of an event in the order of writing, duplicates included. Raises AssertionError for a run whose
+    statistics are not those of its readings."""
+    found: list[tuple[int, float]] = []
     for run in await conn.fetch("SELECT * FROM datapoints WHERE event_id = $1 ORDER BY id, created_on", event_id):
         times, values = ingest_core.decode_run(from_datetime(run["created_on"]), run["encoding"], run["payload"])
         own = dict(zip(struct.unpack(f"<{run['n']}q", times), struct.unpack(f"<{run['n']}d", values), strict=True))
         assert (run["n"], run["min"], run["max"]) == (len(own), min(own.values()), max(own.values()))
         assert (from_datetime(run["created_on"]), from_datetime(run["last_on"])) == (min(own), max(own))
-        found |= own
+        found += own.items()
     return found

@@ -58,6 +58,8 @@ ROWS: Final = {
     31: "hostile sockets",
     32: "a panic inside the core",
     33: "nothing can be stored while somebody looks",
+    34: "loss that is declared",
+    35: "a long load",
 }
 """The faults, by their number: what `make torture ROW=n` runs."""
 

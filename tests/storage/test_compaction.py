@@ -1,18 +1,23 @@
 """Readings in any order, the same instants again, up to 30 days late: what is stored equals a plain model, whatever is merged meanwhile."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import asyncpg
 import pytest
-from parts import sabotage
-from parts.plant import DAY_US, Plant, differences
+from parts import sabotage, stored
+from parts.backend import Backend, make_source
+from parts.plant import DAY_US, DAYS_LATE, Model, Plant, differences, tally
+from parts.source import Source, data
 from parts.stored import readings_of
 from parts.torture import Row
 
+from webmacs import ingest_core
 from webmacs.clock import to_datetime
 from webmacs.storage import compact, partitions, pool, runs
 from webmacs.storage.compact import Compactor
@@ -87,17 +92,19 @@ async def test_readings_in_any_order_equal_a_plain_model_before_during_and_after
     row: Row, plant: Plant, compacting: pool.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = await write_and_compact(row, plant, compacting, monkeypatch, row.count(quick=50_000, full=1_000_000))
-    stored = await plant.conn.fetch(
+    counted = await tally(plant.model, plant.conn)
+    events = await plant.conn.fetch(
         """SELECT event_id, sum(n)::int8 AS n, sum(sum) AS sum, min(min) AS min, max(max) AS max,
                   bool_or(encoding = 0 OR overlapping) AS loose, count(*) AS runs FROM datapoints GROUP BY event_id ORDER BY event_id"""
     )
     instants = sum(len(model) for model in plant.model.values())
     row.record(
-        done=plant.sent, unit="readings", refused=None, unknown=None, lost=None, twice=sum(one["n"] for one in stored) - instants,
-        differences=len(found), instants=instants, runs=sum(one["runs"] for one in stored),
+        done=plant.sent, unit="readings", refused=0, unknown=None, lost=counted.lost, twice=sum(one["n"] for one in events) - instants,
+        different=counted.different, differences=len(found), instants=instants, runs=sum(one["runs"] for one in events),
+        days_late_max=max(DAYS_LATE),
     )  # fmt: skip
     assert found == []
-    for one in stored:
+    for one in events:
         values = plant.model[one["event_id"]].values()
         assert (one["n"], one["min"], one["max"]) == (len(values), min(values), max(values))
         assert one["sum"] == pytest.approx(sum(values), rel=0 if one["event_id"] < 3 else 1e-12)
@@ -113,6 +120,48 @@ async def test_a_wrong_order_of_writing_is_found(
         found = await write_and_compact(row, plant, compacting, monkeypatch, 100_000)
     row.caught(name, of=test_readings_in_any_order_equal_a_plain_model_before_during_and_after_compaction, differences=len(found))
     assert found
+
+
+@pytest.mark.row(20)
+async def test_readings_that_come_through_the_socket_in_any_order_equal_a_plain_model(database: str, tmp_path: Path, row: Row) -> None:
+    """Down to the oldest that the core takes, less the minutes that this test may last, while a compactor works."""
+    chance, channels, frames = row.chance, ("a", "b"), row.count(quick=300, full=20_000)
+    oldest_us = time.time_ns() // 1000 - ingest_core.PAST_US_MAX + 300_000_000
+    backend = Backend(database, tmp_path, "eager")
+    await backend.start()
+    conn = await pool.connect(database)
+    written: list[dict[int, float]] = [{} for _ in channels]
+    sent = 0
+    async with Source(backend.sockets, await make_source(database, row.test[:90])) as source:
+        await source.hello(channels)
+        for seq in range(1, frames + 1):
+            columns = {}
+            for channel, of_channel in enumerate(written):
+                begin_us = oldest_us + chance.choice((0, 0, 9, 29)) * DAY_US + 1_000 * chance.randrange(2_000)
+                n, step_us = chance.choice((1, 5, 40)), chance.choice((1, 1_000, 50_000))
+                times = range(begin_us, begin_us + n * step_us, step_us)
+                columns[channel] = (times, [float(number) for number in range(sent, sent + n)])
+                of_channel.update(zip(*columns[channel], strict=True))
+                sent += n
+            await source.send(data(seq, columns))
+            if seq % 50 == 0:
+                await source.acknowledged(seq)
+        await source.acknowledged(frames)
+        refused = len(source.nacks)
+    events = await stored.events_of(conn, row.test[:90])
+    model: Model = {events[key]: of_channel for key, of_channel in zip(channels, written, strict=True)}
+    before = await tally(model, conn)
+    async with asyncio.timeout(60):
+        while await conn.fetchval("SELECT EXISTS (SELECT FROM datapoints WHERE encoding = 0)"):  # noqa: ASYNC110 a table does not tell
+            await asyncio.sleep(0.05)
+    after = await tally(model, conn)
+    await conn.close()
+    assert await backend.stop() == 0
+    row.record(
+        done=sent, unit="readings", refused=refused, unknown=None, lost=before.lost + after.lost, twice=before.twice + after.twice,
+        different=before.different + after.different, instants=sum(map(len, written)),
+    )  # fmt: skip
+    assert (refused, before, after) == (0, (0, 0, 0), (0, 0, 0))
 
 
 async def lengths(conn: pool.Connection, event: int) -> list[tuple[int, int]]:
