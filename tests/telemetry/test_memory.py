@@ -12,7 +12,9 @@ from parts.torture import Row
 
 CHANNELS, READINGS = 50, 20
 GROWN_MIB_MAX = 5
-"""From the middle of the load to its end."""
+"""From the middle of the load to its end, which is 25 million readings later"""
+QUICK_GROWN_MIB_MAX = 12
+"""Of a short load, in which buffers still find their size while other tests slow the machine down"""
 
 
 async def send_a_lot(backend: Backend, place: Path, name: str, half: int) -> tuple[Senders, float, float]:
@@ -36,14 +38,14 @@ async def test_memory_stays_flat(backend: Backend, conn: "asyncpg.Connection[Any
         readings=verdict.stored, rss_mib_in_the_middle=round(held, 1), grown_mib=round(grown, 1),
     )  # fmt: skip
     assert (verdict.lost, verdict.foreign) == (0, 0)
-    assert grown <= GROWN_MIB_MAX
+    assert grown <= (GROWN_MIB_MAX if row.torture else QUICK_GROWN_MIB_MAX)
 
 
 @pytest.mark.row(35)
 async def test_a_long_load_finds_a_backend_that_keeps_something_of_each_frame(database: str, tmp_path: Path, row: Row) -> None:
     backend = Backend(database, tmp_path, "keep_what_was_refused")
     await backend.start()
-    _, _, grown = await send_a_lot(backend, tmp_path, row.test, 2_500)
+    _, _, grown = await send_a_lot(backend, tmp_path, row.test, 6_000)
     assert await backend.stop() == 0
     row.caught("keep_what_was_refused", of=test_memory_stays_flat, grown_mib=round(grown, 1))
-    assert grown > GROWN_MIB_MAX
+    assert grown > QUICK_GROWN_MIB_MAX
