@@ -48,8 +48,8 @@ def unexplained(ledger: Ledger) -> int:
 
 
 async def kill_backends(database: str, conn: Conn, place: Path, row: Row, kills: int, sabotage: str | None = None) -> list[Ledger]:
-    """Each of them while frames are under way from which the refused channel was taken: what was sampled until then held it. With a sabotage
-    they end when it shows, for it takes a kill at the right moment."""
+    """Each of them while frames are under way from which the refused channel was taken: what was sampled until then held it. With a
+    sabotage none of these is committed before the kill, and the kills end when it shows."""
     backend = Backend(database, place, compacting=False)
     await backend.start()
     ledgers = []
@@ -62,10 +62,13 @@ async def kill_backends(database: str, conn: Conn, place: Path, row: Row, kills:
                 await station.start()
                 await station.read_more(50)
                 line.back.delay_s = 0.2  # what is stored meanwhile is not known to be
-                line.refusing = False
-                await station.until(lambda station=station: len(station.said("channels_refused")) == 1)  # type: ignore[misc]
-                await asyncio.sleep(row.chance.uniform(0.0, 0.2))  # any moment
-                await backend.kill()
+                async with conn.transaction():
+                    if sabotage is not None:
+                        await conn.execute("LOCK TABLE datapoints IN EXCLUSIVE MODE")
+                    line.refusing = False
+                    await station.until(lambda station=station: len(station.said("channels_refused")) == 1)  # type: ignore[misc]
+                    await asyncio.sleep(row.chance.uniform(0.0, 0.2))  # any moment
+                    await backend.kill()
                 line.back.delay_s = 0.0
                 await backend.start()
                 await station.connected(2)
