@@ -66,7 +66,8 @@ def page(before: str, results: list[dict[str, Any]]) -> str:
             caught.setdefault((number, cells[TRIED]), {}).update(_CAUGHT.findall(cells[CAUGHT]))
     for result in results:
         if "sabotage" in result:
-            caught.setdefault((result["row"], shown(result["of"])), {})[result["sabotage"]] = figures(result)
+            if "of" in result:  # earlier ones do not say whose check it was
+                caught.setdefault((result["row"], shown(result["of"])), {})[result["sabotage"]] = figures(result)
         else:
             cells = table_row(result)
             rows[result["row"], cells[TRIED]] = cells

@@ -87,23 +87,22 @@ async def running_plant(system: System, backend: Backend, place: Path, name: str
 
 
 @asynccontextmanager
-async def sabotaged_plant(system: System, place: Path, sabotage: str) -> AsyncIterator[Plant]:
-    backend = Backend(system.database, place, sabotage, compacting=False)
-    await backend.start()
-    async with running_plant(system, backend, place, sabotage) as plant:
-        yield plant
-    assert await backend.stop() == 0
+async def sabotaged_plant(place: Path, sabotage: str) -> AsyncIterator[Plant]:
+    """With a database of its own: channels of a plant that is gone would come first on the page."""
+    async with run_system(compacting=False) as system:
+        backend = Backend(system.database, place, sabotage, compacting=False)
+        await backend.start()
+        async with running_plant(system, backend, place, sabotage) as plant:
+            yield plant
+        assert await backend.stop() == 0
 
 
 @pytest.fixture(scope="module")
-async def system() -> AsyncIterator[System]:
-    async with run_system(compacting=False) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def plant(system: System, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plant]:
-    async with running_plant(system, system.backend, tmp_path_factory.mktemp("plant"), "plant") as plant:
+async def plant(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plant]:
+    async with (
+        run_system(compacting=False) as system,
+        running_plant(system, system.backend, tmp_path_factory.mktemp("plant"), "plant") as plant,
+    ):
         yield plant
 
 
@@ -133,6 +132,7 @@ async def look_on(plant: Plant, page: Page, outage_s: int, shots: str) -> Outage
     page.wait_for_chart()
     page.until(f"{PANES}.every(one => one.previews === '0')")
     page.until(f"{BANNER} === '' && {MARKED} === 0")
+    until_six_values_follow(page, marked=False)  # they come live: without PostgreSQL no socket opens that was not open before
 
     await asyncio.to_thread(plant.system.server.stop)
     try:
@@ -143,7 +143,7 @@ async def look_on(plant: Plant, page: Page, outage_s: int, shots: str) -> Outage
         for shown in range(1, outage_s * PREVIEWS_PER_S):
             page.until(f"{PANES}.every(one => one.previews > {shown})")
         assert [pane["newestMs"] for pane in page.evaluate(PANES)] == held, "the curve of what is stored has not moved"
-        until_six_values_follow(page)
+        until_six_values_follow(page, marked=True)
         assert "NOT STORED" in page.text("[data-stored=false]")
         assert re.search(r"Last stored \d+ .*values are marked NOT STORED", page.evaluate("document.querySelector('.banner').textContent"))
         page.wait_for(".honest >> text=not stored")
@@ -189,11 +189,9 @@ async def test_values_go_on_marked_as_not_stored_and_then_the_chart_is_complete(
 
 
 @pytest.mark.row(33)
-async def test_an_outage_finds_a_backend_that_does_not_mark_what_is_not_stored(
-    system: System, browser: Browser, tmp_path: Path, row: Row
-) -> None:
+async def test_an_outage_finds_a_backend_that_does_not_mark_what_is_not_stored(browser: Browser, tmp_path: Path, row: Row) -> None:
     sabotage = "show_previews_as_stored"
-    async with sabotaged_plant(system, tmp_path, sabotage) as plant:
+    async with sabotaged_plant(tmp_path, sabotage) as plant:
         page = Page(browser, plant.backend.url, session=plant.session)
         try:
             with pytest.raises(AssertionError, match="data-stored=false") as found:
@@ -209,27 +207,33 @@ async def test_an_outage_finds_a_backend_that_does_not_mark_what_is_not_stored(
 
 
 @pytest.mark.row(33)
-async def test_an_outage_finds_a_backend_that_gives_up_what_waited(system: System, browser: Browser, tmp_path: Path, row: Row) -> None:
-    """A tenth of a second, of which the chart itself shows nothing."""
+async def test_an_outage_finds_a_backend_that_gives_up_what_waited(browser: Browser, tmp_path: Path, row: Row) -> None:
+    """A tenth of a second, of which the chart itself shows nothing. Whether a frame of the watched device waits is chance: one of five
+    outages shows it."""
     sabotage = "give_up_what_waited"
-    async with sabotaged_plant(system, tmp_path, sabotage) as plant:
-        page = Page(browser, plant.backend.url, session=plant.session)
-        try:
-            outage = await look_on(plant, page, 3, sabotage)
-        finally:
-            page.close()
-    lost = sum(one.lost for one in outage.beats)
+    lost = 0
+    async with sabotaged_plant(tmp_path, sabotage) as plant:
+        for _ in range(5):
+            page = Page(browser, plant.backend.url, session=plant.session)
+            try:
+                outage = await look_on(plant, page, 3, sabotage)
+            finally:
+                page.close()
+            lost = sum(one.lost for one in outage.beats)
+            if lost:
+                break
     row.caught(sabotage, of=test_values_go_on_marked_as_not_stored_and_then_the_chart_is_complete, case="1440-dark", lost=lost)
     assert lost
 
 
-def until_six_values_follow(page: Page) -> None:
-    """Until the page has shown six values of the first chosen channel, each another than the one before and marked."""
+def until_six_values_follow(page: Page, *, marked: bool) -> None:
+    """Until the page has shown six values of the first chosen channel, each another than the one before and all marked as not stored, or
+    none."""
     where = "document.querySelector('.rows li')"
     value = f"{where}.querySelector('.rows__value').innerText"
     shown = ""
     for _ in range(6):
-        shown = page.until(f"{where}.innerText.includes('NOT STORED') && {value} !== {shown!r} && {value}")
+        shown = page.until(f"{where}.innerText.includes('NOT STORED') === {str(marked).lower()} && {value} !== {shown!r} && {value}")
 
 
 async def until_complete(plant: Plant, page: Page, pane: int, key: str, begun_us: int, ended_us: int) -> int:

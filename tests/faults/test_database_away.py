@@ -140,14 +140,18 @@ async def end_again_and_again(
 ) -> tuple[Senders, Verdict, float]:
     worst_s = 0.0
     async with await Senders.make(backend, row.test, place, count=2, channels=20, readings=25, frames_per_s=50.0) as senders:
-        for end in ends:
+        for number, end in enumerate(ends):
             await senders.acknowledged()
             async with long_query(system):
                 await asyncio.sleep(row.chance.uniform(0, 1 if row.torture else 0.1))  # any moment
                 ended = time.monotonic()
                 await asyncio.to_thread(end, system)
                 await asyncio.to_thread(bring_back, system, end)
-                await senders.acknowledged()
+                try:
+                    await senders.acknowledged()
+                except TimeoutError as error:
+                    error.add_note(f"{end.__name__}, end {number} of {len(ends)}; the backend said last: {backend.log[-4_000:]}")
+                    raise
                 await (await connected(system)).close()
             worst_s = max(worst_s, time.monotonic() - ended)
     return senders, await judge(system, senders), worst_s
