@@ -13,7 +13,9 @@ from msgspec import UNSET, Meta
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-LINE: Final = r"^(?![\s\S]*[\u0000-\u001f\u007f-\u009f\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff])"  # refused wherever they stand
+LINE: Final = (
+    r"^(?![\s\S]*[\u0000-\u001f\u007f-\u009f\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff])"  # refused wherever they stand
+)
 """Pattern of a text of one line without characters that are not seen: controls, blanks of no width, changes of the writing direction."""
 NAME: Final = LINE + r"\S(.*\S)?$"
 """Pattern of what a thing is called and found by: besides, no blanks at its ends. Names may look alike nevertheless: two blanks within are
