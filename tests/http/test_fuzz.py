@@ -64,7 +64,5 @@ async def test_no_request_is_answered_otherwise_than_the_document_says(
     with capsys.disabled():
         print(f"\nas {role}: {findings}, seed {SEED}")
     assert findings.failures == {}, "\n\n".join(f"{what}\n{how}" for what, how in findings.failures.items())
-    answered = {place.rpartition(" ")[0] for place in findings.statuses}
-    strange = sum(times for place, times in findings.statuses.items() if place.endswith(" 401"))
-    assert strange < findings.requests / 10, "the session that asked ended early, and little was judged after it"
+    answered = {place.rpartition(" ")[0] for place in findings.statuses if not place.endswith(" 401")}  # else the session had ended
     assert answered == {f"{one.method} {one.path}" for one in app.ROUTES if one.handler.__name__ not in WITHOUT}
