@@ -73,6 +73,25 @@ def test_the_login_fits_its_screen(look: Callable[..., Page], expected: list[str
     assert page.axe() == []
 
 
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("size", ["1440", "390"])
+def test_the_choice_of_a_password_fits_its_screen(
+    look: Callable[..., Page], installation: Installation, expected: list[str], size: str, theme: str
+) -> None:
+    expected.append(NO_SESSION)
+    new = {"email": f"{size}-{theme}@plant.example", "username": f"{size} {theme}", "role": "viewer"}
+    given = installation.rest.post("/api/v1/users", json=new).raise_for_status().json()["initial_password"]
+    page = look(size, theme, signed_in=False)
+    page.goto("/login")
+    page.wait_for("text=Backend reachable, storing")
+    page.sign_in(new["email"], given)
+    page.wait_for("h1:text-is('Choose your password')")
+    assert page.evaluate(NO_SIDEWAYS)
+    OUT.mkdir(exist_ok=True)
+    page.screenshot(OUT / f"choice-{size}-{theme}.png")
+    assert page.axe() == []
+
+
 def test_the_keyboard_reaches_the_search_and_shows_where_it_is(look: Callable[..., Page]) -> None:
     page = look("1280")
     page.goto("/")
