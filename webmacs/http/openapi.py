@@ -98,7 +98,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "name": "Content-Encoding",
         "in": "header",
         "description": "How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent.",
-        "schema": {"enum": ["identity", "gzip"], "default": "identity"},
+        "schema": {"enum": ["identity", "gzip", "x-gzip", ""], "default": "identity"},
     },
     IDEMPOTENCY_KEY: {
         "name": IDEMPOTENCY_KEY,

@@ -4422,7 +4422,7 @@ export interface components {
         /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
         "If-Match": string;
         /** @description How the body comes: what it becomes is at most as large as any body here, and 100 times what was sent. */
-        "Content-Encoding": "identity" | "gzip";
+        "Content-Encoding": "identity" | "gzip" | "x-gzip" | "";
         /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
         "Idempotency-Key": string;
     };
