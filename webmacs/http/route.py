@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path as File
 from typing import Any, Final, Generic, Literal, TypeAlias
 from urllib.parse import quote
@@ -601,10 +602,16 @@ def _judged(one: SocketRoute) -> Callable[[WebSocket], Awaitable[None]]:
     return endpoint
 
 
+@cache
+def _form_of(media_type: str) -> re.Pattern[str]:
+    """As a request may spell it."""
+    return re.compile(re.escape(media_type) + UTF_8, re.IGNORECASE)
+
+
 def _check_media_type(request: Request, accepted: str) -> None:
     """A body that does not say what it is is taken for what is wanted. Raises a 415."""
     said = request.headers.get("content-type", "")
-    if said and not re.fullmatch(re.escape(accepted) + UTF_8, said, re.IGNORECASE):
+    if said and not _form_of(accepted).fullmatch(said):
         raise Problem(
             415, "unsupported-media-type", "Unsupported media type",
             f"The body is {said[:100]}; send {accepted} in UTF-8, and say so in Content-Type.",
