@@ -15,6 +15,7 @@ CHECKS: Final = {
     # valid by the schema and yet refused: a name that is taken, an id that there is not, a range that ends before it begins
     "positive_data_acceptance": {"enabled": False},
     "max_response_time": 10.0,
+    "negative_data_rejection": {"expected-statuses": [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]},  # 413: too long a text
 }
 
 

@@ -50,17 +50,17 @@ class DatapointIn(Shape, frozen=True):
     ] = None
 
 
-Line = Annotated[
+Item = Annotated[
     Any,
     Meta(
-        description="A DatapointIn on each line. One that is none is refused by itself, as every reading is.",
+        description="A DatapointIn. One that is none is refused by itself, and the others are taken.",
         examples=[{"event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04", "value": 21.5, "timestamp": "2026-11-23T12:00:00Z"}],
     ),
 ]
 
 
 class BatchIn(Shape, frozen=True):
-    datapoints: Annotated[list[DatapointIn], Meta(max_length=ingest_core.BATCH_READINGS_MAX)]
+    datapoints: Annotated[list[Item], Meta(max_length=ingest_core.BATCH_READINGS_MAX)]
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -204,7 +204,7 @@ async def create_datapoint(call: Call[bytes]) -> Response:
 @route(
     "POST",
     "/api/v1/datapoints/batch",
-    accepts={"application/json": BatchIn, LINES: Line},
+    accepts={"application/json": BatchIn, LINES: Item},
     answers=BatchOut,
     problems=(400, 415),
     body_bytes_max=ingest_core.BATCH_BYTES_MAX,

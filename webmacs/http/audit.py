@@ -15,6 +15,7 @@ import msgspec
 
 from webmacs import clock, logs
 from webmacs.storage.changes import CHANNEL, What
+from webmacs.storage.copy import copy_records
 from webmacs.storage.faults import FAULTS
 from webmacs.storage.pool import Connection, Pool
 
@@ -111,7 +112,7 @@ async def account(
         await write(conn, actor, request_id, entries)
         rows = [(one.kind, one.id, one.version, now, actor.name, one.content) for one in versions]
         columns = ("kind", "object_public_id", "version", "at", "actor_name", "content")
-        await conn.copy_records_to_table("versions", records=rows, columns=columns)
+        await copy_records(conn, "versions", columns, rows)
         entries, versions = [], []
     inserted = insertion or NOTHING
     await conn.fetch(
@@ -148,7 +149,7 @@ async def write(conn: Connection, actor: Actor, request_id: str | None, entries:
     if len(rows) == 1:
         await conn.execute(INSERT, *rows[0])
     else:
-        await conn.copy_records_to_table("audit_log", records=rows, columns=COLUMNS)
+        await copy_records(conn, "audit_log", COLUMNS, rows)
 
 
 COLUMNS: Final = (
@@ -206,7 +207,7 @@ class Refusals:
             return
         try:
             async with pool.acquire() as conn:
-                await conn.copy_records_to_table("audit_log", records=rows, columns=COLUMNS)
+                await copy_records(conn, "audit_log", COLUMNS, rows)
         except BaseException:
             for key, (_, _, n) in self._gathered.items():
                 if key in gathered:

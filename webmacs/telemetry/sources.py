@@ -166,10 +166,11 @@ async def declare(conn: Connection, delivered: Sequence[Delivered]) -> None:
             where = "" if channel is None else f"channel {channel}" + ("" if position is None else f", reading {position}") + ": "
             gaps.append((d.source_id, d.stream, refused_seq, None, None, None, readings, "refused", code, where + detail))
     if gaps:
-        await conn.executemany(
+        await conn.execute(
             """INSERT INTO gaps (source_id, stream, seq, event_id, from_on, to_on, n, cause, code, detail)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)""",
-            gaps,
+               SELECT * FROM unnest($1::int4[], $2::bytea[], $3::int8[], $4::int4[], $5::timestamptz[], $6::timestamptz[], $7::int8[],
+                                    $8::text[], $9::text[], $10::text[])""",
+            *_columns(gaps, 10),
         )
     for d in delivered:
         for _, event_id, from_us, until_us, doubt in d.segment.quality:
@@ -192,11 +193,15 @@ async def declare(conn: Connection, delivered: Sequence[Delivered]) -> None:
                 )
     transitions = [t for d in delivered for t in d.segment.transitions]
     if transitions:
-        await conn.executemany(
-            "INSERT INTO rule_transitions (rule_id, fired, at, value) SELECT id, $2, $3, $4 FROM rules WHERE id = $1",
-            [(rule_id, fired, to_datetime(t_us), value) for rule_id, _, fired, t_us, value in transitions],
+        await conn.execute(
+            """INSERT INTO rule_transitions (rule_id, fired, at, value)
+               SELECT r.id, t.fired, t.at, t.value FROM unnest($1::int4[], $2::bool[], $3::timestamptz[], $4::float8[])
+                   WITH ORDINALITY AS t (rule_id, fired, at, value, position) JOIN rules r ON r.id = t.rule_id ORDER BY t.position""",
+            *_columns([(rule_id, fired, to_datetime(t_us), value) for rule_id, _, fired, t_us, value in transitions], 4),
         )
-        final = {rule_id: (fired, to_datetime(t_us)) for rule_id, _, fired, t_us, _ in transitions}
-        await conn.executemany(
-            "UPDATE rules SET fired = $2, state_changed_on = $3 WHERE id = $1", [(rule_id, *state) for rule_id, state in final.items()]
+        final = {rule_id: (rule_id, fired, to_datetime(t_us)) for rule_id, _, fired, t_us, _ in transitions}
+        await conn.execute(
+            """UPDATE rules SET fired = f.fired, state_changed_on = f.at
+                 FROM unnest($1::int4[], $2::bool[], $3::timestamptz[]) AS f (rule_id, fired, at) WHERE id = f.rule_id""",
+            *_columns(sorted(final.values()), 3),
         )

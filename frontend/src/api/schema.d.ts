@@ -2053,7 +2053,7 @@ export interface components {
         };
         /** BatchIn */
         BatchIn: {
-            datapoints: components["schemas"]["DatapointIn"][];
+            datapoints: unknown[];
         };
         /**
          * BatchOut

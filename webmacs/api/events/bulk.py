@@ -252,9 +252,14 @@ async def _hand_over(conn: Connection, plans: Sequence[_Plan]) -> None:
     await conn.execute("UPDATE writers SET generation = generation + 1, owner = NULL WHERE id = ANY($1)", list(concerned))
     await conn.execute("UPDATE events SET writer_id = 1, instance = NULL, channel_key = NULL WHERE public_id = ANY($1)", moved)
     try:
-        await conn.executemany(
-            "UPDATE events SET writer_id = $2, instance = $3, channel_key = $4 WHERE public_id = $1",
-            [(public_id, writer.id, writer.instance, writer.channel_key) for public_id, writer in given.items()],
+        await conn.execute(
+            """UPDATE events SET writer_id = g.writer_id, instance = g.instance, channel_key = g.channel_key
+                 FROM unnest($1::uuid[], $2::int4[], $3::text[], $4::text[]) AS g (public_id, writer_id, instance, channel_key)
+                WHERE events.public_id = g.public_id""",
+            list(given),
+            [writer.id for writer in given.values()],
+            [writer.instance for writer in given.values()],
+            [writer.channel_key for writer in given.values()],
         )
     except asyncpg.UniqueViolationError:
         raise Conflict(
