@@ -41,6 +41,6 @@ async def test_readings_of_refused_channels_are_declared_exactly_and_others_are_
             for channel, _, _, values in stored[3]:  # type: ignore[attr-defined]
                 readings[channel] += len(values) // 8
     gaps = [stored for stored in frames if stored[0] == wire.KIND_GAP]
-    late = sum(gap[5] for gap in gaps if (gap[2], gap[6]) == (1, "device_error"))  # type: ignore[misc]
+    late = sum(gap[5] for gap in gaps if gap[2] == 1)  # type: ignore[misc]  # of a busy machine, whatever was late: refused channels too
     assert [gap[5] for gap in gaps if (gap[2], gap[6]) == (None, "disabled")] == [2 * (readings[1] + late)]
     assert (readings[6], readings[9]) == (0, 0)
