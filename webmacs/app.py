@@ -1,5 +1,6 @@
 """The one place where parts meet: routes, middleware, and what lives as long as the process."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -125,6 +126,7 @@ def create_app(settings: Settings) -> Starlette:
         )
         try:
             async with live.run(app, pool, dsn, vitals, refusals):
+                _settle_memory()
                 yield
         finally:
             passwords.close()
@@ -142,3 +144,10 @@ def create_app(settings: Settings) -> Starlette:
         exception_handlers={HTTPException: refuse},
         lifespan=lifespan,
     )
+
+
+def _settle_memory() -> None:
+    """What was made until now stays as long as the process. Python's collector need not walk over it twice a second under load: that
+    stopped everything for 40 ms each time."""
+    gc.collect()
+    gc.freeze()
