@@ -26,6 +26,9 @@ FRAME_MS = 50
 READINGS = 50
 """Of each channel in a frame: 1 kHz, so 100 thousand readings/s in all."""
 WINDOW_S = 10.0
+SETTLE_S = 20.0
+"""After the last has come in; then buffers and caches are as large as they get."""
+GROWTH_S = 30.0
 STUCK = 1
 """Clients that never read again."""
 
@@ -83,11 +86,14 @@ async def _watch(figures: Figures, system: System) -> None:
         if await process.stdout.readline() != b"watching\n":
             raise SystemExit("the watchers did not come in")
         full_mb = system.backend.rss_mb()
+        await asyncio.sleep(SETTLE_S)
+        settled_mb = system.backend.rss_mb()
+        await asyncio.sleep(GROWTH_S)
+        grown_mb = system.backend.rss_mb() - settled_mb
         process.stdin.write(b"\n")
         busy = await _cpu(system, WINDOW_S)
         process.stdin.write(b"\n")
         seen = json.loads(await process.stdout.readline())
-        later_mb = system.backend.rss_mb()
     finally:
         process.stdin.close()
         await process.wait()
@@ -102,7 +108,7 @@ async def _watch(figures: Figures, system: System) -> None:
     figures.add("fanout.p99", delays[int(0.99 * len(delays))], "ms")
     figures.add("fanout.messages", sum(counts) / WINDOW_S, "messages/s")
     figures.add("fanout.rss_per_socket", (full_mb - empty_mb) * 1000 / SOCKETS, "KB")
-    figures.add("fanout.rss_growth", later_mb - full_mb, "MB")
+    figures.add("fanout.rss_growth", grown_mb, "MB")
     if counts[0] < 0.9 * ticks:
         figures.say("a socket missed more than a tenth of its ticks: it was conflated")
 
