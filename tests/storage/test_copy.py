@@ -13,7 +13,7 @@ import pytest
 from webmacs.storage import copy, pool
 from webmacs.storage.faults import FAULTS, passes
 
-CHUNK: Final = bytes(1 << 20)
+CHUNK: Final = b"x" * (1 << 20)
 CHUNKS: Final = 64
 """Far more than the sockets' buffers hold."""
 
@@ -75,3 +75,27 @@ async def test_a_server_that_takes_nothing_for_long_is_given_up(module_database:
     with frozen(conn.get_server_pid()), pytest.raises(asyncpg.ConnectionDoesNotExistError):
         await asyncio.wait_for(copy.copy_rows(conn, "datapoints", ["payload"], Parts()), 20)
     assert conn.is_closed()
+
+
+async def test_so_is_that_of_a_connection_of_the_pool_which_opens_another(module_database: str) -> None:
+    opened = await pool.open_pool(module_database, 1)
+    other = await pool.connect(module_database)
+    texts = Parts()
+    records = ((text.decode(),) for text in texts)
+
+    async def write() -> None:
+        async with opened.acquire() as conn:
+            await copy.copy_records(conn, "kept", ["what"], records)
+
+    await other.execute("CREATE TABLE kept (what text)")
+    async with opened.acquire() as conn:
+        server = conn.get_server_pid()
+    with frozen(server):
+        writing = asyncio.create_task(write())
+        await until_asked(texts, writing)
+        await other.execute("SELECT pg_terminate_backend($1)", server)
+    with pytest.raises(FAULTS):
+        await asyncio.wait_for(writing, 20)
+    assert await opened.fetchval("SELECT count(*) FROM kept") == 0
+    await opened.close()
+    await other.close()
