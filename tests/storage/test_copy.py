@@ -80,20 +80,23 @@ async def test_a_server_that_takes_nothing_for_long_is_given_up(module_database:
 async def test_so_is_that_of_a_connection_of_the_pool_which_opens_another(module_database: str) -> None:
     opened = await pool.open_pool(module_database, 1)
     other = await pool.connect(module_database)
+    await other.execute("CREATE TABLE kept (what text)")
+    server = await opened.fetchval("SELECT pg_backend_pid()")
     texts = Parts()
-    records = ((text.decode(),) for text in texts)
+
+    def records() -> Iterator[tuple[str]]:
+        os.kill(server, signal.SIGSTOP)  # now: what the driver asks before must be answered
+        for text in texts:
+            yield (text.decode(),)
 
     async def write() -> None:
         async with opened.acquire() as conn:
-            await copy.copy_records(conn, "kept", ["what"], records)
+            await copy.copy_records(conn, "kept", ["what"], records())
 
-    await other.execute("CREATE TABLE kept (what text)")
-    async with opened.acquire() as conn:
-        server = conn.get_server_pid()
-    with frozen(server):
-        writing = asyncio.create_task(write())
-        await until_asked(texts, writing)
-        await other.execute("SELECT pg_terminate_backend($1)", server)
+    writing = asyncio.create_task(write())
+    await until_asked(texts, writing)
+    await other.execute("SELECT pg_terminate_backend($1)", server)
+    os.kill(server, signal.SIGCONT)
     with pytest.raises(FAULTS):
         await asyncio.wait_for(writing, 20)
     assert await opened.fetchval("SELECT count(*) FROM kept") == 0
