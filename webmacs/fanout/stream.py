@@ -43,6 +43,9 @@ class StreamSocket(SupervisedSocket):
         self._events = events
         self._pool = pool
         self._client = Client(identity)
+        self._asked: Subscribe | None = None
+        self._shown: frozenset[int] | None = None
+        """The events of a kiosk's dashboard; None: everything is shown."""
 
     async def serve(self) -> None:
         self._client.notify(_json({"type": "connected", "server_time": clock.now()}))
@@ -70,10 +73,19 @@ class StreamSocket(SupervisedSocket):
 
     async def _subscribe(self, asked: Subscribe) -> None:
         try:
-            events = shown = await kiosk.events_of(self._pool, self.identity)
+            shown = await kiosk.events_of(self._pool, self.identity)
         except FAULTS:
             self.end(CLOSE_AWAY, "the database cannot be reached; reconnect")
             return
+        self._watch(asked, shown)
+
+    def show(self, events: frozenset[int]) -> None:
+        if self._asked is not None and events != self._shown:
+            self._watch(self._asked, events)
+
+    def _watch(self, asked: Subscribe, shown: frozenset[int] | None) -> None:
+        self._asked, self._shown = asked, shown
+        events = shown
         if asked.events != "all":
             known = {public_id: self._events.event_id(public_id) for public_id in asked.events}
             if shown is not None:
