@@ -1,5 +1,6 @@
 """/ws/datapoints/stream: the browsers' socket. Judged before it is accepted, it says what it wants and gets what was committed."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal, Protocol
 from uuid import UUID
 
@@ -32,6 +33,8 @@ _decoder: msgspec.json.Decoder[Subscribe | Ping] = msgspec.json.Decoder(Subscrib
 
 class Events(Protocol):
     def event_id(self, public_id: UUID) -> int | None: ...
+
+    async def look_for(self, public_ids: Sequence[bytes]) -> None: ...
 
 
 class StreamSocket(SupervisedSocket):
@@ -72,7 +75,10 @@ class StreamSocket(SupervisedSocket):
             await self._subscribe(asked)
 
     async def _subscribe(self, asked: Subscribe) -> None:
+        named = [] if asked.events == "all" else asked.events
         try:
+            if unknown := [public_id.bytes for public_id in named if self._events.event_id(public_id) is None]:
+                await self._events.look_for(unknown)
             shown = await kiosk.events_of(self._pool, self.identity)
         except FAULTS:
             self.end(CLOSE_AWAY, "the database cannot be reached; reconnect")
