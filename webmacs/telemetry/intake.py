@@ -351,8 +351,9 @@ class Intake:
                 self._watch_faults(verdict.refused[0][2] if verdict.refused else "")
                 return verdict
             if isinstance(verdict, Unnamed):
+                version = self._known.version
                 await self._name(verdict, writer_id, poster)
-                named = True
+                named = version == self._known.version  # else the core has forgotten what other series are
                 continue
             for writer in self._known.writers(verdict.events):
                 wanted = set(verdict.events).intersection(self._known.of_writer(writer))
