@@ -103,7 +103,8 @@ class Taken:
 
 @final
 class Unnamed:
-    """A batch names events that the core does not know, or not yet: made a moment ago, or series that nobody has named (`name_series`)."""
+    """A batch, or a text frame, names events that the core does not know, or not yet: made a moment ago, or series that nobody has named
+    (`name_series`)."""
 
     series: list[str]
     events: list[bytes]
@@ -152,9 +153,10 @@ class Core:
         """A data, gap, quality or preview frame, whole or not at all: decode, check, rules, buffer. The caller has judged the
         seq. A refused frame consumes its seq: the refusal travels in the segment and is committed with it."""
 
-    def accept_text(self, connection: int, index: int, frame: bytes, now_us: int) -> Accepted | Refused | Unowned:
+    def accept_text(self, connection: int, index: int, frame: bytes, now_us: int, named: bool) -> Accepted | Refused | Unowned | Unnamed:
         """{"datapoints": [{"event_public_id", "value", "timestamp"?}]}: the same way in. `index` is the message's number on
-        the connection. Without a timestamp: now_us, plus 1 µs for each repeat of an event."""
+        the connection. Without a timestamp: now_us, plus 1 µs for each repeat of an event. `named`: what is not known now has been
+        looked for, and is refused."""
 
     def name_series(self, writer: int, series: list[tuple[str, int]]) -> None:
         """(series, event id): what those who write as this writer mean by it."""

@@ -73,6 +73,7 @@ pub enum Verdict {
     Accepted(Accepted),
     Refused(Refused),
     Unowned(Unowned),
+    Unnamed(Unnamed),
 }
 
 #[pyclass(frozen, module = "webmacs.ingest_core")]
@@ -254,15 +255,19 @@ impl Core {
         })
     }
 
-    fn accept_text(&self, py: Python<'_>, connection: i64, index: i64, frame: &[u8], now_us: i64) -> PyResult<Verdict> {
+    fn accept_text(&self, py: Python<'_>, connection: i64, index: i64, frame: &[u8], now_us: i64, named: bool) -> PyResult<Verdict> {
         let verdict = py.detach(|| {
             let catalogue = read(&self.catalogue);
-            lock(&self.intake).accept_text(connection, index, frame, now_us, &catalogue)
+            lock(&self.intake).accept_text(connection, index, frame, Standpoint { now_us, catalogue: &catalogue, names: None, named })
         })?;
         Ok(match verdict {
             TextVerdict::Accepted(readings) => Verdict::Accepted(Accepted { readings }),
             TextVerdict::Refused(refusal) => Verdict::Refused(refusal.into()),
             TextVerdict::Unowned(events) => Verdict::Unowned(Unowned { events }),
+            TextVerdict::Unnamed(events) => Verdict::Unnamed(Unnamed {
+                series: Vec::new(),
+                events: events.iter().map(|public_id| PyBytes::new(py, public_id).unbind()).collect(),
+            }),
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::batch::{self, Batch, Channel, Refusals};
 use crate::buffer::Buffer;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, PublicId};
 use crate::drain::{Column, Frontier, Settlement, Taken};
 use crate::error::{Code, Fault, Refusal};
 use crate::frame::{self, Frame, Preview};
@@ -199,6 +199,8 @@ pub enum TextVerdict {
     Accepted(u64),
     Refused(Refusal),
     Unowned(Vec<i32>),
+    /// events that are not known here, or not yet
+    Unnamed(Vec<PublicId>),
 }
 
 #[derive(Debug)]
@@ -210,7 +212,7 @@ pub enum BatchVerdict {
     Unnamed(Vec<Channel>),
 }
 
-/// How a batch is judged: when it came, what exists, which event a series is, and whether all that can be named has been.
+/// How readings that name their events are judged: when they came, what exists, which event a series is, and whether all that can be named has been.
 #[derive(Clone, Copy, Debug)]
 pub struct Standpoint<'a> {
     pub now_us: i64,
@@ -352,13 +354,16 @@ impl Intake {
         Ok(verdict)
     }
 
-    pub fn accept_text(&mut self, id: i64, index: i64, bytes: &[u8], now_us: i64, catalogue: &Catalogue) -> Result<TextVerdict, Fault> {
+    /// A text frame, whole or not at all.
+    pub fn accept_text(&mut self, id: i64, index: i64, bytes: &[u8], standpoint: Standpoint<'_>) -> Result<TextVerdict, Fault> {
         let connection = find(&mut self.connections, id)?;
-        let judged = guarded(&mut self.internal_faults, || judge_text(bytes, now_us, catalogue, connection.grants.as_ref()));
+        let now_us = standpoint.now_us;
+        let judged = guarded(&mut self.internal_faults, || judge_text(bytes, standpoint, connection.grants.as_ref()));
         let readings = judged.unwrap_or_else(Err);
         let before = connection.held;
         let verdict = match readings {
-            Ok(readings) => {
+            Ok(Text::Unnamed(events)) => return Ok(TextVerdict::Unnamed(events)),
+            Ok(Text::Readings(readings)) => {
                 let owned = |event: i32| self.index.get(&event).is_some_and(|&event| self.events[event].owner.is_some());
                 let mut unowned: Vec<i32> = readings.iter().map(|reading| reading.0).filter(|&event| !owned(event)).collect();
                 unowned.sort_unstable();
@@ -517,11 +522,26 @@ fn judge<'a>(connection: &mut Connection, bytes: &'a [u8], now_us: i64, number: 
     Ok(frame)
 }
 
-/// (event, t_us, value) of every item of a text frame, which all may be written.
-fn judge_text(bytes: &[u8], now_us: i64, catalogue: &Catalogue, grants: Option<&HashSet<i32>>) -> Result<Vec<Shown>, Refusal> {
+enum Text {
+    /// (event, t_us, value) of every item, which all may be written
+    Readings(Vec<Shown>),
+    Unnamed(Vec<PublicId>),
+}
+
+fn judge_text(bytes: &[u8], standpoint: Standpoint<'_>, grants: Option<&HashSet<i32>>) -> Result<Text, Refusal> {
+    let Standpoint { now_us, catalogue, named, .. } = standpoint;
     validate::check_size(bytes)?;
     let items: Vec<text::Item> = text::decode(bytes, validate::FRAME_READINGS_MAX)?;
     panic::point("checking");
+    if !named {
+        let mut unnamed: Vec<PublicId> =
+            items.iter().map(|item| item.event).filter(|event| !catalogue.by_public_id.contains_key(event)).collect();
+        if !unnamed.is_empty() {
+            unnamed.sort_unstable();
+            unnamed.dedup();
+            return Ok(Text::Unnamed(unnamed));
+        }
+    }
     let n = items.len();
     let judge = || {
         let mut repeats: HashMap<i32, i64> = HashMap::new();
@@ -547,7 +567,7 @@ fn judge_text(bytes: &[u8], now_us: i64, catalogue: &Catalogue, grants: Option<&
         }
         Ok(readings)
     };
-    judge().map_err(|refusal: Refusal| refusal.holding(n))
+    judge().map(Text::Readings).map_err(|refusal: Refusal| refusal.holding(n))
 }
 
 /// The event of each channel, or why its readings are refused.

@@ -167,6 +167,34 @@ async def test_an_experiments_readings_are_those_of_its_time(rest: Rest, channel
         assert (await client.get(LIST, params=params)).status_code == 404
 
 
+async def test_of_which_experiment_a_reading_is_its_time_says(rest: Rest, channel: Channel) -> None:
+    """Whatever was known of experiments when it was stored: an experiment started or stopped elsewhere was perhaps not heard of yet."""
+    begun, ended, stopped = uuid4(), uuid4(), 106
+
+    async def make(conn: Any, public_id: UUID, start: float, stop: float) -> None:
+        await conn.execute(
+            """WITH made AS (INSERT INTO experiments (public_id, name, started_on, stopped_on, scoped) VALUES ($1, 'late', $2, $3, true)
+                             RETURNING id)
+               INSERT INTO experiment_events SELECT made.id, e.id, e.public_id, e.name FROM made, events e WHERE e.id = $4""",
+            public_id, channel.at(start), channel.at(stop), channel.id,
+        )  # fmt: skip
+
+    async with rest.connection() as conn:
+        await make(conn, ended, 105, 200)
+        await rest.app.state.catalogue.load()
+        await channel.send(*((n, n) for n in range(100, 110)))
+        await make(conn, begun, 101, 103)
+        await conn.execute("UPDATE experiments SET stopped_on = $2 WHERE public_id = $1", ended, channel.at(stopped))
+    expected = [None, str(begun), str(begun), None, None, str(ended), *[None] * 4]
+    async with rest.client("viewer") as client:
+        page = (await client.get(LIST, params={"event_public_ids": channel.public_id, "sort": "timestamp"})).json()["data"]
+        assert [one["experiment_public_id"] for one in page] == expected
+        single = [(await client.get(f"{LIST}/{one['public_id']}")).json() for one in page]
+        assert single == page
+        (latest,) = (await client.get(f"{LIST}/latest", params={"event_public_ids": channel.public_id})).json()["data"]
+        assert (latest["value"], latest["experiment_public_id"]) == (109, None)
+
+
 @pytest.mark.parametrize(
     ("query", "place"),
     [

@@ -64,6 +64,28 @@ async def test_each_field_is_a_series_with_its_tags_in_order(rest: Rest, prefix:
     }
 
 
+async def test_what_changes_while_a_series_is_looked_up_costs_no_other_its_name(
+    rest: Rest, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue = rest.app.state.catalogue
+    changes = [{"name": f"{prefix} changed", "type": "sensor", "unit": ""}]
+    name_series = catalogue.name_series
+    async with rest.client("operator") as client:
+        known, new = f"{prefix}known", f"{prefix}new"
+        event = (await client.post("/api/v1/events", json={"name": f"{new}.v", "type": "sensor", "unit": ""})).json()["public_id"]
+        assert (await client.post("/api/v1/datapoints", json={"event_public_id": event, "value": 1})).status_code == 201
+        assert (await send(client, f"{known} v=1")).status_code == 204  # it is known by its name, from now on
+
+        async def interrupted(*asked: Any) -> Any:
+            if changes:
+                assert (await client.post("/api/v1/events", json=changes.pop())).status_code == 201
+            return await name_series(*asked)
+
+        monkeypatch.setattr(catalogue, "name_series", interrupted)
+        answer = await send(client, f"{known} v=2\n{new} v=2")
+    assert (answer.status_code, answer.text) == (204, "")
+
+
 async def test_events_are_made_once_as_sensors_of_the_api_and_the_audit_log_tells(rest: Rest, prefix: str) -> None:
     async with rest.client("operator") as client, rest.client("admin") as admin:
         for _ in range(2):
@@ -72,7 +94,6 @@ async def test_events_are_made_once_as_sensors_of_the_api_and_the_audit_log_tell
         assert (event["type"], event["unit"], event["source"], event["channel_key"]) == ("sensor", "", None, f"{prefix}.v")
         renamed = await admin.put(f"/api/v1/events/{event['public_id']}", json={"name": f"{prefix} renamed", "unit": "K"})
         assert renamed.status_code == 200
-        await rest.app.state.catalogue.load()
         assert (await send(client, f"{prefix} v=2")).status_code == 204  # still its key
         made = await client.post("/api/v1/events", json={"name": f"{prefix}.made;a=b", "type": "sensor", "unit": "V"})
         assert (await send(client, f"{prefix},a=b made=3")).status_code == 204  # made by hand: found by its name

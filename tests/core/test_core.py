@@ -187,7 +187,7 @@ def test_text_frames_come_in_the_same_way() -> None:
     frame = text(
         item(1, 1), item(1, 2.5), item(2, 3, "2027-01-15T09:00:00.0000015+01:00"), item(1, 4), item(3, 0.1, "2027-01-15T07:59:59Z")
     )
-    verdict = core.accept_text(2, 17, frame, NOW)
+    verdict = core.accept_text(2, 17, frame, NOW, True)
     assert isinstance(verdict, Accepted)
     assert verdict.readings == 5
     segment = drain_one(core)
@@ -229,7 +229,7 @@ def test_text_frames_come_in_the_same_way() -> None:
 def test_a_bad_text_frame_is_refused_whole(frame: bytes, code: str, position: int | None) -> None:
     core = make_core()
     core.open(2, [], [], [1, 2])
-    verdict = core.accept_text(2, 0, frame, NOW)
+    verdict = core.accept_text(2, 0, frame, NOW, True)
     assert isinstance(verdict, Refused)
     assert (verdict.code, verdict.position) == (code, position), verdict
     segment = drain_one(core)
@@ -240,7 +240,7 @@ def test_a_bad_text_frame_is_refused_whole(frame: bytes, code: str, position: in
 def test_a_text_frame_keeps_every_bit_of_a_value() -> None:
     core = make_core()
     values = [0.1 + 0.2, 5e-324, 1.7976931348623157e308, -0.0, 123456789.12345679, 2.0**53]
-    assert isinstance(core.accept_text(1, 0, text(*(item(1, value) for value in values)), NOW), Accepted)
+    assert isinstance(core.accept_text(1, 0, text(*(item(1, value) for value in values)), NOW, True), Accepted)
     (row,) = read_rows(drain_one(core).rows)
     assert [struct.pack("<d", value) for _, value in row.readings()] == [struct.pack("<d", value) for value in values]
 
@@ -250,12 +250,12 @@ def test_a_text_frame_over_events_that_nobody_writes_is_offered_again() -> None:
     core.set_events([(event, public_id.bytes) for event, public_id in EVENTS.items()])
     core.open(2, [], [], None)
     frame = text(item(3, 1), item(1, 2), item(3, 3))
-    verdict = core.accept_text(2, 0, frame, NOW)
+    verdict = core.accept_text(2, 0, frame, NOW, True)
     assert isinstance(verdict, Unowned)
     assert verdict.events == [1, 3]
     assert core.drain() is None
     core.own(1, 9, [(1, None), (3, None)], [])
-    assert isinstance(core.accept_text(2, 0, frame, NOW), Accepted)
+    assert isinstance(core.accept_text(2, 0, frame, NOW, True), Accepted)
     assert drain_one(core).writers == [(1, 9)]
 
 

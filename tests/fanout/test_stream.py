@@ -49,6 +49,17 @@ async def ask(socket: ClientConnection, **message: Any) -> None:
     await socket.send(json.dumps(message))
 
 
+async def make_kiosk(conn: Any, owner: UUID, dashboard: UUID) -> str:
+    """A token of the owner's for this dashboard."""
+    token = accounts.new_token()
+    await conn.execute(
+        """INSERT INTO api_tokens (public_id, user_id, name, hash, role, scopes, dashboard_public_id, created_on)
+           SELECT $1::uuid, id, $1::uuid::text, $2, 'viewer', '{}', $1::uuid, now() FROM users WHERE public_id = $3""",
+        dashboard, accounts.credential_hash(token), owner,
+    )  # fmt: skip
+    return token
+
+
 def now_us() -> int:
     return time.time_ns() // 1_000
 
@@ -95,15 +106,10 @@ async def test_a_snapshot_does_not_show_what_was_deleted(backend: Backend, token
 async def test_a_kiosk_sees_the_readings_of_its_dashboard_and_no_other(
     backend: Backend, token: str, conn: "asyncpg.Connection[Any]"
 ) -> None:
-    owner, kiosk = await conn.fetchval("SELECT public_id FROM users WHERE username = 'watcher'"), accounts.new_token()
+    owner = await conn.fetchval("SELECT public_id FROM users WHERE username = 'watcher'")
     async with Source(backend.sockets, await make_source(backend.database, "walled")) as source:
         shown, hidden = [event for _, event in (await source.hello(["on the wall", "not on it"])).accepted]
-        dashboard = await make_dashboard(conn, owner, [UUID(shown)])
-        await conn.execute(
-            """INSERT INTO api_tokens (public_id, user_id, name, hash, role, scopes, dashboard_public_id, created_on)
-               SELECT $1, id, 'wall', $2, 'viewer', '{}', $1, now() FROM users WHERE public_id = $3""",
-            dashboard, accounts.credential_hash(kiosk), owner,
-        )  # fmt: skip
+        kiosk = await make_kiosk(conn, owner, await make_dashboard(conn, owner, [UUID(shown)]))
         async with stream(backend, kiosk) as socket:
             assert (await expect(socket, "status"))["sources"] == []
             t = now_us()
@@ -119,6 +125,62 @@ async def test_a_kiosk_sees_the_readings_of_its_dashboard_and_no_other(
             async with asyncio.timeout(ANSWER_S):
                 await socket.wait_closed()
             assert socket.close_code == 4401
+
+
+@pytest.mark.parametrize("asked", ["all", "each"])
+async def test_a_kiosk_hears_what_its_dashboard_shows_now_and_ends_with_it(backend: Backend, asked: str) -> None:
+    """Also on a socket that subscribed when the dashboard was another."""
+    admin = await sign_in(backend, f"{asked}@example.org", await make_user(backend.database, backend.data_dir, f"{asked}@example.org"))
+    async with (
+        Source(backend.sockets, await make_source(backend.database, f"rehung {asked}")) as source,
+        httpx.AsyncClient(base_url=f"{backend.url}/api/v1", headers={"Authorization": f"Bearer {admin}"}) as owner,
+    ):
+        first, second = [event for _, event in (await source.hello([f"first {asked}", f"second {asked}"])).accepted]
+
+        async def make(path: str, **body: Any) -> Any:
+            made = await owner.post(path, json=body)
+            assert made.status_code == 201, made.text
+            return made.json()
+
+        dashboard = f"/dashboards/{(board := await make('/dashboards', name='wall'))['public_id']}"
+        widget = await make(f"{dashboard}/widgets", config={"widget_type": "gauge"}, event_public_ids=[first])
+        kiosk = (await make("/tokens", name="wall", dashboard_public_id=board["public_id"]))["token"]
+        t = now_us()
+        await source.send(data(1, {0: ([t], [1.0]), 1: ([t], [2.0])}))
+        await source.acknowledged(1)
+        async with stream(backend, kiosk) as socket:
+
+            async def shown() -> list[str]:
+                return [point["event_public_id"] for point in (await expect(socket, "snapshot"))["datapoints"]]
+
+            await ask(socket, type="subscribe", events="all" if asked == "all" else [first, second], interval_ms=20)
+            assert await shown() == [first]
+            put = await owner.put(f"{dashboard}/widgets/{widget['public_id']}", json={"event_public_ids": [second]})
+            assert put.status_code == 200
+            assert await shown() == [second]
+            await source.send(data(2, {0: ([t + 1], [3.0])}))
+            await source.send(data(3, {1: ([t + 1], [4.0])}))
+            (point,) = (await expect(socket, "datapoints_batch"))["datapoints"]
+            assert (point["event_public_id"], point["value"]) == (second, 4.0)
+            assert (await owner.delete(dashboard)).status_code == 204
+            async with asyncio.timeout(ANSWER_S):
+                await socket.wait_closed()
+            assert socket.close_code == 4401
+
+
+async def test_a_kiosk_ends_when_its_owner_sees_the_dashboard_no_more(
+    backend: Backend, token: str, conn: "asyncpg.Connection[Any]"
+) -> None:
+    await make_user(backend.database, backend.data_dir, "lender@example.org")
+    owner, lender = [await conn.fetchval("SELECT public_id FROM users WHERE username = $1", username) for username in ("watcher", "lender")]
+    dashboard = await make_dashboard(conn, lender, [], is_global=True)
+    async with stream(backend, await make_kiosk(conn, owner, dashboard)) as socket:
+        await ask(socket, type="subscribe", events="all")
+        await expect(socket, "snapshot")
+        await conn.execute("UPDATE dashboards SET is_global = false WHERE public_id = $1", dashboard)
+        async with asyncio.timeout(ANSWER_S):
+            await socket.wait_closed()
+        assert socket.close_code == 4401
 
 
 async def test_only_what_was_asked_for_arrives(backend: Backend, token: str) -> None:

@@ -1,5 +1,6 @@
 """/ws/datapoints/stream: the browsers' socket. Judged before it is accepted, it says what it wants and gets what was committed."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal, Protocol
 from uuid import UUID
 
@@ -33,6 +34,8 @@ _decoder: msgspec.json.Decoder[Subscribe | Ping] = msgspec.json.Decoder(Subscrib
 class Events(Protocol):
     def event_id(self, public_id: UUID) -> int | None: ...
 
+    async def look_for(self, public_ids: Sequence[bytes]) -> None: ...
+
 
 class StreamSocket(SupervisedSocket):
     """One accepted connection of a person or a machine that watches."""
@@ -43,6 +46,9 @@ class StreamSocket(SupervisedSocket):
         self._events = events
         self._pool = pool
         self._client = Client(identity)
+        self._asked: Subscribe | None = None
+        self._shown: frozenset[int] | None = None
+        """The events of a kiosk's dashboard; None: everything is shown."""
 
     async def serve(self) -> None:
         self._client.notify(_json({"type": "connected", "server_time": clock.now()}))
@@ -69,11 +75,23 @@ class StreamSocket(SupervisedSocket):
             await self._subscribe(asked)
 
     async def _subscribe(self, asked: Subscribe) -> None:
+        named = [] if asked.events == "all" else asked.events
         try:
-            events = shown = await kiosk.events_of(self._pool, self.identity)
+            if unknown := [public_id.bytes for public_id in named if self._events.event_id(public_id) is None]:
+                await self._events.look_for(unknown)
+            shown = await kiosk.events_of(self._pool, self.identity)
         except FAULTS:
             self.end(CLOSE_AWAY, "the database cannot be reached; reconnect")
             return
+        self._watch(asked, shown)
+
+    def show(self, events: frozenset[int]) -> None:
+        if self._asked is not None and events != self._shown:
+            self._watch(self._asked, events)
+
+    def _watch(self, asked: Subscribe, shown: frozenset[int] | None) -> None:
+        self._asked, self._shown = asked, shown
+        events = shown
         if asked.events != "all":
             known = {public_id: self._events.event_id(public_id) for public_id in asked.events}
             if shown is not None:

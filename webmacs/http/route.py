@@ -54,6 +54,7 @@ from webmacs.http.shape import in_words
 from webmacs.oidc import Provider
 from webmacs.settings import Settings
 from webmacs.storage.changes import What
+from webmacs.storage.faults import FAULTS
 from webmacs.storage.pool import Connection, Pool
 from webmacs.storage.vitals import Pulse, Vitals
 
@@ -66,6 +67,8 @@ ITEMS_MAX: Final = 10_000
 """Items of a list whose errors are told."""
 HANDLER_S_MAX: Final = 10.0
 """An answer or a 503 within this time."""
+HEED_S_MAX: Final = 1.0
+"""A change is committed then, and is answered whether or not it is in effect here by now."""
 WITHDRAWING: Final = frozenset({"auth", "sessions", "sso", "sources", "tokens", "users"})
 """Tags of routes whose writes may withdraw a credential."""
 DRY_RUN: Final = "dry_run"
@@ -515,9 +518,17 @@ class _Endpoint:
             elif claim is not None:
                 return await self._keep_answer(parts, claim, judged.response)
             return judged.response
+        if call.announced:
+            await self._heed(call)
         for act in call.afterwards:
             await asyncio.to_thread(act)
         return response
+
+    async def _heed(self, call: Call[Any, Any]) -> None:
+        """What was changed is in effect here before it is answered. Other processes, and this one when it fails, hear of it by NOTIFY."""
+        with contextlib.suppress(*FAULTS):
+            async with asyncio.timeout(HEED_S_MAX):
+                await call.request.app.state.catalogue.heed(call.announced)
 
     async def _keep_answer(self, parts: Parts, claim: idempotency.Claim, response: Response) -> Response:
         """Under its key, when nothing else of the transaction stays; or the answer that the key was given meanwhile."""

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from webmacs_controller.wire import SILENCE_S_MAX
 
 from webmacs import clock, logs
-from webmacs.http import guard, limits
+from webmacs.http import guard, kiosk, limits
 from webmacs.http.guard import Identity
 from webmacs.http.problem import Problem
 from webmacs.settings import Settings
@@ -71,6 +71,9 @@ class SupervisedSocket(ABC):
     @abstractmethod
     async def say(self) -> str | bytes:
         """Waits for the next message to send."""
+
+    def show(self, events: frozenset[int]) -> None:  # noqa: B027 - of a socket that opens itself to kiosks
+        """Told a kiosk again and again: the events that its dashboard shows now."""
 
     def end(self, code: int, reason: str) -> None:
         """Asks the socket to close. The first reason stays."""
@@ -164,16 +167,25 @@ class OpenSockets:
                 self._none.set()
 
     async def sweep(self, pool: Pool) -> None:
-        """For ever: ends the sockets whose session or credential has ended. While the database is away nobody's end can be known."""
+        """For ever: ends the sockets whose session or credential has ended, and tells kiosks what their dashboards show now. While the
+        database is away nobody's end can be known."""
         while True:
             await asyncio.sleep(SWEEP_S)
+            open_now = list(self._open)
+            kiosks = list({socket.identity for socket in open_now if socket.identity.kind == "kiosk"})
             try:
-                ended = await guard.find_ended(pool, {socket.identity for socket in self._open})
+                ended = await guard.find_ended(pool, {socket.identity for socket in open_now})
+                shown = await kiosk.shown(pool, kiosks) if kiosks else {}
             except FAULTS as fault:
                 log.debug("sweep_without_database", reason=str(fault))
                 continue
-            for socket in [socket for socket in self._open if socket.identity in ended]:
-                socket.end(CLOSE_ENDED, "this session has ended; sign in again")
+            for socket in open_now:
+                if socket.identity in ended:
+                    socket.end(CLOSE_ENDED, "this session has ended; sign in again")
+                elif socket.identity in shown:
+                    socket.show(shown[socket.identity])
+                elif socket.identity.kind == "kiosk":
+                    socket.end(CLOSE_ENDED, "this dashboard is gone, or its owner does not see it any more")
 
     async def end_all(self, code: int, reason: str) -> None:
         """Closes every socket and waits until they are gone, for CLOSE_ALL_S_MAX at most."""

@@ -6,7 +6,7 @@ everything is read again.
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -32,6 +32,8 @@ REST_WRITER: Final = 1
 RETRY_S: Final = 1.0
 EVENTS_MAX: Final = 100_000
 """No more are made for series of line protocol: a tag with a value of its own for each line would make one a line."""
+HEEDED: Final = CORE - {"events"}
+"""What is loaded before a change of it is answered."""
 GATHER_S: Final = 0.05
 """Changes that follow each other this closely are loaded together."""
 
@@ -58,13 +60,14 @@ class Catalogue:
         self._of_writer: dict[int, list[int]] = {}
         self.gone: Callable[[set[int], set[int]], None] = lambda events, writers: None
         """Called with the events that were deleted or have another writer now, and with the writers that have some of those now."""
-        self._moved = True
-        """Events may have another writer than is known."""
+        self._moves = 1
+        self._moves_loaded = 0
+        """Where these differ, events may have another writer than is known."""
         self._loading = asyncio.Lock()
         self._asked = 0
         self._loaded = 0
         self.version = 0
-        """Grows with every change that was loaded."""
+        """Grows with every change that was heard of."""
 
     def event_id(self, public_id: UUID) -> int | None:
         return self._public.get(public_id.bytes)
@@ -90,12 +93,23 @@ class Catalogue:
 
     async def reload(self) -> None:
         """Events have other writers than are known here, and word of it has not come yet."""
-        self._moved = True
+        self._moves += 1
         await self.load()
 
+    async def heed(self, announced: Collection[str]) -> None:
+        """What this process has changed itself is in effect before it says so. Events that were made need no load: whatever names one that
+        is not known here is looked for."""
+        if "events" in announced:
+            self.version += 1
+            self._core.forget_series()
+        self._moves += "mappings" in announced
+        if not HEEDED.isdisjoint(announced):
+            await self.load()
+
     async def _load(self) -> None:
+        moves = self._moves
         async with self._pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
-            await self._load_events(conn)
+            await self._load_events(conn, moved=moves != self._moves_loaded)
             experiments = await conn.fetch(
                 """SELECT e.id, e.public_id, e.started_on, e.stopped_on,
                           CASE WHEN e.scoped THEN array(SELECT event_id FROM experiment_events s WHERE s.experiment_id = e.id) END AS scope
@@ -115,9 +129,10 @@ class Catalogue:
             ]
         )
         self._core.set_rules([(row["id"], row["event_id"], row["operator"], row["threshold"], row["threshold_high"]) for row in rules])
+        self._moves_loaded = moves
         self.version += 1
 
-    async def _load_events(self, conn: Connection) -> None:
+    async def _load_events(self, conn: Connection, *, moved: bool) -> None:
         """Those made since are added, which is what a thousand controllers that come for the first time need. When events went, or
         changed their writer, all are read: 50,000 in some 100 ms."""
         # public ids as bytes: UUID objects would cost as much again
@@ -127,12 +142,11 @@ class Catalogue:
             "SELECT coalesce(sum(id), 0), (SELECT array_agg(id) FROM writers) FROM events WHERE deleted_on IS NULL"
         ) or (0, [])
         known = sum(self._writers) + sum(row[0] for row in events)
-        added = ids == known and set(self._writers.values()).issubset(writers) and not self._moved
+        added = ids == known and set(self._writers.values()).issubset(writers) and not moved
         if added:
             gone: set[int] = set()
             gainers: set[int] = set()
         else:
-            self._moved = False
             events = await conn.fetch(query)
             writers = {row[0]: row[2] for row in events}
             gone = {event_id for event_id, writer_id in self._writers.items() if writers.get(event_id) != writer_id}
@@ -168,8 +182,7 @@ class Catalogue:
                 conn.add_termination_listener(lambda _, queue=changes: queue.put_nowait(None))
                 await conn.add_listener(CHANNEL, lambda _c, _p, _n, what, queue=changes: queue.put_nowait(str(what)))
                 await conn.add_listener(LATEST, lambda _c, _p, _n, event, queue=changes: queue.put_nowait(int(str(event))))
-                self._moved = True
-                await self.load()  # what changed while nobody listened
+                await self.reload()  # what changed while nobody listened
                 await self.load_latest(conn)
                 while (what := await changes.get()) is not None:
                     await asyncio.sleep(GATHER_S)
@@ -178,7 +191,7 @@ class Catalogue:
                         seen.add(more)
                     names = {one for one in seen if isinstance(one, str)}
                     events = [one for one in seen if isinstance(one, int)]
-                    self._moved |= "mappings" in names
+                    self._moves += "mappings" in names
                     if names & CORE:
                         await self.load()
                     if events:

@@ -261,10 +261,16 @@ class Intake:
             log.error("core_fault", count=faults, detail=detail)
 
     async def accept_text(self, connection: int, index: int, frame: bytes) -> Accepted | Refused:
-        """A text frame, whole or not at all. Events that nobody here writes yet are taken over first."""
+        """A text frame, whole or not at all. Events that are not known here are looked for, and those that nobody here writes yet taken
+        over first."""
         now_us = self.stamp(len(frame) // TEXT_READING_BYTES_MIN)
+        named = False
         for _ in range(OWN_TRIES_MAX):
-            verdict = self._core.accept_text(connection, index, frame, now_us)
+            verdict = self._core.accept_text(connection, index, frame, now_us, named)
+            if isinstance(verdict, Unnamed):
+                await self._known.look_for(verdict.events)
+                named = True
+                continue
             if not isinstance(verdict, Unowned):
                 self._report_faults(verdict)
                 self._flusher.wake()
@@ -345,8 +351,9 @@ class Intake:
                 self._watch_faults(verdict.refused[0][2] if verdict.refused else "")
                 return verdict
             if isinstance(verdict, Unnamed):
+                version = self._known.version
                 await self._name(verdict, writer_id, poster)
-                named = True
+                named = version == self._known.version  # else the core has forgotten what other series are
                 continue
             for writer in self._known.writers(verdict.events):
                 wanted = set(verdict.events).intersection(self._known.of_writer(writer))

@@ -2321,6 +2321,7 @@ export interface components {
             /** Format: date-time */
             timestamp: string;
             value: number;
+            /** @description The experiment that covers this event at this time. */
             experiment_public_id: string | null;
         };
         /** DatapointIn */
@@ -2884,6 +2885,7 @@ export interface components {
             /** Format: date-time */
             timestamp: string;
             value: number;
+            /** @description The experiment that covers it, as known when it was stored: null also for a reading right after the start of one through another process, which took up to 0.1 s to be heard of. */
             experiment_public_id: string | null;
         };
         /** LatestOut */

@@ -3,7 +3,7 @@
 use ingest_core::catalogue::Catalogue;
 use ingest_core::error::Refusal;
 use ingest_core::frame::{self, KIND_PREVIEW};
-use ingest_core::intake::{Intake, TextVerdict};
+use ingest_core::intake::{Intake, Standpoint, TextVerdict};
 use ingest_core::validate::{FUTURE_US_MAX, PAST_US_MAX};
 
 use crate::parts::{drain, rows, NOW_US};
@@ -33,10 +33,11 @@ pub fn is_text(message: &[u8]) -> bool {
 /// As a socket would: what begins like text is a text frame, everything else is a binary one. Readings that were taken, or why none were.
 pub fn offer(core: &mut Intake, catalogue: &Catalogue, message: &[u8]) -> Result<u64, Refusal> {
     match is_text(message) {
-        true => match core.accept_text(1, 0, message, NOW_US, catalogue).unwrap() {
+        true => match core.accept_text(1, 0, message, Standpoint { now_us: NOW_US, catalogue, names: None, named: true }).unwrap() {
             TextVerdict::Accepted(readings) => Ok(readings),
             TextVerdict::Refused(refusal) => Err(refusal),
             TextVerdict::Unowned(events) => panic!("events {events:?} are granted and owned by nobody"),
+            TextVerdict::Unnamed(events) => panic!("events {events:?} were looked for already"),
         },
         false => core.accept(1, message, NOW_US).unwrap().map(|(readings, _)| readings),
     }
