@@ -559,7 +559,7 @@ export interface paths {
         put?: never;
         /**
          * Create or change events from a CSV file, all of them or none
-         * @description A row is the event of its public_id, else of its name; one that was deleted comes back under its public_id. Columns are those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above; scope of an API token: events:write.
+         * @description A row is the event of its public_id, else of its name; one that was deleted comes back under its public_id. Columns are those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it; a row with a version changes its event only if that still has it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above; scope of an API token: events:write.
          */
         post: operations["import_events"];
         delete?: never;
@@ -2584,6 +2584,11 @@ export interface components {
              * @default null
              */
             public_id: string | null;
+            /**
+             * @description The event is changed only if it still has this version, as with If-Match. One whose public_id is not known here has none, and is created.
+             * @default null
+             */
+            version: number | null;
         };
         /** EventItems */
         EventItems: {
@@ -6328,7 +6333,8 @@ export interface operations {
                  *           "raw_retention_days": 1,
                  *           "statistics_retention_days": 1,
                  *           "critical": true,
-                 *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *           "version": 1
                  *         }
                  *       ]
                  *     }
@@ -8047,6 +8053,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -8089,6 +8097,7 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];

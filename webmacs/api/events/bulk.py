@@ -39,6 +39,8 @@ DEFAULTS: Final[Fields] = {
 }
 REQUIRED: Final = tuple(name for name in FIELDS if name not in DEFAULTS)
 
+Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+
 
 class EventItem(EventChange, frozen=True):
     """An event to create or to change. What is not given stays as it is, or gets its default."""
@@ -49,6 +51,13 @@ class EventItem(EventChange, frozen=True):
             description="The event it is; an unknown one is given to a new event, and one that was deleted comes back with the readings "
             "that were kept, but without its rules and its places on dashboards; while a job deletes its readings, that is a 409. "
             "Without it the name says which event it is."
+        ),
+    ] = None
+    version: Annotated[
+        Version | None,
+        Meta(
+            description="The event is changed only if it still has this version, as with If-Match. One whose public_id is not known here "
+            "has none, and is created."
         ),
     ] = None
 
@@ -97,6 +106,8 @@ class Item:
     given: Fields
     writer: Writer | UnsetType | None = UNSET
     """None: no source writes it. Not given: whoever does."""
+    version: int | None = None
+    """The one that it must still have to be changed."""
 
 
 @dataclass(slots=True)
@@ -119,7 +130,7 @@ async def save_events(call: Call[EventItems]) -> SavedEvents:
     """Create or change up to 10,000 events, all of them or none. An item is the event of its public_id, else of its name; one that
     was deleted comes back under its public_id. `errors` names every item that cannot be used; with dry_run=true the answer says what would
     be done."""
-    items = [Item(n, ("body", "events", n), one.public_id, fields_of(one)) for n, one in enumerate(call.body.events)]
+    items = [Item(n, ("body", "events", n), one.public_id, fields_of(one), version=one.version) for n, one in enumerate(call.body.events)]
     return await save(call, items)
 
 
@@ -165,10 +176,9 @@ def _judge(items: Sequence[Item], known: Sequence[Event]) -> list[_Plan]:
     plans: list[_Plan] = []
     errors: list[FieldError] = []
     for item in items:
-        before = by_name.get(item.given.get("name", "")) if item.public_id is None else by_id.get(item.public_id)
-        revived = before is not None and before.deleted_on is not None
-        if revived:
-            before = None
+        here = by_name.get(item.given.get("name", "")) if item.public_id is None else by_id.get(item.public_id)
+        revived = here is not None and here.deleted_on is not None
+        before = None if revived else here
         missing = [name for name in REQUIRED if before is None and name not in item.given]
         errors += [FieldError([*item.loc, name], "A new event needs it.") for name in missing]
         if not missing:
@@ -178,10 +188,25 @@ def _judge(items: Sequence[Item], known: Sequence[Event]) -> list[_Plan]:
             moves = _moves(before, item.writer)
             changes = {} if before is None else _changes(before, wanted) | moves
             plans.append(_Plan(item, before, public_id, wanted, changes, revived, moves=bool(moves)))
+            if (before is None or changes) and (fault := _outdated(item, here)) is not None:  # done already is as good
+                errors.append(FieldError([*item.loc, "version"], fault))
     errors += _clashes(plans, by_name)
     if errors:
         raise Unprocessable(errors)
     return plans
+
+
+def _outdated(item: Item, here: Event | None) -> str | None:
+    """What is wrong with the version of an item that changes something."""
+    if item.version is None or (here is None and item.public_id is not None):
+        return None
+    if here is None:
+        return "There is no event of this name now; leave version out to create one."
+    if here.version == item.version:
+        return None
+    if here.deleted_on is not None:
+        return "It was deleted meanwhile; leave version out to bring it back."
+    return f"It has version {here.version} now; read it again and make the change anew."
 
 
 def _clashes(plans: Sequence[_Plan], by_name: Mapping[str, Event]) -> list[FieldError]:

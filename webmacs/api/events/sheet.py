@@ -12,17 +12,21 @@ import asyncpg
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
-from webmacs.api.events.bulk import BODY_BYTES_MAX, DEFAULTS, EVENTS_MAX, Item, SavedEvents, save
+from webmacs.api.events.bulk import BODY_BYTES_MAX, DEFAULTS, EVENTS_MAX, Item, SavedEvents, Version, save
 from webmacs.api.events.event import FIELDS, MATCHING, SELECT, EventIn, EventsFilter, wanted_of
 from webmacs.http.problem import FieldError, Problem, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import in_words
 from webmacs.http.sheet import guard, unguard
 
-COLUMNS: Final = ("public_id", *FIELDS)
+COLUMNS: Final = ("public_id", *FIELDS, "version")
 TEXT: Final = frozenset({"name", "type", "unit", "description", "path"})
 """An empty cell is an empty text; elsewhere it is nothing."""
-TYPES: Final[Mapping[str, Any]] = {field.name: field.type for field in msgspec.structs.fields(EventIn)} | {"public_id": UUID}
+TYPES: Final[Mapping[str, Any]] = {
+    **{field.name: field.type for field in msgspec.structs.fields(EventIn)},
+    "public_id": UUID,
+    "version": Version,
+}
 DELIMITERS: Final = (",", ";", "\t")
 ROWS_AT_ONCE: Final = 1_000
 
@@ -39,8 +43,9 @@ async def export_events(call: Call[None, EventsFilter]) -> Response:
 async def import_events(call: Call[bytes]) -> SavedEvents:
     """Create or change events from a CSV file, all of them or none. A row is the event of its public_id, else of its name; one that was
     deleted comes back under its public_id. Columns are those of the export, in any order; a column that is not there leaves its field as
-    it is, an empty cell empties it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000
-    rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done."""
+    it is, an empty cell empties it; a row with a version changes its event only if that still has it. Separated by commas, semicolons (then
+    numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with
+    dry_run=true the answer says what would be done."""
     return await save(call, await asyncio.to_thread(_read, call.body))
 
 
@@ -97,7 +102,8 @@ def _read(raw: bytes) -> list[Item]:
                 values[column] = _value(column, cell, decimal_comma=delimiter == ";")
             except ValueError as error:
                 errors.append(FieldError(["body", line, column], in_words(str(error))))
-        items.append(Item(line, ("body", line), values.pop("public_id", None), values))
+        public_id, version = values.pop("public_id", None), values.pop("version", None)
+        items.append(Item(line, ("body", line), public_id, values, version=version))
     if errors:
         raise Unprocessable(errors)
     if not items:
