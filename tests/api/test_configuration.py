@@ -209,13 +209,25 @@ async def test_an_import_may_name_the_configuration_that_it_was_made_for(rest: R
         assert (await bring(now)).status_code == 412
 
 
-async def test_dashboards_that_a_name_does_not_tell_apart_are_a_conflict(rest: Rest) -> None:
+async def test_a_dashboard_for_all_has_its_name_to_itself(rest: Rest) -> None:
+    await bring_in(rest, WHOLE)
+    exported = await export(rest)
     async with rest.client("operator") as client:
-        for _ in range(2):
-            assert (await client.post("/api/v1/dashboards", json={"name": "Hall", "is_global": True})).status_code == 201
-    async with rest.client("admin") as client:
-        assert (await client.get("/api/v1/configuration")).status_code == 409
-    await bring_in(rest, FORMAT | {"dashboards": [{"name": "Hall"}]}, 409)
+        taken = await client.post("/api/v1/dashboards", json={"name": "Hall", "is_global": True})
+        assert (taken.status_code, "Hall" in taken.json()["detail"]) == (409, True)
+        own = (await client.post("/api/v1/dashboards", json={"name": "Hall"})).json()
+        address = f"/api/v1/dashboards/{own['public_id']}"
+        assert (await client.put(address, json={"is_global": True})).status_code == 409
+        assert (await client.put(address, json={"is_global": True, "name": "Yard"})).status_code == 200
+        assert (await client.put(address, json={"name": "Hall"})).status_code == 409
+        await client.put(address, json={"is_global": False, "name": "Hall"})
+        restored = await client.post(f"/api/v1/versions/dashboard/{own['public_id']}/2/restore")
+        assert restored.json()["content"]["name"] == "Yard", restored.text
+        await client.put(address, json={"is_global": False})
+    assert await export(rest) == exported
+    assert counts(await bring_in(rest, FORMAT | {"dashboards": [{"name": "Yard"}]})) == (1, 0, 0)
+    async with rest.client("operator") as client:
+        assert (await client.post(f"/api/v1/versions/dashboard/{own['public_id']}/2/restore")).status_code == 409
 
 
 async def test_what_is_somebodys_own_is_not_exported(rest: Rest) -> None:

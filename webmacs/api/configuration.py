@@ -121,7 +121,7 @@ SECTIONS: Final[Mapping[str, Section]] = {
 """After the events, which they name."""
 
 
-@route("GET", "/api/v1/configuration", problems=(409,), tagged=True)
+@route("GET", "/api/v1/configuration", tagged=True)
 async def export_configuration(call: Call) -> Exported:
     """Export the configuration. One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration
     gives the same bytes, so that two of them can be compared line by line and kept under version control, and the same ETag."""
@@ -152,7 +152,7 @@ async def import_configuration(call: Call[Configuration]) -> Comparison:
         given: list[Content] = getattr(call.body, name)
         if not given:
             continue
-        present = _by_key(name, section, await section.read(call.conn))
+        present = {getattr(state, section.key): state for state in await section.read(call.conn)}
         plans = _judge(name, section, given, present, names)
         for plan in plans:
             if plan.changes or plan.before is None:
@@ -261,13 +261,11 @@ def _writer_of(place: Sequence[str], entry: Content, writers: Mapping[str, int])
 
 
 async def _export(conn: Connection) -> Exported:
-    """Raises Conflict where names are not unique."""
     events = await _read_events(conn)
     names = {str(one.public_id): one.name for one in events}
     document = {"events": _lines([_event_content(one) for one in events], "name")}
     for name, section in SECTIONS.items():
         objects = [section.shown(section.content(state), names) for state in await section.read(conn)]
-        _refuse_ambiguous(name, section, objects)
         document[name] = _lines(objects, section.key)
     return Exported(FORMAT, **document)
 
@@ -289,22 +287,6 @@ def _event_content(one: event.Event) -> Content:
     if one.source is None:  # the key of a series in line protocol is its name
         return content | {"source": None}
     return content | {name: value for name in WRITTEN_BY if (value := getattr(one, name)) is not None}
-
-
-def _by_key(name: str, section: Section, states: Sequence[Any]) -> dict[str, Any]:
-    _refuse_ambiguous(name, section, [section.content(state) for state in states])
-    return {getattr(state, section.key): state for state in states}
-
-
-def _refuse_ambiguous(name: str, section: Section, objects: Sequence[Content]) -> None:
-    """Raises Conflict where a name would not say which object is meant."""
-    seen: set[str] = set()
-    for one in objects:
-        if one[section.key] in seen:
-            raise Conflict(
-                f"Two {name} are called {one[section.key]}; give one of them another name, as a document tells them apart by it."
-            )
-        seen.add(one[section.key])
 
 
 def _key_errors(name: str, key: str, given: Sequence[Content]) -> list[FieldError]:

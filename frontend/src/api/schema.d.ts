@@ -1613,7 +1613,7 @@ export interface paths {
         put?: never;
         /**
          * Create a dashboard
-         * @description It belongs to who makes it. Role: operator or above; scope of an API token: dashboards:write.
+         * @description It belongs to who makes it; one for all has its name to itself. Role: operator or above; scope of an API token: dashboards:write.
          */
         post: operations["create_dashboard"];
         delete?: never;
@@ -11128,6 +11128,7 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
@@ -11292,6 +11293,7 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
             412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
@@ -11774,7 +11776,6 @@ export interface operations {
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
-            409: components["responses"]["conflict"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
