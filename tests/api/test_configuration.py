@@ -265,3 +265,57 @@ async def test_an_event_of_line_protocol_goes_out_and_in_again(rest: Rest) -> No
         assert "mill.speed;site=a" in [one["name"] for one in exported["events"]]
         again = await client.post("/api/v1/configuration", json=exported)
     assert (again.status_code, again.json()["created"], again.json()["updated"]) == (200, 0, 0), again.text
+
+
+async def test_a_series_that_was_renamed_is_the_same_series_elsewhere(rest: Rest, database: str, tmp_path: Path) -> None:
+    """By a document and by a file: what is written next belongs to the event that came in."""
+    lines = "weather,location=us t=82\nweather,location=uk t=18"
+    async with rest.client("admin") as client:
+        assert (await client.post("/api/v1/write", content=lines)).status_code == 204
+        for event in (await client.get("/api/v1/events")).json()["data"]:
+            if event["name"] == "weather.t;location=us":
+                await client.put(f"/api/v1/events/{event['public_id']}", json={"name": "Outside"})
+        file = (await client.get("/api/v1/events/export/csv")).content
+    exported = await export(rest)
+    keys = {one["name"]: one.get("channel_key") for one in json.loads(exported)["events"]}
+    assert keys == {"Outside": "weather.t;location=us", "weather.t;location=uk": None}
+    async with serve(database, tmp_path) as other, other.client("admin") as client:
+
+        async def written() -> set[str]:
+            assert (await client.post("/api/v1/write", content=lines)).status_code == 204
+            return {event["name"] for event in (await client.get("/api/v1/events")).json()["data"]}
+
+        assert counts(await bring_in(other, json.loads(exported))) == (2, 0, 0)
+        assert counts(await bring_in(other, json.loads(exported))) == (0, 0, 2)
+        assert await export(other) == exported
+        assert await written() == keys.keys()
+        taken = await bring_in(other, FORMAT | {"events": [EVENTS[0] | {"source": None, "channel_key": "weather.t;location=us"}]}, 409)
+        assert "series" in taken["detail"]
+        async with other.connection() as conn:
+            await conn.execute("DELETE FROM events")
+        headers = {"Content-Type": "text/csv"}
+        assert (await client.post("/api/v1/events/import/csv", content=file, headers=headers)).json()["created"] == 2
+        assert (await client.post("/api/v1/events/import/csv", content=file, headers=headers)).json()["unchanged"] == 2
+        assert await written() == keys.keys()
+        assert await export(other) == exported
+
+
+async def test_a_series_takes_no_event_from_its_source_unless_that_is_said(rest: Rest) -> None:
+    mapped = FORMAT | {"events": [EVENTS[0] | {"source": "source", "channel_key": "t1"}]}
+    await bring_in(rest, mapped)
+    async with rest.client("admin") as client:
+        file = "name,channel_key\nBoiler,hall.t\n"
+        refused = await client.post("/api/v1/events/import/csv", content=file, headers={"Content-Type": "text/csv"})
+        assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["body", 2, "channel_key"])
+        said = await bring_in(rest, FORMAT | {"events": [{"name": "Boiler", "source": None, "channel_key": "hall.t"}]})
+        assert said["objects"][0]["changes"] == {
+            "source": {"from": "source", "to": None},
+            "channel_key": {"from": "t1", "to": "hall.t"},
+        }
+        (event,) = (await client.get("/api/v1/events")).json()["data"]
+        assert (event["source"], event["channel_key"]) == (None, "hall.t")
+        assert (await client.post("/api/v1/write", content="hall t=20")).status_code == 204
+        assert len((await client.get("/api/v1/events")).json()["data"]) == 1
+        for wrong in (5, "", " x", "x" * 401):
+            answer = await bring_in(rest, FORMAT | {"events": [{"name": "Boiler", "source": None, "channel_key": wrong}]}, 422)
+            assert answer["errors"][0]["loc"] == ["body", "events", "Boiler", "channel_key"]

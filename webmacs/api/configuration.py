@@ -21,6 +21,7 @@ from webmacs.http.problem import Conflict, FieldError, Problem, Unprocessable
 from webmacs.http.route import Call, errors_at, etag, route
 from webmacs.http.shape import Shape
 from webmacs.storage.pool import Connection
+from webmacs.telemetry.catalogue import REST_WRITER
 
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
 IMPORTING: Final = 0x5745_4243  # one import after the other, under this advisory lock
@@ -42,7 +43,11 @@ class Configuration(Shape, frozen=True):
 
     format: Literal["webmacs-configuration-1"]
     events: Annotated[
-        Events, Meta(description="As of POST /api/v1/events; with source and channel_key where a source writes it, source null: none does.")
+        Events,
+        Meta(
+            description="As of POST /api/v1/events; with source and channel_key where a source writes it. Source null: none does; with a "
+            "channel_key it is that series of line protocol under another name."
+        ),
     ] = []  # noqa: RUF012
     rules: Annotated[Objects, Meta(description="As of POST /api/v1/rules, with event_name.")] = []  # noqa: RUF012
     webhooks: Annotated[Objects, Meta(description="As of POST /api/v1/webhooks, with event_names and without a secret.")] = []  # noqa: RUF012
@@ -250,8 +255,13 @@ async def _save_events(call: Call[Configuration], given: Sequence[Content]) -> t
 def _writer_of(place: Sequence[str], entry: Content, writers: Mapping[str, int]) -> bulk.Writer | UnsetType | None:
     """The channel whose readings the event is to take. Raises Unprocessable."""
     source, instance, key = (entry.get(name) for name in WRITTEN_BY)
-    if source is None and instance is None and key is None:
-        return None if "source" in entry else UNSET
+    if source is None and instance is None and (key is None or "source" in entry):
+        if key is None:
+            return None if "source" in entry else UNSET
+        try:
+            return bulk.Writer(REST_WRITER, None, None, msgspec.convert(key, event.Name))
+        except msgspec.ValidationError as error:
+            raise Unprocessable(errors_at([*place, "channel_key"], error)) from None
     if not isinstance(source, str) or source not in writers:
         msg = "There is no such source here; create it first, or leave out who writes the event."
         raise Unprocessable.at(*place, "source", msg=msg)
@@ -284,8 +294,9 @@ async def _read_events(conn: Connection) -> list[event.Event]:
 
 def _event_content(one: event.Event) -> Content:
     content: Content = msgspec.to_builtins(event.fields_of(one))
-    if one.source is None:  # the key of a series in line protocol is its name
-        return content | {"source": None}
+    if one.source is None:
+        key = event.series_key(one.name, one.source, one.channel_key)
+        return content | {"source": None} | ({} if key is None else {"channel_key": key})
     return content | {name: value for name in WRITTEN_BY if (value := getattr(one, name)) is not None}
 
 

@@ -559,7 +559,7 @@ export interface paths {
         put?: never;
         /**
          * Create or change events from a CSV file, all of them or none
-         * @description A row is the event of its public_id, else of its name; one that was deleted comes back under its public_id. Columns are those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it; a row with a version changes its event only if that still has it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above; scope of an API token: events:write.
+         * @description A row is the event of its public_id, else of its name; one that was deleted comes back under its public_id. Columns are those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it; a row with a version changes its event only if that still has it. channel_key is the series of line protocol that an event is under another name. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above; scope of an API token: events:write.
          */
         post: operations["import_events"];
         delete?: never;
@@ -2175,7 +2175,7 @@ export interface components {
             /** @enum {unknown} */
             format: "webmacs-configuration-1";
             /**
-             * @description As of POST /api/v1/events; with source and channel_key where a source writes it, source null: none does.
+             * @description As of POST /api/v1/events; with source and channel_key where a source writes it. Source null: none does; with a channel_key it is that series of line protocol under another name.
              * @default []
              */
             events: Record<string, never>[];

@@ -31,6 +31,7 @@ from webmacs.jobs import deletion
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection
 from webmacs.telemetry import sources
+from webmacs.telemetry.catalogue import REST_WRITER
 
 EVENTS_MAX: Final = 10_000
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -88,10 +89,10 @@ class SavedEvents(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A channel of a source, which writes an event."""
+    """A channel of a source, which writes an event; or of no source, a series of line protocol."""
 
     id: int
-    source: str
+    source: str | None
     instance: str | None
     channel_key: str
 
@@ -106,6 +107,8 @@ class Item:
     given: Fields
     writer: Writer | UnsetType | None = UNSET
     """None: no source writes it. Not given: whoever does."""
+    takes: bool = True
+    """Whether the event may be taken from the source that writes it."""
     version: int | None = None
     """The one that it must still have to be changed."""
 
@@ -186,6 +189,8 @@ def _judge(items: Sequence[Item], known: Sequence[Event]) -> list[_Plan]:
             errors += [FieldError([*item.loc, field], msg) for field, msg in faults(wanted)]
             public_id = item.public_id or (uuid7() if before is None else before.public_id)
             moves = _moves(before, item.writer)
+            if moves and not item.takes and before is not None and before.source is not None:
+                errors.append(FieldError([*item.loc, "channel_key"], f"The source {before.source} writes it; leave channel_key out."))
             changes = {} if before is None else _changes(before, wanted) | moves
             plans.append(_Plan(item, before, public_id, wanted, changes, revived, moves=bool(moves)))
             if (before is None or changes) and (fault := _outdated(item, here)) is not None:  # done already is as good
@@ -271,8 +276,8 @@ async def _hand_over(conn: Connection, plans: Sequence[_Plan]) -> None:
     hands. Raises Conflict."""
     given = {plan.public_id: writer for plan in plans if isinstance(writer := plan.item.writer, Writer)}
     moved = [plan.public_id for plan in plans if plan.before is not None]
-    rows = await conn.fetch("SELECT writer_id FROM events WHERE public_id = ANY($1) AND writer_id <> 1", moved)
-    concerned = {row["writer_id"] for row in rows} | {given[public_id].id for public_id in moved if public_id in given}
+    rows = await conn.fetch("SELECT writer_id FROM events WHERE public_id = ANY($1) AND writer_id <> $2", moved, REST_WRITER)
+    concerned = {row["writer_id"] for row in rows} | {given[public_id].id for public_id in moved if public_id in given} - {REST_WRITER}
     await sources.lock_writers(conn, sorted(concerned))
     await conn.execute("UPDATE writers SET generation = generation + 1, owner = NULL WHERE id = ANY($1)", list(concerned))
     await conn.execute("UPDATE events SET writer_id = 1, instance = NULL, channel_key = NULL WHERE public_id = ANY($1)", moved)
@@ -288,7 +293,8 @@ async def _hand_over(conn: Connection, plans: Sequence[_Plan]) -> None:
         )
     except asyncpg.UniqueViolationError:
         raise Conflict(
-            "A channel of a source is an event of another name here, or stands there twice; give it that name, or take it from that event."
+            "A channel of a source, or a series, is an event of another name here, or stands there twice; give it that name, or take it "
+            "from that event."
         ) from None
 
 
