@@ -1142,7 +1142,7 @@ export interface paths {
         get: operations["get_plugin_instance"];
         /**
          * Change a plugin instance
-         * @description Fields that are not given stay. Role: admin or above; scope of an API token: plugins:write.
+         * @description Fields that are not given stay. New settings are judged by the schema that the source has described. Role: admin or above; scope of an API token: plugins:write.
          */
         put: operations["change_plugin_instance"];
         post?: never;
