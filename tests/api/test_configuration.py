@@ -118,7 +118,15 @@ async def test_widgets_that_stay_keep_their_ids_and_others_are_replaced(rest: Re
         ({"events": [EVENTS[0], EVENTS[0]]}, ["events", "Boiler"]),
         ({"events": [{"type": "sensor"}]}, ["events", 0, "name"]),
         ({"events": [EVENTS[0] | {"source": "nobody", "channel_key": "k"}]}, ["events", "Boiler", "source"]),
-        ({"rules": RULES}, ["rules", "Too hot"]),
+        ({"rules": RULES}, ["rules", "Too hot", "event_name"]),
+        ({"events": EVENTS, "rules": [RULES[0] | {"event_name": 5}]}, ["rules", "Too hot", "event_name"]),
+        ({"events": EVENTS, "rules": [{"name": "event_public_id"}]}, ["rules", "event_public_id", "event_name"]),
+        ({"webhooks": [WEBHOOKS[0] | {"event_names": ["Valve", "Nobody"]}]}, ["webhooks", WEBHOOKS[0]["url"], "event_names", 1]),
+        ({"webhooks": [WEBHOOKS[0] | {"event_names": "Valve"}]}, ["webhooks", WEBHOOKS[0]["url"], "event_names"]),
+        (
+            {"dashboards": [{"name": "D", "widgets": [GAUGE | {"event_names": ["Valve", "Valve"]}]}]},
+            ["dashboards", "D", "widgets", 0, "event_names"],
+        ),
         ({"events": EVENTS, "rules": [RULES[0] | {"treshold": 1}]}, ["rules", "Too hot", "treshold"]),
         ({"events": EVENTS, "rules": [RULES[0] | {"operator": "between"}]}, ["rules", "Too hot", "threshold_high"]),
         ({"events": EVENTS, "rules": [RULES[0] | {"threshold": "hot"}]}, ["rules", "Too hot", "threshold"]),
@@ -141,6 +149,28 @@ async def test_a_fault_names_section_key_and_field_and_nothing_is_done(rest: Res
     assert refused["errors"][0]["loc"] == ["body", *loc]
     async with rest.connection() as conn:
         assert await conn.fetchval("SELECT count(*) FROM events") == 0
+
+
+async def test_faults_speak_of_the_names_that_a_document_knows(rest: Rest) -> None:
+    await bring_in(rest, FORMAT | {"events": EVENTS})
+
+    async def faults(section: str, entry: Any) -> list[tuple[str, list[Any]]]:
+        refused = await bring_in(rest, FORMAT | {section: [entry]}, 422)
+        assert "event_public_id" not in "".join(error["msg"] for error in refused["errors"])
+        return [(error["msg"], error["loc"][3:]) for error in refused["errors"]]
+
+    (missing,) = await faults("rules", {"name": "Too cold", "operator": "lt", "threshold": 5})
+    assert missing == ("Object missing required field `event_name`", ["event_name"])
+    nobody = "There is no event called Nobody, neither in this document nor here."
+    command = COMMAND | {"event_name": "Nobody"}
+    assert await faults("rules", RULES[0] | {"event_name": "Nobody"}) == [(nobody, ["event_name"])]
+    assert await faults("rules", RULES[0] | {"actions": [command]}) == [(nobody, ["actions", 0, "event_name"])]
+    async with rest.client("admin") as client:
+        public_id = (await client.get("/api/v1/events")).json()["data"][0]["public_id"]
+    rule = {"name": "By id", "operator": "gt", "threshold": 1, "event_public_id": public_id}
+    assert await faults("rules", rule) == [("A document knows no ids; say event_name.", ["event_public_id"])]
+    webhook = {"url": "https://a.example/", "events": ["sensor.reading"], "event_public_ids": [public_id]}
+    assert await faults("webhooks", webhook) == [("A document knows no ids; say event_names.", ["event_public_ids"])]
 
 
 async def test_every_fault_of_a_section_is_named(rest: Rest) -> None:

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
+from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -30,6 +31,9 @@ WRITTEN_BY: Final = ("source", "instance", "channel_key")
 """Of an event that a source writes; `source` is null where none does."""
 NAMED: Final = {"event_public_id": "event_name", "event_public_ids": "event_names"}
 """What is an id in the API is a name in a document."""
+IDS: Final = {after: before for before, after in NAMED.items()}
+NOWHERE: Final = str(UUID(int=0))
+"""Stands for an event that was not found, so that nothing but that is held against it."""
 
 Content = dict[str, Any]
 Events = Annotated[list[Content], Meta(max_length=bulk.EVENTS_MAX)]
@@ -106,7 +110,7 @@ class Section:
         """The same, with names; `names` by public id."""
         if self.unordered is not None and content[self.unordered] is not None:
             content = content | {self.unordered: sorted(content[self.unordered], key=lambda public_id: names.get(public_id, public_id))}
-        shown: Content = _renamed(content, NAMED, names.get)
+        shown: Content = _with_names(content, names)
         return shown
 
 
@@ -188,9 +192,7 @@ def _judge(name: str, section: Section, given: Sequence[Content], present: Mappi
         key = entry[section.key]
         place = ["body", name, key]
         errors += [FieldError([*place, one], "A document does not hold it.") for one in section.fixed if one in entry]
-        unknown: list[str] = []
-        wanted = _renamed(entry, {after: before for before, after in NAMED.items()}, ids.get, unknown)
-        errors += [FieldError(place, f"There is no event called {one}, neither in this document nor here.") for one in unknown]
+        wanted = _with_ids(entry, ids, place, errors)
         state = present.get(key)
         before = {} if state is None else section.content(state)
         try:
@@ -202,7 +204,7 @@ def _judge(name: str, section: Section, given: Sequence[Content], present: Mappi
                 shared = [one for one in after if after[one] != before[one]]
                 body = msgspec.convert({one: after[one] for one in shared}, section.change)
         except msgspec.ValidationError as error:
-            errors += errors_at(place, error)
+            errors += [FieldError([*place, *one.loc], one.msg) for one in _in_names(errors_at([], error))]
         else:
             plans.append(_Plan(key, state, body, changes))
     if errors:
@@ -219,7 +221,7 @@ async def _carry_out(call: Call[Configuration], name: str, section: Section, pla
         else:
             await section.update(call.inner(section.kind, plan.body, before.public_id, before.version))
     except Unprocessable as problem:
-        raise problem.within(name, plan.key) from None
+        raise Unprocessable(_in_names(problem.errors)).within(name, plan.key) from None
     except Problem as problem:
         if problem.status == 412:
             raise Conflict(f"{name}, {plan.key}: somebody else has changed it at this moment; try again.") from None
@@ -314,28 +316,59 @@ def _key_errors(name: str, key: str, given: Sequence[Content]) -> list[FieldErro
     return errors
 
 
-def _renamed(value: Any, fields: Mapping[str, str], find: Callable[[str], str | None], unknown: list[str] | None = None) -> Any:
-    """The value with ids in place of names or the other way round, at any depth. What is not found stays, or is gathered in `unknown`."""
-
-    def one(name: Any) -> Any:
-        found = find(name) if isinstance(name, str) else None
-        if found is None and isinstance(name, str) and unknown is not None:
-            unknown.append(name)
-        return name if found is None else found
-
+def _with_names(value: Any, names: Mapping[str, str]) -> Any:
+    """What the API says, as a document does: events by name, at any depth."""
     if isinstance(value, list):
-        return [_renamed(part, fields, find, unknown) for part in value]
+        return [_with_names(part, names) for part in value]
     if not isinstance(value, dict):
         return value
-    renamed = {}
-    for name, part in value.items():
-        if name not in fields:
-            renamed[name] = _renamed(part, fields, find, unknown)
+    said: Content = {}
+    for key, part in value.items():
+        if key not in NAMED:
+            said[key] = _with_names(part, names)
         elif isinstance(part, list):
-            renamed[fields[name]] = [one(entry) for entry in part]
+            said[NAMED[key]] = [names.get(one, one) for one in part]
         else:
-            renamed[fields[name]] = one(part)
-    return renamed
+            said[NAMED[key]] = names.get(part, part)
+    return said
+
+
+def _with_ids(value: Any, ids: Mapping[str, str], loc: list[str | int], errors: list[FieldError]) -> Any:
+    """The other way round. An event that is not found, and an id, is an error at its place."""
+
+    def found(name: Any, where: list[str | int]) -> Any:
+        if isinstance(name, str) and name not in ids:
+            errors.append(FieldError(where, f"There is no event called {name}, neither in this document nor here."))
+        return ids.get(name, NOWHERE) if isinstance(name, str) else name
+
+    if isinstance(value, list):
+        return [_with_ids(part, ids, [*loc, index], errors) for index, part in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    said: Content = {}
+    for key, part in value.items():
+        here = [*loc, key]
+        if key in NAMED:
+            errors.append(FieldError(here, f"A document knows no ids; say {NAMED[key]}."))
+            said[key] = [] if key == "event_public_ids" else NOWHERE
+        elif key not in IDS:
+            said[key] = _with_ids(part, ids, here, errors)
+        elif isinstance(part, list):
+            said[IDS[key]] = [found(one, [*here, index]) for index, one in enumerate(part)]
+        else:
+            said[IDS[key]] = found(part, here)
+    return said
+
+
+def _in_names(errors: Sequence[FieldError]) -> list[FieldError]:
+    """Errors of what the API says, as of what a document says; within an object."""
+
+    def said(msg: str) -> str:
+        for before, after in NAMED.items():
+            msg = msg.replace(f"`{before}`", f"`{after}`")
+        return msg
+
+    return [FieldError([NAMED.get(str(part), part) for part in one.loc], said(one.msg)) for one in errors]
 
 
 def _lines(objects: Sequence[Content], key: str) -> list[msgspec.Raw]:
