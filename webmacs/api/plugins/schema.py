@@ -9,6 +9,7 @@ and run any pattern.
 import asyncio
 import operator
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Annotated, Any, Final, TypeAlias, Union
 
 import msgspec
@@ -27,6 +28,10 @@ PATTERN_STEPS: Final = 500
 """What a pattern counts for: up to 50 ms to make one, up to 100 ms to search a text of TEXT_MAX with it."""
 TEXT_MAX: Final = 1_000
 """No longer text is searched."""
+FAULTS_MAX: Final = 100
+"""So many are told; with texts of the schema they could be long."""
+SHOWN_MAX: Final = 200
+"""Characters of a schema's values and patterns in a fault."""
 
 Part: TypeAlias = Union["Schema", bool]
 Number: TypeAlias = int | float
@@ -85,7 +90,7 @@ def _judge(settings: Any, schema: Mapping[str, Any], place: tuple[str, ...]) -> 
     found: list[FieldError] = []
     try:
         whole = msgspec.convert(schema, Schema)
-        found.extend(_Judgement(whole).faults(whole, settings, list(place)))
+        found.extend(islice(_Judgement(whole).faults(whole, settings, list(place)), FAULTS_MAX))
     except (msgspec.ValidationError, RecursionError, _Unjudged) as error:
         log.warning("settings_not_judged", reason=str(error)[:200])
     return found
@@ -98,24 +103,26 @@ class _Judgement:
 
     def faults(self, part: Part, value: Any, loc: list[str | int]) -> Iterator[FieldError]:
         """Raises _Unjudged, or RecursionError for a schema that is about itself."""
-        self._spend(1)
         if isinstance(part, bool):
+            self._spend(1)
             if not part:
                 yield FieldError(loc, "There is no such setting.")
             return
+        types = [part.type] if isinstance(part.type, str) else part.type or []
+        self._spend(1 + len(types) + len(part.enum or ()) + len(part.required))
         if part.ref is not None:
             yield from self.faults(self._referred(part.ref), value, loc)
         for one in part.all_of:
             yield from self.faults(one, value, loc)
         if part.any_of is not None:
             yield from self._faults_of_all(part.any_of, value, loc)
-        if part.type is not None and not _is_of(value, types := [part.type] if isinstance(part.type, str) else part.type):
-            yield FieldError(loc, f"It has to be {' or '.join(NOUNS[one] for one in types)}.")
+        if types and not _is_of(value, types):
+            yield FieldError(loc, f"It has to be {' or '.join(dict.fromkeys(NOUNS[one] for one in types))}.")
             return
         if part.const is not UNSET and not _same(value, part.const):
-            yield FieldError(loc, f"It has to be {_shown(part.const)}.")
+            yield FieldError(loc, f"It has to be {_shown([part.const])}.")
         if part.enum is not None and not any(_same(value, one) for one in part.enum):
-            yield FieldError(loc, f"It has to be one of {', '.join(map(_shown, part.enum))}.")
+            yield FieldError(loc, f"It has to be one of {_shown(part.enum)}.")
         match value:
             case str():
                 yield from self._of_text(part, value, loc)
@@ -151,7 +158,7 @@ class _Judgement:
         if part.pattern is not None and len(value) <= TEXT_MAX:
             self._spend(PATTERN_STEPS)
             if not _matches(part.pattern, value):
-                yield FieldError(loc, f"It has to match {part.pattern}")
+                yield FieldError(loc, f"It has to match {_cut(part.pattern)}")
 
     def _of_list(self, part: Schema, value: list[Any], loc: list[str | int]) -> Iterator[FieldError]:
         yield from _of_size(part.min_items, part.max_items, len(value), "items", loc)
@@ -213,5 +220,9 @@ def _same(value: Any, other: Any) -> bool:
     return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
-def _shown(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+def _shown(values: list[Any]) -> str:
+    return _cut(", ".join(msgspec.json.encode(one).decode() for one in values))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
