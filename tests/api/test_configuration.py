@@ -118,7 +118,15 @@ async def test_widgets_that_stay_keep_their_ids_and_others_are_replaced(rest: Re
         ({"events": [EVENTS[0], EVENTS[0]]}, ["events", "Boiler"]),
         ({"events": [{"type": "sensor"}]}, ["events", 0, "name"]),
         ({"events": [EVENTS[0] | {"source": "nobody", "channel_key": "k"}]}, ["events", "Boiler", "source"]),
-        ({"rules": RULES}, ["rules", "Too hot"]),
+        ({"rules": RULES}, ["rules", "Too hot", "event_name"]),
+        ({"events": EVENTS, "rules": [RULES[0] | {"event_name": 5}]}, ["rules", "Too hot", "event_name"]),
+        ({"events": EVENTS, "rules": [{"name": "event_public_id"}]}, ["rules", "event_public_id", "event_name"]),
+        ({"webhooks": [WEBHOOKS[0] | {"event_names": ["Valve", "Nobody"]}]}, ["webhooks", WEBHOOKS[0]["url"], "event_names", 1]),
+        ({"webhooks": [WEBHOOKS[0] | {"event_names": "Valve"}]}, ["webhooks", WEBHOOKS[0]["url"], "event_names"]),
+        (
+            {"dashboards": [{"name": "D", "widgets": [GAUGE | {"event_names": ["Valve", "Valve"]}]}]},
+            ["dashboards", "D", "widgets", 0, "event_names"],
+        ),
         ({"events": EVENTS, "rules": [RULES[0] | {"treshold": 1}]}, ["rules", "Too hot", "treshold"]),
         ({"events": EVENTS, "rules": [RULES[0] | {"operator": "between"}]}, ["rules", "Too hot", "threshold_high"]),
         ({"events": EVENTS, "rules": [RULES[0] | {"threshold": "hot"}]}, ["rules", "Too hot", "threshold"]),
@@ -141,6 +149,28 @@ async def test_a_fault_names_section_key_and_field_and_nothing_is_done(rest: Res
     assert refused["errors"][0]["loc"] == ["body", *loc]
     async with rest.connection() as conn:
         assert await conn.fetchval("SELECT count(*) FROM events") == 0
+
+
+async def test_faults_speak_of_the_names_that_a_document_knows(rest: Rest) -> None:
+    await bring_in(rest, FORMAT | {"events": EVENTS})
+
+    async def faults(section: str, entry: Any) -> list[tuple[str, list[Any]]]:
+        refused = await bring_in(rest, FORMAT | {section: [entry]}, 422)
+        assert "event_public_id" not in "".join(error["msg"] for error in refused["errors"])
+        return [(error["msg"], error["loc"][3:]) for error in refused["errors"]]
+
+    (missing,) = await faults("rules", {"name": "Too cold", "operator": "lt", "threshold": 5})
+    assert missing == ("Object missing required field `event_name`", ["event_name"])
+    nobody = "There is no event called Nobody, neither in this document nor here."
+    command = COMMAND | {"event_name": "Nobody"}
+    assert await faults("rules", RULES[0] | {"event_name": "Nobody"}) == [(nobody, ["event_name"])]
+    assert await faults("rules", RULES[0] | {"actions": [command]}) == [(nobody, ["actions", 0, "event_name"])]
+    async with rest.client("admin") as client:
+        public_id = (await client.get("/api/v1/events")).json()["data"][0]["public_id"]
+    rule = {"name": "By id", "operator": "gt", "threshold": 1, "event_public_id": public_id}
+    assert await faults("rules", rule) == [("A document knows no ids; say event_name.", ["event_public_id"])]
+    webhook = {"url": "https://a.example/", "events": ["sensor.reading"], "event_public_ids": [public_id]}
+    assert await faults("webhooks", webhook) == [("A document knows no ids; say event_names.", ["event_public_ids"])]
 
 
 async def test_every_fault_of_a_section_is_named(rest: Rest) -> None:
@@ -209,13 +239,25 @@ async def test_an_import_may_name_the_configuration_that_it_was_made_for(rest: R
         assert (await bring(now)).status_code == 412
 
 
-async def test_dashboards_that_a_name_does_not_tell_apart_are_a_conflict(rest: Rest) -> None:
+async def test_a_dashboard_for_all_has_its_name_to_itself(rest: Rest) -> None:
+    await bring_in(rest, WHOLE)
+    exported = await export(rest)
     async with rest.client("operator") as client:
-        for _ in range(2):
-            assert (await client.post("/api/v1/dashboards", json={"name": "Hall", "is_global": True})).status_code == 201
-    async with rest.client("admin") as client:
-        assert (await client.get("/api/v1/configuration")).status_code == 409
-    await bring_in(rest, FORMAT | {"dashboards": [{"name": "Hall"}]}, 409)
+        taken = await client.post("/api/v1/dashboards", json={"name": "Hall", "is_global": True})
+        assert (taken.status_code, "Hall" in taken.json()["detail"]) == (409, True)
+        own = (await client.post("/api/v1/dashboards", json={"name": "Hall"})).json()
+        address = f"/api/v1/dashboards/{own['public_id']}"
+        assert (await client.put(address, json={"is_global": True})).status_code == 409
+        assert (await client.put(address, json={"is_global": True, "name": "Yard"})).status_code == 200
+        assert (await client.put(address, json={"name": "Hall"})).status_code == 409
+        await client.put(address, json={"is_global": False, "name": "Hall"})
+        restored = await client.post(f"/api/v1/versions/dashboard/{own['public_id']}/2/restore")
+        assert restored.json()["content"]["name"] == "Yard", restored.text
+        await client.put(address, json={"is_global": False})
+    assert await export(rest) == exported
+    assert counts(await bring_in(rest, FORMAT | {"dashboards": [{"name": "Yard"}]})) == (1, 0, 0)
+    async with rest.client("operator") as client:
+        assert (await client.post(f"/api/v1/versions/dashboard/{own['public_id']}/2/restore")).status_code == 409
 
 
 async def test_what_is_somebodys_own_is_not_exported(rest: Rest) -> None:
@@ -253,3 +295,57 @@ async def test_an_event_of_line_protocol_goes_out_and_in_again(rest: Rest) -> No
         assert "mill.speed;site=a" in [one["name"] for one in exported["events"]]
         again = await client.post("/api/v1/configuration", json=exported)
     assert (again.status_code, again.json()["created"], again.json()["updated"]) == (200, 0, 0), again.text
+
+
+async def test_a_series_that_was_renamed_is_the_same_series_elsewhere(rest: Rest, database: str, tmp_path: Path) -> None:
+    """By a document and by a file: what is written next belongs to the event that came in."""
+    lines = "weather,location=us t=82\nweather,location=uk t=18"
+    async with rest.client("admin") as client:
+        assert (await client.post("/api/v1/write", content=lines)).status_code == 204
+        for event in (await client.get("/api/v1/events")).json()["data"]:
+            if event["name"] == "weather.t;location=us":
+                await client.put(f"/api/v1/events/{event['public_id']}", json={"name": "Outside"})
+        file = (await client.get("/api/v1/events/export/csv")).content
+    exported = await export(rest)
+    keys = {one["name"]: one.get("channel_key") for one in json.loads(exported)["events"]}
+    assert keys == {"Outside": "weather.t;location=us", "weather.t;location=uk": None}
+    async with serve(database, tmp_path) as other, other.client("admin") as client:
+
+        async def written() -> set[str]:
+            assert (await client.post("/api/v1/write", content=lines)).status_code == 204
+            return {event["name"] for event in (await client.get("/api/v1/events")).json()["data"]}
+
+        assert counts(await bring_in(other, json.loads(exported))) == (2, 0, 0)
+        assert counts(await bring_in(other, json.loads(exported))) == (0, 0, 2)
+        assert await export(other) == exported
+        assert await written() == keys.keys()
+        taken = await bring_in(other, FORMAT | {"events": [EVENTS[0] | {"source": None, "channel_key": "weather.t;location=us"}]}, 409)
+        assert "series" in taken["detail"]
+        async with other.connection() as conn:
+            await conn.execute("DELETE FROM events")
+        headers = {"Content-Type": "text/csv"}
+        assert (await client.post("/api/v1/events/import/csv", content=file, headers=headers)).json()["created"] == 2
+        assert (await client.post("/api/v1/events/import/csv", content=file, headers=headers)).json()["unchanged"] == 2
+        assert await written() == keys.keys()
+        assert await export(other) == exported
+
+
+async def test_a_series_takes_no_event_from_its_source_unless_that_is_said(rest: Rest) -> None:
+    mapped = FORMAT | {"events": [EVENTS[0] | {"source": "source", "channel_key": "t1"}]}
+    await bring_in(rest, mapped)
+    async with rest.client("admin") as client:
+        file = "name,channel_key\nBoiler,hall.t\n"
+        refused = await client.post("/api/v1/events/import/csv", content=file, headers={"Content-Type": "text/csv"})
+        assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["body", 2, "channel_key"])
+        said = await bring_in(rest, FORMAT | {"events": [{"name": "Boiler", "source": None, "channel_key": "hall.t"}]})
+        assert said["objects"][0]["changes"] == {
+            "source": {"from": "source", "to": None},
+            "channel_key": {"from": "t1", "to": "hall.t"},
+        }
+        (event,) = (await client.get("/api/v1/events")).json()["data"]
+        assert (event["source"], event["channel_key"]) == (None, "hall.t")
+        assert (await client.post("/api/v1/write", content="hall t=20")).status_code == 204
+        assert len((await client.get("/api/v1/events")).json()["data"]) == 1
+        for wrong in (5, "", " x", "x" * 401):
+            answer = await bring_in(rest, FORMAT | {"events": [{"name": "Boiler", "source": None, "channel_key": wrong}]}, 422)
+            assert answer["errors"][0]["loc"] == ["body", "events", "Boiler", "channel_key"]

@@ -204,6 +204,29 @@ async def test_every_wrong_item_is_told_and_none_is_stored(operator: httpx.Async
     assert await names(operator) == ["other", "taken"]
 
 
+async def test_an_item_of_another_version_is_a_fault_and_none_is_stored(rest: Rest, operator: httpx.AsyncClient) -> None:
+    first = (await operator.post(EVENTS, json=EVENT | {"name": "a"})).json()
+    gone = (await operator.post(EVENTS, json=EVENT | {"name": "gone"})).json()
+    await operator.put(f"{EVENTS}/{first['public_id']}", json={"unit": "K"})
+    async with rest.client("admin") as admin:
+        await admin.delete(f"{EVENTS}/{gone['public_id']}")
+    late = await save(
+        operator,
+        {"public_id": first["public_id"], "unit": "F", "version": 1},
+        EVENT | {"name": "b", "version": 1},
+        EVENT | {"public_id": gone["public_id"], "name": "gone", "version": 1},
+        EVENT | {"name": "c"},
+    )
+    assert late.status_code == 422
+    assert [error["loc"][2:] for error in late.json()["errors"]] == [[0, "version"], [1, "version"], [2, "version"]]
+    assert "version 2" in late.json()["errors"][0]["msg"]
+    assert [(one["name"], one["unit"]) for one in (await operator.get(EVENTS)).json()["data"]] == [("a", "K")]
+    fitting = {"name": "a", "unit": "F", "version": 2}
+    assert (await save(operator, fitting, EVENT | {"public_id": str(uuid4()), "name": "b", "version": 7})).json()["created"] == 1
+    assert (await save(operator, fitting)).json()["unchanged"] == 1  # what is done already may be asked for again
+    assert (await save(operator, fitting | {"version": 0})).json()["errors"][0]["loc"][2:] == [0, "version"]
+
+
 async def test_names_may_go_round_among_the_items(operator: httpx.AsyncClient) -> None:
     a, b, c = [(await operator.post(EVENTS, json=EVENT | {"name": name})).json()["public_id"] for name in "abc"]
     answer = await save(
@@ -260,6 +283,17 @@ async def test_a_file_is_exported_edited_and_imported(operator: httpx.AsyncClien
     assert (await imported(operator, exported.content, dry_run="true")).json()["unchanged"] == 2
     assert (await imported(operator, edited)).json() == dry
     assert (await imported(operator, edited)).json()["unchanged"] == 2
+
+
+async def test_a_file_does_not_undo_what_somebody_else_has_changed_since_its_export(operator: httpx.AsyncClient) -> None:
+    await save(operator, EVENT | {"name": "a"}, EVENT | {"name": "b"})
+    edited = (await operator.get(f"{EVENTS}/export/csv")).text.replace("°C", "K")
+    await save(operator, {"name": "b", "description": "mine"})
+    late = await imported(operator, edited)
+    assert (late.status_code, [error["loc"] for error in late.json()["errors"]]) == (422, [["body", 3, "version"]])
+    assert {one["unit"] for one in (await operator.get(EVENTS)).json()["data"]} == {"°C"}
+    again = (await operator.get(f"{EVENTS}/export/csv")).text.replace("°C", "K")
+    assert (await imported(operator, again)).json()["updated"] == 2
 
 
 async def test_a_file_of_a_german_spreadsheet_is_read(operator: httpx.AsyncClient) -> None:

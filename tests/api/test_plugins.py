@@ -1,10 +1,11 @@
 """Plugin instances and channels: what a source describes is listed, people map it, and readings follow the mapping."""
 
 import time
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
 from parts import stored
 from parts.backend import Backend, make_source, make_user, sign_in
@@ -135,3 +136,97 @@ async def test_a_channel_that_its_source_has_is_not_deleted_nor_renamed_here(bac
     assert (await admin.delete(address)).status_code == 409
     assert (await admin.put(address, json={"unit": "K"})).json()["errors"][0]["loc"] == ["body", "unit"]
     assert (await admin.put(address, json={"unit": "°C"})).status_code == 200
+
+
+class Serial(msgspec.Struct, tag="serial", forbid_unknown_fields=True):
+    port: Annotated[str, msgspec.Meta(pattern="^/dev/", max_length=20)]
+
+
+class Net(msgspec.Struct, tag="net", forbid_unknown_fields=True):
+    host: str
+
+
+class PluginSettings(msgspec.Struct, forbid_unknown_fields=True):
+    """As a plugin would write them, with whatever a type can say."""
+
+    seed: int
+    rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
+    mode: Literal["fast", "slow"] = "fast"
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    names: Annotated[list[Annotated[str, msgspec.Meta(min_length=1)]], msgspec.Meta(max_length=3)] = []
+    pair: tuple[int, str] = (1, "")
+    lines: dict[str, Serial] = {}
+    over: Serial | Net | None = None
+    on: bool = False
+
+
+async def described_with(backend: Backend, admin: httpx.AsyncClient, name: str, schema: Any) -> str:
+    """The address of an instance of which a source of this name has described this schema."""
+    raw = msgspec.Raw(msgspec.msgpack.encode(schema))
+    async with Source(backend.sockets, await make_source(backend.database, name)) as source:
+        await source.send(wire.encode(wire.Describe([wire.Instance("bench", "test", False, raw, [])])))
+        await source.send(wire.encode(wire.Hello(1, 1, "test", source.stream, 1, [], 0, 0)))
+        await source.expect(wire.Welcome)
+    instance, _ = await channels_of(admin, name)
+    return f"{PLUGINS}/{instance['public_id']}"
+
+
+async def test_settings_are_judged_by_the_schema_that_their_source_describes(backend: Backend, admin: httpx.AsyncClient) -> None:
+    address = await described_with(backend, admin, "judging", msgspec.json.schema(PluginSettings))
+
+    async def faults(settings: dict[str, Any]) -> list[list[Any]]:
+        answer = await admin.put(address, json={"settings": settings})
+        assert answer.status_code in (200, 422), answer.text
+        assert all(error["loc"][:2] == ["body", "settings"] for error in answer.json().get("errors", []))
+        return [error["loc"][2:] for error in answer.json().get("errors", [])]
+
+    assert await faults({"seed": "x", "bogus": 1}) == [["seed"], ["bogus"]]
+    whole = {
+        "seed": 1, "rate": 10, "mode": "slow", "limit": None, "names": ["a"], "pair": [1, "x"], "on": True,
+        "lines": {"a": {"type": "serial", "port": "/dev/ttyS0"}}, "over": {"type": "net", "host": "plc"},
+    }  # fmt: skip
+    assert await faults(whole) == []
+    assert await faults({"seed": 2.0}) == []  # JSON knows one kind of number
+    for settings, places in (
+        ({}, [["seed"]]),
+        ({"seed": True}, [["seed"]]),
+        ({"seed": 1.5, "rate": 0, "mode": "x", "limit": 0, "on": 1}, [["seed"], ["rate"], ["mode"], ["limit"], ["on"]]),
+        ({"seed": 1, "rate": 10.5, "names": ["", 1]}, [["rate"], ["names", 0], ["names", 1]]),
+        ({"seed": 1, "names": ["a"] * 4, "pair": [1, 1]}, [["names"], ["pair", 1]]),
+        ({"seed": 1, "pair": [1]}, [["pair"]]),
+        ({"seed": 1, "lines": {"a": {"type": "serial", "port": "COM1"}}}, [["lines", "a", "port"]]),
+        ({"seed": 1, "lines": {"a": {"type": "serial", "port": "/dev/" + "x" * 20}}}, [["lines", "a", "port"]]),
+        ({"seed": 1, "over": {"type": "net"}}, [["over"]]),
+    ):
+        assert await faults(settings) == places, settings
+    assert (await admin.get(address)).json()["settings"] == {"seed": 2.0}
+    assert (await admin.put(address, json={"demo_mode": True})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        ("no type", {"type": "banana"}),
+        ("no object", {"properties": 5}),
+        ("no number", {"minProperties": "x"}),
+        ("no place", {"$ref": "#/$defs/Nowhere"}),
+        ("elsewhere", {"$ref": "http://127.0.0.1:1/schema.json"}),
+        ("itself", {"$ref": "#"}),
+        ("itself in parts", {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}),
+        ("no pattern", {"properties": {"a": {"pattern": "("}}}),
+        ("huge pattern", {"properties": {"a": {"pattern": r"(\w{1000}){1000}"}}}),
+        ("long enumeration", {"properties": {"a": {"enum": list(range(30_000))}}}),
+        ("words unknown", {"oneOf": 5, "if": [], "format": {}}),
+        (
+            "doubling",
+            {"$ref": "#/$defs/0", "$defs": {str(n): {"anyOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(40)} | {"40": False}},
+        ),
+    ],
+)
+async def test_a_schema_that_is_none_or_never_ends_refuses_nothing(
+    backend: Backend, admin: httpx.AsyncClient, name: str, schema: dict[str, Any]
+) -> None:
+    address = await described_with(backend, admin, f"nonsense {name}", schema)
+    assert (await admin.get(address)).json()["settings_schema"] == schema
+    answer = await admin.put(address, json={"settings": {"a": "x" * 100}})
+    assert answer.status_code == 200, answer.text

@@ -163,7 +163,9 @@ async def test_a_source_is_renamed_disabled_and_given_a_new_credential(rest: Res
         assert (changed.json()["name"], changed.json()["enabled"], changed.headers["etag"]) == ("press hall", False, '"2"')
         assert (await client.get(address)).json() == changed.json()
         assert (await client.put(address, json={"name": "yard"})).status_code == 409
-        renewed = await client.post(f"{address}/credential")
+        late = await client.post(f"{address}/credential", headers={"If-Match": '"1"'})
+        assert (late.status_code, late.json()["type"]) == (412, "/problems/changed-meanwhile")
+        renewed = await client.post(f"{address}/credential", headers={"If-Match": '"2"'})
         assert renewed.status_code == 200
         assert renewed.json()["credential"] != made.json()["credential"]
         async with asyncio.timeout(5):

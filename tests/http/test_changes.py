@@ -6,12 +6,16 @@ import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from parts.rest import Rest
 
+from webmacs import app
+from webmacs.http import openapi
+
+IF_MATCH = {"$ref": "#/components/parameters/If-Match"}
 EVENT: dict[str, Any] = {"name": "Boiler", "type": "sensor", "unit": "°C"}
 EVENTS = "/api/v1/events"
 
@@ -122,6 +126,23 @@ async def test_who_changes_what_somebody_else_has_changed_meanwhile_is_told(rest
         assert (await client.delete(address, headers={"If-Match": '"1"'})).status_code == 412
         tag = (await client.get(address)).headers["etag"]
         assert (await client.delete(address, headers={"If-Match": tag})).status_code == 204
+
+
+DEAF = [
+    (method.upper(), path)
+    for path, operations in openapi.document(app.ROUTES, app.SOCKETS)["paths"].items()
+    for method, operation in operations.items()
+    if method != "get" and IF_MATCH not in operation.get("parameters", [])
+]
+
+
+@pytest.mark.parametrize(("method", "path"), DEAF, ids=[" ".join(one) for one in DEAF])
+async def test_if_match_is_refused_where_nothing_is_compared_with_it(rest: Rest, method: str, path: str) -> None:
+    async with rest.client("admin") as client:  # of any version, a request is as one without
+        assert (await client.post(EVENTS, json=EVENT, headers={"If-Match": "*"})).status_code == 201
+        address = re.sub(r"{[^}]*}", str(uuid4()), path)
+        refused = await client.request(method, address, headers={"If-Match": '"1"', "X-WebMACS-Write": "1"})
+        assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["header", "If-Match"]), refused.text
 
 
 async def test_every_change_tells_who_when_from_where_and_from_what_to_what(rest: Rest) -> None:

@@ -11,7 +11,7 @@ async def make_dashboard(conn: Any, owner: UUID, events: list[UUID], *, is_globa
     public_id = uuid7()
     dashboard = await conn.fetchval(
         """INSERT INTO dashboards (public_id, name, description, tags, is_global, owner_id, owner_name, created_on, changed_on)
-           SELECT $1, 'wall', '', '{}', $2, id, username, now(), now() FROM users WHERE public_id = $3 RETURNING id""",
+           SELECT $1::uuid, $1::uuid::text, '', '{}', $2, id, username, now(), now() FROM users WHERE public_id = $3 RETURNING id""",
         public_id, is_global, owner,
     )  # fmt: skip
     widget = await conn.fetchval(

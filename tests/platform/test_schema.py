@@ -55,6 +55,38 @@ async def test_every_revision_can_be_taken_back_and_brought_again(database_serve
     assert command("migrate", WEBMACS_DATABASE_URL=url).stdout == f"The database has schema {migrate.head()} already.\n"
 
 
+async def test_dashboards_for_all_of_one_name_are_told_apart_by_numbers(database_server: Server) -> None:
+    url = await empty_database(database_server, "dashboards")
+    code = "import sys; from webmacs.storage import migrate as m; m.upgrade(sys.argv[1], sys.argv[2])"
+
+    async def upgrade(revision: str) -> None:
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code, url, revision], env=environment(), check=True)
+
+    await upgrade("0011")
+    conn = await asyncpg.connect(url)
+    long = "x" * 200
+    for name, everybodys in ("Hall", True), ("Hall 2", True), ("Hall", True), ("Hall", False), ("Hall", True), (long, True), (long, True):
+        await conn.execute(
+            """WITH d AS (
+                   INSERT INTO dashboards (public_id, name, description, tags, is_global, owner_name, created_on, changed_on)
+                   VALUES (gen_random_uuid(), $1, '', '{}', $2, 'nobody', now(), now()) RETURNING public_id)
+               INSERT INTO versions (kind, object_public_id, version, at, content)
+               SELECT 'dashboard', public_id, 1, now(), jsonb_build_object('name', $1::text, 'tags', '{}'::text[]) FROM d""",
+            name, everybodys,
+        )  # fmt: skip
+    await upgrade("head")
+    rows = await conn.fetch("SELECT name, version FROM dashboards ORDER BY id")
+    assert [(row["name"], row["version"]) for row in rows] == [
+        ("Hall", 1), ("Hall 2", 1), ("Hall 3", 2), ("Hall", 1), ("Hall 4", 2), (long, 1), (f"{'x' * 198} 2", 2),
+    ]  # fmt: skip
+    told = await conn.fetch(
+        """SELECT a.object_name, v.content->>'name' AS name, v.content->'tags' AS tags
+             FROM audit_log a JOIN versions v ON v.object_public_id = a.object_public_id AND v.version = 2 ORDER BY a.id"""
+    )
+    assert [tuple(row) for row in told] == [(name, name, "[]") for name in ("Hall 3", "Hall 4", f"{'x' * 198} 2")]
+    await conn.close()
+
+
 async def test_a_schema_newer_than_this_version_is_refused(database: str) -> None:
     conn = await asyncpg.connect(database)
     await conn.execute("UPDATE alembic_version SET version_num = '9999'")

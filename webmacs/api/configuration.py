@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
+from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -21,6 +22,7 @@ from webmacs.http.problem import Conflict, FieldError, Problem, Unprocessable
 from webmacs.http.route import Call, errors_at, etag, route
 from webmacs.http.shape import Shape
 from webmacs.storage.pool import Connection
+from webmacs.telemetry.catalogue import REST_WRITER
 
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
 IMPORTING: Final = 0x5745_4243  # one import after the other, under this advisory lock
@@ -29,6 +31,9 @@ WRITTEN_BY: Final = ("source", "instance", "channel_key")
 """Of an event that a source writes; `source` is null where none does."""
 NAMED: Final = {"event_public_id": "event_name", "event_public_ids": "event_names"}
 """What is an id in the API is a name in a document."""
+IDS: Final = {after: before for before, after in NAMED.items()}
+NOWHERE: Final = str(UUID(int=0))
+"""Stands for an event that was not found, so that nothing but that is held against it."""
 
 Content = dict[str, Any]
 Events = Annotated[list[Content], Meta(max_length=bulk.EVENTS_MAX)]
@@ -42,7 +47,11 @@ class Configuration(Shape, frozen=True):
 
     format: Literal["webmacs-configuration-1"]
     events: Annotated[
-        Events, Meta(description="As of POST /api/v1/events; with source and channel_key where a source writes it, source null: none does.")
+        Events,
+        Meta(
+            description="As of POST /api/v1/events; with source and channel_key where a source writes it. Source null: none does; with a "
+            "channel_key it is that series of line protocol under another name."
+        ),
     ] = []  # noqa: RUF012
     rules: Annotated[Objects, Meta(description="As of POST /api/v1/rules, with event_name.")] = []  # noqa: RUF012
     webhooks: Annotated[Objects, Meta(description="As of POST /api/v1/webhooks, with event_names and without a secret.")] = []  # noqa: RUF012
@@ -101,7 +110,7 @@ class Section:
         """The same, with names; `names` by public id."""
         if self.unordered is not None and content[self.unordered] is not None:
             content = content | {self.unordered: sorted(content[self.unordered], key=lambda public_id: names.get(public_id, public_id))}
-        shown: Content = _renamed(content, NAMED, names.get)
+        shown: Content = _with_names(content, names)
         return shown
 
 
@@ -121,7 +130,7 @@ SECTIONS: Final[Mapping[str, Section]] = {
 """After the events, which they name."""
 
 
-@route("GET", "/api/v1/configuration", problems=(409,), tagged=True)
+@route("GET", "/api/v1/configuration", tagged=True)
 async def export_configuration(call: Call) -> Exported:
     """Export the configuration. One JSON document with an object a line, sorted by names, without ids and secrets: the same configuration
     gives the same bytes, so that two of them can be compared line by line and kept under version control, and the same ETag."""
@@ -152,7 +161,7 @@ async def import_configuration(call: Call[Configuration]) -> Comparison:
         given: list[Content] = getattr(call.body, name)
         if not given:
             continue
-        present = _by_key(name, section, await section.read(call.conn))
+        present = {getattr(state, section.key): state for state in await section.read(call.conn)}
         plans = _judge(name, section, given, present, names)
         for plan in plans:
             if plan.changes or plan.before is None:
@@ -183,9 +192,7 @@ def _judge(name: str, section: Section, given: Sequence[Content], present: Mappi
         key = entry[section.key]
         place = ["body", name, key]
         errors += [FieldError([*place, one], "A document does not hold it.") for one in section.fixed if one in entry]
-        unknown: list[str] = []
-        wanted = _renamed(entry, {after: before for before, after in NAMED.items()}, ids.get, unknown)
-        errors += [FieldError(place, f"There is no event called {one}, neither in this document nor here.") for one in unknown]
+        wanted = _with_ids(entry, ids, place, errors)
         state = present.get(key)
         before = {} if state is None else section.content(state)
         try:
@@ -197,7 +204,7 @@ def _judge(name: str, section: Section, given: Sequence[Content], present: Mappi
                 shared = [one for one in after if after[one] != before[one]]
                 body = msgspec.convert({one: after[one] for one in shared}, section.change)
         except msgspec.ValidationError as error:
-            errors += errors_at(place, error)
+            errors += [FieldError([*place, *one.loc], one.msg) for one in _in_names(errors_at([], error))]
         else:
             plans.append(_Plan(key, state, body, changes))
     if errors:
@@ -214,7 +221,7 @@ async def _carry_out(call: Call[Configuration], name: str, section: Section, pla
         else:
             await section.update(call.inner(section.kind, plan.body, before.public_id, before.version))
     except Unprocessable as problem:
-        raise problem.within(name, plan.key) from None
+        raise Unprocessable(_in_names(problem.errors)).within(name, plan.key) from None
     except Problem as problem:
         if problem.status == 412:
             raise Conflict(f"{name}, {plan.key}: somebody else has changed it at this moment; try again.") from None
@@ -250,8 +257,13 @@ async def _save_events(call: Call[Configuration], given: Sequence[Content]) -> t
 def _writer_of(place: Sequence[str], entry: Content, writers: Mapping[str, int]) -> bulk.Writer | UnsetType | None:
     """The channel whose readings the event is to take. Raises Unprocessable."""
     source, instance, key = (entry.get(name) for name in WRITTEN_BY)
-    if source is None and instance is None and key is None:
-        return None if "source" in entry else UNSET
+    if source is None and instance is None and (key is None or "source" in entry):
+        if key is None:
+            return None if "source" in entry else UNSET
+        try:
+            return bulk.Writer(REST_WRITER, None, None, msgspec.convert(key, event.Name))
+        except msgspec.ValidationError as error:
+            raise Unprocessable(errors_at([*place, "channel_key"], error)) from None
     if not isinstance(source, str) or source not in writers:
         msg = "There is no such source here; create it first, or leave out who writes the event."
         raise Unprocessable.at(*place, "source", msg=msg)
@@ -261,13 +273,11 @@ def _writer_of(place: Sequence[str], entry: Content, writers: Mapping[str, int])
 
 
 async def _export(conn: Connection) -> Exported:
-    """Raises Conflict where names are not unique."""
     events = await _read_events(conn)
     names = {str(one.public_id): one.name for one in events}
     document = {"events": _lines([_event_content(one) for one in events], "name")}
     for name, section in SECTIONS.items():
         objects = [section.shown(section.content(state), names) for state in await section.read(conn)]
-        _refuse_ambiguous(name, section, objects)
         document[name] = _lines(objects, section.key)
     return Exported(FORMAT, **document)
 
@@ -286,25 +296,10 @@ async def _read_events(conn: Connection) -> list[event.Event]:
 
 def _event_content(one: event.Event) -> Content:
     content: Content = msgspec.to_builtins(event.fields_of(one))
-    if one.source is None:  # the key of a series in line protocol is its name
-        return content | {"source": None}
+    if one.source is None:
+        key = event.series_key(one.name, one.source, one.channel_key)
+        return content | {"source": None} | ({} if key is None else {"channel_key": key})
     return content | {name: value for name in WRITTEN_BY if (value := getattr(one, name)) is not None}
-
-
-def _by_key(name: str, section: Section, states: Sequence[Any]) -> dict[str, Any]:
-    _refuse_ambiguous(name, section, [section.content(state) for state in states])
-    return {getattr(state, section.key): state for state in states}
-
-
-def _refuse_ambiguous(name: str, section: Section, objects: Sequence[Content]) -> None:
-    """Raises Conflict where a name would not say which object is meant."""
-    seen: set[str] = set()
-    for one in objects:
-        if one[section.key] in seen:
-            raise Conflict(
-                f"Two {name} are called {one[section.key]}; give one of them another name, as a document tells them apart by it."
-            )
-        seen.add(one[section.key])
 
 
 def _key_errors(name: str, key: str, given: Sequence[Content]) -> list[FieldError]:
@@ -321,28 +316,59 @@ def _key_errors(name: str, key: str, given: Sequence[Content]) -> list[FieldErro
     return errors
 
 
-def _renamed(value: Any, fields: Mapping[str, str], find: Callable[[str], str | None], unknown: list[str] | None = None) -> Any:
-    """The value with ids in place of names or the other way round, at any depth. What is not found stays, or is gathered in `unknown`."""
-
-    def one(name: Any) -> Any:
-        found = find(name) if isinstance(name, str) else None
-        if found is None and isinstance(name, str) and unknown is not None:
-            unknown.append(name)
-        return name if found is None else found
-
+def _with_names(value: Any, names: Mapping[str, str]) -> Any:
+    """What the API says, as a document does: events by name, at any depth."""
     if isinstance(value, list):
-        return [_renamed(part, fields, find, unknown) for part in value]
+        return [_with_names(part, names) for part in value]
     if not isinstance(value, dict):
         return value
-    renamed = {}
-    for name, part in value.items():
-        if name not in fields:
-            renamed[name] = _renamed(part, fields, find, unknown)
+    said: Content = {}
+    for key, part in value.items():
+        if key not in NAMED:
+            said[key] = _with_names(part, names)
         elif isinstance(part, list):
-            renamed[fields[name]] = [one(entry) for entry in part]
+            said[NAMED[key]] = [names.get(one, one) for one in part]
         else:
-            renamed[fields[name]] = one(part)
-    return renamed
+            said[NAMED[key]] = names.get(part, part)
+    return said
+
+
+def _with_ids(value: Any, ids: Mapping[str, str], loc: list[str | int], errors: list[FieldError]) -> Any:
+    """The other way round. An event that is not found, and an id, is an error at its place."""
+
+    def found(name: Any, where: list[str | int]) -> Any:
+        if isinstance(name, str) and name not in ids:
+            errors.append(FieldError(where, f"There is no event called {name}, neither in this document nor here."))
+        return ids.get(name, NOWHERE) if isinstance(name, str) else name
+
+    if isinstance(value, list):
+        return [_with_ids(part, ids, [*loc, index], errors) for index, part in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    said: Content = {}
+    for key, part in value.items():
+        here = [*loc, key]
+        if key in NAMED:
+            errors.append(FieldError(here, f"A document knows no ids; say {NAMED[key]}."))
+            said[key] = [] if key == "event_public_ids" else NOWHERE
+        elif key not in IDS:
+            said[key] = _with_ids(part, ids, here, errors)
+        elif isinstance(part, list):
+            said[IDS[key]] = [found(one, [*here, index]) for index, one in enumerate(part)]
+        else:
+            said[IDS[key]] = found(part, here)
+    return said
+
+
+def _in_names(errors: Sequence[FieldError]) -> list[FieldError]:
+    """Errors of what the API says, as of what a document says; within an object."""
+
+    def said(msg: str) -> str:
+        for before, after in NAMED.items():
+            msg = msg.replace(f"`{before}`", f"`{after}`")
+        return msg
+
+    return [FieldError([NAMED.get(str(part), part) for part in one.loc], said(one.msg)) for one in errors]
 
 
 def _lines(objects: Sequence[Content], key: str) -> list[msgspec.Raw]:

@@ -145,9 +145,9 @@ async def list_dashboards(call: Call[None, DashboardsQuery]) -> Page[Dashboard]:
     return Page(query.page, query.page_size, total, [_dashboard(row) for row in rows])
 
 
-@route("POST", "/api/v1/dashboards", status=201, changes="dashboard")
+@route("POST", "/api/v1/dashboards", status=201, problems=(409,), changes="dashboard")
 async def create_dashboard(call: Call[DashboardIn]) -> Dashboard:
-    """Create a dashboard. It belongs to who makes it."""
+    """Create a dashboard. It belongs to who makes it; one for all has its name to itself."""
     public_id = uuid7()
     await _insert(call, public_id, call.body)
     return await _tell(call, None, public_id)
@@ -162,17 +162,13 @@ async def get_dashboard(call: Call) -> Dashboard:
     return _dashboard(row)
 
 
-@route("PUT", "/api/v1/dashboards/{public_id}", changes="dashboard")
+@route("PUT", "/api/v1/dashboards/{public_id}", problems=(409,), changes="dashboard")
 async def change_dashboard(call: Call[DashboardChange]) -> Dashboard:
     """Change a dashboard. Fields that are not given stay, and so do its widgets."""
-    _, before = await _open(call)
-    names = DashboardChange.__struct_fields__
-    wanted = {name: getattr(before, name) if (value := getattr(call.body, name)) is UNSET else value for name in names}
-    wanted["tags"] = tidy_tags(wanted["tags"])
-    await call.conn.execute(
-        """UPDATE dashboards SET name = $2, description = $3, tags = $4, is_global = $5, range_seconds = $6 WHERE public_id = $1""",
-        call.public_id, *wanted.values(),
-    )  # fmt: skip
+    dashboard_id, before = await _open(call)
+    asked = fields_given(call.body)
+    wanted = DashboardIn(**{name: asked.get(name, getattr(before, name)) for name in DashboardIn.__struct_fields__})
+    await _update(call.conn, dashboard_id, wanted)
     return await _tell(call, before, before.public_id)
 
 
@@ -273,10 +269,7 @@ async def put_dashboard(call: Call[DashboardWithWidgets]) -> Dashboard:
     else:
         dashboard_id, before = await _open(call)
         public_id = before.public_id
-        await call.conn.execute(
-            "UPDATE dashboards SET name = $2, description = $3, tags = $4, is_global = $5, range_seconds = $6 WHERE id = $1",
-            dashboard_id, wanted.name, wanted.description, tidy_tags(wanted.tags), wanted.is_global, wanted.range_seconds,
-        )  # fmt: skip
+        await _update(call.conn, dashboard_id, wanted)
     kept = 0
     present = [] if before is None else before.widgets
     while kept < min(len(present), len(wanted.widgets)) and widget_of(present[kept]) == wanted.widgets[kept]:
@@ -343,14 +336,33 @@ async def _open(call: Call[Any, Any]) -> tuple[int, Dashboard]:
 
 
 async def _insert(call: Call[Any, Any], public_id: UUID, new: DashboardIn) -> int:
-    dashboard_id: int = await call.conn.fetchval(
-        """INSERT INTO dashboards (public_id, name, description, tags, is_global, range_seconds, owner_id, owner_name,
-                                   created_on, changed_on)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) RETURNING id""",
-        public_id, new.name, new.description, tidy_tags(new.tags), new.is_global, new.range_seconds, call.identity.id, call.identity.name,
-        clock.now(),
-    )  # fmt: skip
+    """Raises Conflict."""
+    try:
+        dashboard_id: int = await call.conn.fetchval(
+            """INSERT INTO dashboards (public_id, name, description, tags, is_global, range_seconds, owner_id, owner_name,
+                                       created_on, changed_on)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) RETURNING id""",
+            public_id, new.name, new.description, tidy_tags(new.tags), new.is_global, new.range_seconds,
+            call.identity.id, call.identity.name, clock.now(),
+        )  # fmt: skip
+    except asyncpg.UniqueViolationError:
+        raise _taken(new.name) from None
     return dashboard_id
+
+
+async def _update(conn: Connection, dashboard_id: int, wanted: DashboardIn) -> None:
+    """Raises Conflict."""
+    try:
+        await conn.execute(
+            "UPDATE dashboards SET name = $2, description = $3, tags = $4, is_global = $5, range_seconds = $6 WHERE id = $1",
+            dashboard_id, wanted.name, wanted.description, tidy_tags(wanted.tags), wanted.is_global, wanted.range_seconds,
+        )  # fmt: skip
+    except asyncpg.UniqueViolationError:
+        raise _taken(wanted.name) from None
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"There is a dashboard for all called {name} already; choose another name.")
 
 
 async def _add(conn: Connection, dashboard_id: int, new: WidgetIn | Widget) -> UUID:

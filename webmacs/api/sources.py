@@ -104,10 +104,11 @@ async def change_source(call: Call[SourceChange]) -> Source:
     return call.changed(before, await _read(call.conn, call.public_id), "sources")
 
 
-@route("POST", "/api/v1/sources/{public_id}/credential", status=200, changes="source")
+@route("POST", "/api/v1/sources/{public_id}/credential", status=200, problems=(412,), changes="source")
 async def renew_credential(call: Call) -> SourceCreated:
     """Give a source a new credential. It is in this answer and nowhere else; the old one is void at once."""
     source = await _read(call.conn, call.public_id, lock=True)
+    call.match(source.version)
     credential = accounts.new_credential()
     await call.conn.execute(
         "UPDATE sources SET credential_hash = $2 WHERE public_id = $1", call.public_id, accounts.credential_hash(credential)

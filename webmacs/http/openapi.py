@@ -18,7 +18,7 @@ from webmacs.http.idempotency import REPLAYED
 from webmacs.http.limits import FREE
 from webmacs.http.problem import MEDIA_TYPE, FieldError, ProblemDocument
 from webmacs.http.problem_pages import PAGES
-from webmacs.http.route import DRY_RUN, DRY_RUN_HEADER, Route, SocketRoute, Upload
+from webmacs.http.route import DRY_RUN, DRY_RUN_HEADER, Route, SocketRoute, Upload, judging_if_match
 
 REF: Final = "#/components/schemas/{name}"
 API_VERSION: Final = "1"
@@ -156,8 +156,7 @@ class _Writer:
     def __init__(self, routes: list[Route]) -> None:
         self._routes = routes
         kinds = [kind for one in routes for kind in (*_bodies(one).values(), _answer_kind(one)) if kind not in (None, bytes, Upload)]
-        self._tagged = {one.path for one in routes if one.method == "GET" and _has_etag(one)}
-        """Addresses of what has a version, so that a change may say which it is meant for."""
+        self._judging = judging_if_match(routes)
         queries = {one.query: None for one in routes if one.query is not None}
         schemas, self.components = msgspec.json.schema_components([*kinds, ProblemDocument], ref_template=REF)
         self._schemas = dict(zip(kinds, schemas[:-1], strict=True))
@@ -213,7 +212,7 @@ class _Writer:
         return operation
 
     def _matches(self, one: Route) -> bool:
-        return 412 in one.problems or (one.method in ("PUT", "DELETE") and one.path in self._tagged)
+        return (one.method, one.path) in self._judging
 
     def _common_parameters(self, one: Route) -> list[str]:
         asked = {
@@ -242,7 +241,7 @@ class _Writer:
         kind = _answer_kind(one)
         shown = {
             "Location": one.status in (201, 302),
-            "ETag": _has_etag(one),
+            "ETag": one.has_etag,
             DRY_RUN_HEADER: one.changes is not None,
             REPLAYED: _once(one),
             "Deprecation": one.deprecated is not None,
@@ -372,17 +371,6 @@ def _answer_kind(one: Route) -> Any:
     """The answer's type; None where there is none or the handler makes a Response of its own."""
     kind = one.returns
     return None if isinstance(kind, type) and issubclass(kind, Response) else kind
-
-
-def _has_etag(one: Route) -> bool:
-    """An update's version is a text of its own and counts nothing."""
-    if one.tagged:
-        return True
-    fields = msgspec.structs.fields(one.returns) if isinstance(one.returns, type) and issubclass(one.returns, msgspec.Struct) else ()
-    return any(
-        field.name == "version" and isinstance(msgspec.inspect.type_info(field.type), msgspec.inspect.IntType | msgspec.inspect.Metadata)
-        for field in fields
-    )
 
 
 def _once(one: Route) -> bool:

@@ -226,7 +226,8 @@ class Call(Generic[B, Q]):
 
     @property
     def if_match(self) -> str | None:
-        return self.request.headers.get("if-match")
+        """The versions for which the request is meant; None: for any."""
+        return _if_match(self.request)
 
     def insert(self, rows: str, *arguments: Any) -> None:
         """On a route that `inserts`, all that it does to the database: INSERTs as they stand in a WITH, with arguments $1..$n. They run
@@ -236,7 +237,7 @@ class Call(Generic[B, Q]):
     def match(self, version: int | str) -> None:
         """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412."""
         asked = self.if_match
-        if asked is not None and asked.strip() != "*" and etag(version) not in _tags(asked):
+        if asked is not None and etag(version) not in _tags(asked):
             raise Problem(
                 412, "changed-meanwhile", "Changed meanwhile",
                 f"It has version {version} now, which is not what If-Match says; read it again and make the change anew.",
@@ -303,6 +304,23 @@ class Route:
     def access(self) -> access.Access:
         return access.TABLE[self.method, self.path]
 
+    @property
+    def has_etag(self) -> bool:
+        """Whether its answer has one. An update's version is a text of its own and counts nothing."""
+        shaped = isinstance(self.returns, type) and issubclass(self.returns, msgspec.Struct)
+        return self.tagged or any(
+            one.name == "version" and isinstance(msgspec.inspect.type_info(one.type), msgspec.inspect.IntType | msgspec.inspect.Metadata)
+            for one in (msgspec.structs.fields(self.returns) if shaped else ())
+        )
+
+
+def judging_if_match(routes: Sequence[Route]) -> frozenset[tuple[Method, str]]:
+    """Those that change what has an ETag where it is read, and those that say so by a 412."""
+    tagged = {one.path for one in routes if one.method == "GET" and one.has_etag}
+    return frozenset(
+        (one.method, one.path) for one in routes if 412 in one.problems or (one.method in ("PUT", "DELETE") and one.path in tagged)
+    )
+
 
 def route(
     method: Method,
@@ -365,11 +383,12 @@ def socket(path: str) -> Callable[[Socket], SocketRoute]:
     return lambda handler: SocketRoute(path, handler)
 
 
-def compose(routes: Iterable[Route], sockets: Iterable[SocketRoute]) -> list[BaseRoute]:
+def compose(routes: Sequence[Route], sockets: Iterable[SocketRoute]) -> list[BaseRoute]:
     """Starlette's routes. A path is one place with its methods, so that a wrong one is told which there are."""
     by_path: dict[str, dict[str, _Endpoint]] = {}
+    judging = judging_if_match(routes)
     for one in routes:
-        by_path.setdefault(one.path, {})[one.method] = _Endpoint(one)
+        by_path.setdefault(one.path, {})[one.method] = _Endpoint(one, judges_if_match=(one.method, one.path) in judging)
     dispatchers = {path: _Dispatcher(endpoints) for path, endpoints in by_path.items()}
     return [Paths(dispatchers), *(WebSocketRoute(one.path, _judged(one)) for one in sockets), Mount("/api", _nothing)]
 
@@ -381,6 +400,11 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
 
 def etag(version: int | str) -> str:
     return f'"{version}"'
+
+
+def _if_match(request: Request) -> str | None:
+    asked = request.headers.get("if-match")
+    return None if asked is None or asked.strip() == "*" else asked
 
 
 def _tags(header: str) -> list[str]:
@@ -420,8 +444,9 @@ class _Dispatcher:
 class _Endpoint:
     """A route as it runs: admit, decode, call, encode."""
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, *, judges_if_match: bool) -> None:
         self._route = route
+        self._deaf = route.method not in guard.SAFE_METHODS and not judges_if_match
         self._access = route.access
         self._withdraws = route.method not in guard.SAFE_METHODS and route.tag in WITHDRAWING
         self._scope = access.scope_of(route.method, route.path)
@@ -460,6 +485,8 @@ class _Endpoint:
     async def _serve(self, request: Request, caller: Identity | None, patience_s: float) -> Response:
         """`patience_s`: for the handler; a slow body has limits of its own."""
         route = self._route
+        if self._deaf and _if_match(request) is not None:  # whoever sends it relies on it
+            raise Unprocessable.at("header", "If-Match", msg="Nothing here is compared with it; leave it out.")
         asked, dry_run = self._query.read(request, with_dry_run=route.changes is not None)
         call: Call[Any, Any] = Call(request, caller, None, asked if route.query else None, route.status, route.changes, dry_run)
         if route.body is Upload:

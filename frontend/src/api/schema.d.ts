@@ -559,7 +559,7 @@ export interface paths {
         put?: never;
         /**
          * Create or change events from a CSV file, all of them or none
-         * @description A row is the event of its public_id, else of its name; one that was deleted comes back under its public_id. Columns are those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above; scope of an API token: events:write.
+         * @description A row is the event of its public_id, else of its name; one that was deleted comes back under its public_id. Columns are those of the export, in any order; a column that is not there leaves its field as it is, an empty cell empties it; a row with a version changes its event only if that still has it. channel_key is the series of line protocol that an event is under another name. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done. Role: operator or above; scope of an API token: events:write.
          */
         post: operations["import_events"];
         delete?: never;
@@ -1142,7 +1142,7 @@ export interface paths {
         get: operations["get_plugin_instance"];
         /**
          * Change a plugin instance
-         * @description Fields that are not given stay. Role: admin or above; scope of an API token: plugins:write.
+         * @description Fields that are not given stay. New settings are judged by the schema that the source has described. Role: admin or above; scope of an API token: plugins:write.
          */
         put: operations["change_plugin_instance"];
         post?: never;
@@ -1613,7 +1613,7 @@ export interface paths {
         put?: never;
         /**
          * Create a dashboard
-         * @description It belongs to who makes it. Role: operator or above; scope of an API token: dashboards:write.
+         * @description It belongs to who makes it; one for all has its name to itself. Role: operator or above; scope of an API token: dashboards:write.
          */
         post: operations["create_dashboard"];
         delete?: never;
@@ -2175,7 +2175,7 @@ export interface components {
             /** @enum {unknown} */
             format: "webmacs-configuration-1";
             /**
-             * @description As of POST /api/v1/events; with source and channel_key where a source writes it, source null: none does.
+             * @description As of POST /api/v1/events; with source and channel_key where a source writes it. Source null: none does; with a channel_key it is that series of line protocol under another name.
              * @default []
              */
             events: Record<string, never>[];
@@ -2585,6 +2585,11 @@ export interface components {
              * @default null
              */
             public_id: string | null;
+            /**
+             * @description The event is changed only if it still has this version, as with If-Match. One whose public_id is not known here has none, and is created.
+             * @default null
+             */
+            version: number | null;
         };
         /** EventItems */
         EventItems: {
@@ -6330,7 +6335,8 @@ export interface operations {
                  *           "raw_retention_days": 1,
                  *           "statistics_retention_days": 1,
                  *           "critical": true,
-                 *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                 *           "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                 *           "version": 1
                  *         }
                  *       ]
                  *     }
@@ -8049,6 +8055,8 @@ export interface operations {
                 dry_run?: components["parameters"]["dry_run"];
             };
             header?: {
+                /** @description Only if it still has this version, as its `ETag` says it; else a 412. Without it the last change wins. */
+                "If-Match"?: components["parameters"]["If-Match"];
                 /** @description Your own name of this request, as a UUID. Sent again within 24 h, it is answered as the first time and done once. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
             };
@@ -8091,6 +8099,7 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
+            412: components["responses"]["changed-meanwhile"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -11121,6 +11130,7 @@ export interface operations {
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
@@ -11285,6 +11295,7 @@ export interface operations {
             403: components["responses"]["forbidden_or_foreign-origin_or_password-change-needed_or_scope-missing_or_write-header-missing"];
             404: components["responses"]["not-found"];
             408: components["responses"]["too-slow"];
+            409: components["responses"]["conflict"];
             412: components["responses"]["changed-meanwhile"];
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
@@ -11767,7 +11778,6 @@ export interface operations {
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
-            409: components["responses"]["conflict"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];

@@ -31,6 +31,7 @@ from webmacs.jobs import deletion
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection
 from webmacs.telemetry import sources
+from webmacs.telemetry.catalogue import REST_WRITER
 
 EVENTS_MAX: Final = 10_000
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -38,6 +39,8 @@ DEFAULTS: Final[Fields] = {
     field.name: [] if field.name == "tags" else field.default for field in msgspec.structs.fields(EventIn) if not field.required
 }
 REQUIRED: Final = tuple(name for name in FIELDS if name not in DEFAULTS)
+
+Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 class EventItem(EventChange, frozen=True):
@@ -49,6 +52,13 @@ class EventItem(EventChange, frozen=True):
             description="The event it is; an unknown one is given to a new event, and one that was deleted comes back with the readings "
             "that were kept, but without its rules and its places on dashboards; while a job deletes its readings, that is a 409. "
             "Without it the name says which event it is."
+        ),
+    ] = None
+    version: Annotated[
+        Version | None,
+        Meta(
+            description="The event is changed only if it still has this version, as with If-Match. One whose public_id is not known here "
+            "has none, and is created."
         ),
     ] = None
 
@@ -79,10 +89,10 @@ class SavedEvents(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A channel of a source, which writes an event."""
+    """A channel of a source, which writes an event; or of no source, a series of line protocol."""
 
     id: int
-    source: str
+    source: str | None
     instance: str | None
     channel_key: str
 
@@ -97,6 +107,10 @@ class Item:
     given: Fields
     writer: Writer | UnsetType | None = UNSET
     """None: no source writes it. Not given: whoever does."""
+    takes: bool = True
+    """Whether the event may be taken from the source that writes it."""
+    version: int | None = None
+    """The one that it must still have to be changed."""
 
 
 @dataclass(slots=True)
@@ -119,7 +133,7 @@ async def save_events(call: Call[EventItems]) -> SavedEvents:
     """Create or change up to 10,000 events, all of them or none. An item is the event of its public_id, else of its name; one that
     was deleted comes back under its public_id. `errors` names every item that cannot be used; with dry_run=true the answer says what would
     be done."""
-    items = [Item(n, ("body", "events", n), one.public_id, fields_of(one)) for n, one in enumerate(call.body.events)]
+    items = [Item(n, ("body", "events", n), one.public_id, fields_of(one), version=one.version) for n, one in enumerate(call.body.events)]
     return await save(call, items)
 
 
@@ -165,10 +179,9 @@ def _judge(items: Sequence[Item], known: Sequence[Event]) -> list[_Plan]:
     plans: list[_Plan] = []
     errors: list[FieldError] = []
     for item in items:
-        before = by_name.get(item.given.get("name", "")) if item.public_id is None else by_id.get(item.public_id)
-        revived = before is not None and before.deleted_on is not None
-        if revived:
-            before = None
+        here = by_name.get(item.given.get("name", "")) if item.public_id is None else by_id.get(item.public_id)
+        revived = here is not None and here.deleted_on is not None
+        before = None if revived else here
         missing = [name for name in REQUIRED if before is None and name not in item.given]
         errors += [FieldError([*item.loc, name], "A new event needs it.") for name in missing]
         if not missing:
@@ -176,12 +189,29 @@ def _judge(items: Sequence[Item], known: Sequence[Event]) -> list[_Plan]:
             errors += [FieldError([*item.loc, field], msg) for field, msg in faults(wanted)]
             public_id = item.public_id or (uuid7() if before is None else before.public_id)
             moves = _moves(before, item.writer)
+            if moves and not item.takes and before is not None and before.source is not None:
+                errors.append(FieldError([*item.loc, "channel_key"], f"The source {before.source} writes it; leave channel_key out."))
             changes = {} if before is None else _changes(before, wanted) | moves
             plans.append(_Plan(item, before, public_id, wanted, changes, revived, moves=bool(moves)))
+            if (before is None or changes) and (fault := _outdated(item, here)) is not None:  # done already is as good
+                errors.append(FieldError([*item.loc, "version"], fault))
     errors += _clashes(plans, by_name)
     if errors:
         raise Unprocessable(errors)
     return plans
+
+
+def _outdated(item: Item, here: Event | None) -> str | None:
+    """What is wrong with the version of an item that changes something."""
+    if item.version is None or (here is None and item.public_id is not None):
+        return None
+    if here is None:
+        return "There is no event of this name now; leave version out to create one."
+    if here.version == item.version:
+        return None
+    if here.deleted_on is not None:
+        return "It was deleted meanwhile; leave version out to bring it back."
+    return f"It has version {here.version} now; read it again and make the change anew."
 
 
 def _clashes(plans: Sequence[_Plan], by_name: Mapping[str, Event]) -> list[FieldError]:
@@ -246,8 +276,8 @@ async def _hand_over(conn: Connection, plans: Sequence[_Plan]) -> None:
     hands. Raises Conflict."""
     given = {plan.public_id: writer for plan in plans if isinstance(writer := plan.item.writer, Writer)}
     moved = [plan.public_id for plan in plans if plan.before is not None]
-    rows = await conn.fetch("SELECT writer_id FROM events WHERE public_id = ANY($1) AND writer_id <> 1", moved)
-    concerned = {row["writer_id"] for row in rows} | {given[public_id].id for public_id in moved if public_id in given}
+    rows = await conn.fetch("SELECT writer_id FROM events WHERE public_id = ANY($1) AND writer_id <> $2", moved, REST_WRITER)
+    concerned = {row["writer_id"] for row in rows} | {given[public_id].id for public_id in moved if public_id in given} - {REST_WRITER}
     await sources.lock_writers(conn, sorted(concerned))
     await conn.execute("UPDATE writers SET generation = generation + 1, owner = NULL WHERE id = ANY($1)", list(concerned))
     await conn.execute("UPDATE events SET writer_id = 1, instance = NULL, channel_key = NULL WHERE public_id = ANY($1)", moved)
@@ -263,7 +293,8 @@ async def _hand_over(conn: Connection, plans: Sequence[_Plan]) -> None:
         )
     except asyncpg.UniqueViolationError:
         raise Conflict(
-            "A channel of a source is an event of another name here, or stands there twice; give it that name, or take it from that event."
+            "A channel of a source, or a series, is an event of another name here, or stands there twice; give it that name, or take it "
+            "from that event."
         ) from None
 
 

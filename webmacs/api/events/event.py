@@ -333,6 +333,11 @@ def fields_of(state: EventIn | EventChange | Event) -> Fields:
     return {name: value for name in FIELDS if (value := getattr(state, name)) is not UNSET}
 
 
+def series_key(name: str, source: str | None, channel_key: str | None) -> str | None:
+    """The series of line protocol that an event is, where its name does not say it: it was renamed."""
+    return channel_key if source is None and channel_key != name else None
+
+
 def settle(wanted: Fields) -> Fields:
     """An event's fields as they are stored. Raises Unprocessable for what cannot be together."""
     wanted = tidy(wanted)

@@ -10,19 +10,26 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+from msgspec import UNSET
 from starlette.responses import Response, StreamingResponse
 
-from webmacs.api.events.bulk import BODY_BYTES_MAX, DEFAULTS, EVENTS_MAX, Item, SavedEvents, save
-from webmacs.api.events.event import FIELDS, MATCHING, SELECT, EventIn, EventsFilter, wanted_of
+from webmacs.api.events.bulk import BODY_BYTES_MAX, DEFAULTS, EVENTS_MAX, Item, SavedEvents, Version, Writer, save
+from webmacs.api.events.event import FIELDS, MATCHING, SELECT, EventIn, EventsFilter, Name, series_key, wanted_of
 from webmacs.http.problem import FieldError, Problem, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import in_words
 from webmacs.http.sheet import guard, unguard
+from webmacs.telemetry.catalogue import REST_WRITER
 
-COLUMNS: Final = ("public_id", *FIELDS)
+COLUMNS: Final = ("public_id", *FIELDS, "channel_key", "version")
 TEXT: Final = frozenset({"name", "type", "unit", "description", "path"})
 """An empty cell is an empty text; elsewhere it is nothing."""
-TYPES: Final[Mapping[str, Any]] = {field.name: field.type for field in msgspec.structs.fields(EventIn)} | {"public_id": UUID}
+TYPES: Final[Mapping[str, Any]] = {
+    **{field.name: field.type for field in msgspec.structs.fields(EventIn)},
+    "public_id": UUID,
+    "channel_key": Name,
+    "version": Version,
+}
 DELIMITERS: Final = (",", ";", "\t")
 ROWS_AT_ONCE: Final = 1_000
 
@@ -39,21 +46,28 @@ async def export_events(call: Call[None, EventsFilter]) -> Response:
 async def import_events(call: Call[bytes]) -> SavedEvents:
     """Create or change events from a CSV file, all of them or none. A row is the event of its public_id, else of its name; one that was
     deleted comes back under its public_id. Columns are those of the export, in any order; a column that is not there leaves its field as
-    it is, an empty cell empties it. Separated by commas, semicolons (then numbers may have a decimal comma) or tabs; UTF-8, up to 10,000
-    rows. `errors` names every line and column that cannot be used; with dry_run=true the answer says what would be done."""
+    it is, an empty cell empties it; a row with a version changes its event only if that still has it.
+    channel_key is the series of line protocol that an event is under another name. Separated by commas, semicolons (then numbers may have
+    a decimal comma) or tabs; UTF-8, up to 10,000 rows. `errors` names every line and column that cannot be used; with
+    dry_run=true the answer says what would be done."""
     return await save(call, await asyncio.to_thread(_read, call.body))
 
 
 async def _write(rows: Sequence[asyncpg.Record]) -> AsyncIterator[bytes]:
     yield "\N{BYTE ORDER MARK}".encode() + _lines([COLUMNS])
     for begin in range(0, len(rows), ROWS_AT_ONCE):
-        yield _lines([_cell(row[column]) for column in COLUMNS] for row in rows[begin : begin + ROWS_AT_ONCE])
+        yield _lines(_cells(row) for row in rows[begin : begin + ROWS_AT_ONCE])
 
 
 def _lines(rows: Any) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
+
+
+def _cells(row: asyncpg.Record) -> list[str]:
+    key = series_key(row["name"], row["source"], row["channel_key"])
+    return [_cell(key if column == "channel_key" else row[column]) for column in COLUMNS]
 
 
 def _cell(value: Any) -> str:
@@ -97,7 +111,9 @@ def _read(raw: bytes) -> list[Item]:
                 values[column] = _value(column, cell, decimal_comma=delimiter == ";")
             except ValueError as error:
                 errors.append(FieldError(["body", line, column], in_words(str(error))))
-        items.append(Item(line, ("body", line), values.pop("public_id", None), values))
+        public_id, version, key = (values.pop(column, None) for column in ("public_id", "version", "channel_key"))
+        writer = UNSET if key is None else Writer(REST_WRITER, None, None, key)
+        items.append(Item(line, ("body", line), public_id, values, writer, takes=False, version=version))
     if errors:
         raise Unprocessable(errors)
     if not items:
@@ -133,7 +149,7 @@ def _value(column: str, cell: str, *, decimal_comma: bool) -> Any:
     """Raises ValueError."""
     if "\0" in cell:
         raise ValueError("Text holds no NUL character.")
-    if column in TEXT:
+    if column in TEXT or (column == "channel_key" and cell):
         return msgspec.convert(unguard(cell), TYPES[column])
     if column == "tags":
         return msgspec.convert([tag for tag in unguard(cell).split(",") if tag.strip()], TYPES[column])

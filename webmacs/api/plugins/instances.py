@@ -9,6 +9,7 @@ import orjson
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
+from webmacs.api.plugins import schema
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
@@ -155,11 +156,13 @@ async def get_plugin_instance(call: Call) -> PluginInstance:
 
 @route("PUT", "/api/v1/plugins/{public_id}", problems=(409,), changes="plugin instance")
 async def change_plugin_instance(call: Call[InstanceChange]) -> PluginInstance:
-    """Change a plugin instance. Fields that are not given stay."""
+    """Change a plugin instance. Fields that are not given stay. New settings are judged by the schema that the source has described."""
     given = fields_given(call.body)
     _check_settings(given.get("settings", {}))
     before = await read_instance(call.conn, call.public_id, lock=True)
     call.match(before.version)
+    if before.settings_schema is not None and given.get("settings", before.settings) != before.settings:
+        await schema.check(given["settings"], before.settings_schema, "body", "settings")
     wanted = [given.get(name, getattr(before, name)) for name in InstanceChange.__struct_fields__]
     try:
         await call.conn.execute(
