@@ -286,6 +286,9 @@ async def test_every_wrong_line_and_column_is_told_and_no_row_is_stored(operator
     assert [error["loc"][1:] for error in refused.json()["errors"]] == [
         [2, "min_value"], [4, "type"], [4, "min_value"], [4, "decimals"], [4, "critical"], [5], [6, "name"], [6, "min_value"],
     ]  # fmt: skip
+    words = {error["loc"][2]: error["msg"] for error in refused.json()["errors"][:5]}
+    assert "it is one of: actuator," in words["type"]
+    assert (words["min_value"], words["critical"]) == ("It is a number.", "It is true or false.")
     assert await names(operator) == []
     crossed = await imported(operator, "name,type,unit,limit_lo,limit_hi\na,sensor,V,1,2\nb,sensor,V,2,1\n")
     assert [error["loc"] for error in crossed.json()["errors"]] == [["body", 3, "limit_lo"]]

@@ -17,8 +17,9 @@ from webmacs.api import dashboards, rules, webhooks
 from webmacs.api.dashboards import DashboardWithWidgets
 from webmacs.api.events import bulk, event
 from webmacs.api.events.bulk import FromTo, Item
+from webmacs.http.faults import field_error
 from webmacs.http.problem import Conflict, FieldError, Problem, Unprocessable
-from webmacs.http.route import Call, errors_at, etag, route
+from webmacs.http.route import Call, etag, route
 from webmacs.http.shape import Shape
 from webmacs.storage.pool import Connection
 
@@ -197,7 +198,7 @@ def _judge(name: str, section: Section, given: Sequence[Content], present: Mappi
                 shared = [one for one in after if after[one] != before[one]]
                 body = msgspec.convert({one: after[one] for one in shared}, section.change)
         except msgspec.ValidationError as error:
-            errors += errors_at(place, error)
+            errors.append(field_error(place, error, section.new))
         else:
             plans.append(_Plan(key, state, body, changes))
     if errors:
@@ -235,7 +236,7 @@ async def _save_events(call: Call[Configuration], given: Sequence[Content]) -> t
             change = msgspec.convert({one: value for one, value in entry.items() if one not in WRITTEN_BY}, event.EventChange)
             items.append(Item(position, place, None, event.fields_of(change), _writer_of(place, entry, writers)))
         except msgspec.ValidationError as error:
-            errors += errors_at(place, error)
+            errors.append(field_error(place, error, event.EventChange))
         except Unprocessable as problem:
             errors += problem.errors
     if errors:

@@ -14,7 +14,7 @@ from webmacs import clock, logs
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, Upload, route
-from webmacs.http.shape import Shape, Timestamp, of_row
+from webmacs.http.shape import FILE_NAME, SEMVER, Shape, Timestamp, of_row
 from webmacs.settings import Settings
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
@@ -22,10 +22,6 @@ from webmacs.storage.pool import Connection, Pool
 log = logs.get(__name__)
 
 UpdateStatus: TypeAlias = Literal["pending", "downloading", "verifying", "applying", "completed", "failed", "rolled_back"]
-SEMVER: Final = (
-    r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
-    r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$(?!\n)"
-)
 Version = Annotated[str, Meta(max_length=50, pattern=SEMVER, description="After semver.org.", examples=["1.4.0"])]
 
 UNDER_WAY: Final = ("downloading", "verifying", "applying")
@@ -63,7 +59,7 @@ class UploadQuery(Shape, frozen=True):
         Meta(
             min_length=1,
             max_length=255,
-            pattern=r"^[^/\\\x00-\x1f\x7f]+$",
+            pattern=FILE_NAME,
             examples=["webmacs-1.4.0.tar.gz"],
             description="Its name, without a path.",
         ),

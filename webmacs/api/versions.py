@@ -13,10 +13,11 @@ from webmacs.api.dashboards import DashboardWithWidgets, WidgetIn
 from webmacs.api.events import event
 from webmacs.api.events.bulk import FromTo
 from webmacs.http import access, audit, guard
+from webmacs.http.faults import field_error
 from webmacs.http.guard import Identity
 from webmacs.http.page import Cursor, CursorPage, CursorQuery, Limit, fetch_after
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
-from webmacs.http.route import Call, Route, errors_at, route
+from webmacs.http.route import Call, Route, route
 from webmacs.http.shape import Shape, Timestamp, check_range, of_row
 from webmacs.storage.pool import Connection, Pool
 
@@ -153,7 +154,7 @@ async def restore_version(call: Call) -> Restored:
     try:
         body = kind.body_of(version.content)
     except msgspec.ValidationError as error:
-        raise Unprocessable(errors_at(["body"], error)) from None
+        raise Unprocessable([field_error(["body"], error, kind.body)]) from None
     state = await kind.restore(call.inner(version.kind, body, version.object_public_id))
     if not call.idle:
         call.entries[-1] = replace(call.entries[-1], action="restore", detail=f"version {version.number}")

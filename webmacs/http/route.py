@@ -22,7 +22,7 @@ import tempfile
 import types
 import typing
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -44,13 +44,13 @@ from webmacs.http import access, audit, cors, guard, idempotency
 from webmacs.http.audit import Actor, Entry, Insertion, Refusals, Version
 from webmacs.http.compressed import decompress, refuse_compressed
 from webmacs.http.deprecation import Deprecation
+from webmacs.http.faults import field_error
 from webmacs.http.guard import Identity, SessionKeys
 from webmacs.http.known import Known
 from webmacs.http.limits import Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.paths import Paths
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
-from webmacs.http.shape import in_words
 from webmacs.oidc import Provider
 from webmacs.settings import Settings
 from webmacs.storage.changes import What
@@ -660,7 +660,7 @@ def decode_body(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
         body = decoder.decode(raw)
         _refuse_repeated_keys(raw)
     except msgspec.ValidationError as error:
-        first = _field_error("body", error)
+        first = field_error(["body"], error, decoder.type)
         raise Unprocessable(_errors_of_items(decoder.type, raw, first) or [first]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if b"\\ud" in raw.lower():
@@ -688,8 +688,7 @@ def _errors_of_items(kind: Any, raw: bytes, first: FieldError) -> list[FieldErro
         try:
             msgspec.convert(item, item_type)
         except msgspec.ValidationError as error:
-            fault = _field_error("body", error)
-            errors.append(FieldError(["body", name, index, *fault.loc[1:]], fault.msg))
+            errors.append(field_error(["body"], error, kind, [name, index]))
     return errors
 
 
@@ -737,7 +736,7 @@ class _QueryReader:
         try:
             return msgspec.convert(values, self._query, strict=False), dry_run == "true"
         except msgspec.ValidationError as error:
-            raise Unprocessable([_field_error("query", error)]) from None
+            raise Unprocessable([field_error(["query"], error, self._query, text=True, also=[DRY_RUN] if with_dry_run else [])]) from None
 
 
 def _fields_of(query: Any, kind: type[msgspec.inspect.Type]) -> frozenset[str]:
@@ -749,26 +748,6 @@ def _fields_of(query: Any, kind: type[msgspec.inspect.Type]) -> frozenset[str]:
         if any(isinstance(member, kind) for member in members):
             found.add(one.encode_name)
     return frozenset(found)
-
-
-def errors_at(loc: Sequence[str | int], error: msgspec.ValidationError) -> list[FieldError]:
-    """Of a part of a body that a handler decodes by itself; `loc` is its place."""
-    fault = _field_error("", error)
-    return [FieldError([*loc, *fault.loc[1:]], fault.msg)]
-
-
-def _field_error(place: str, error: msgspec.ValidationError) -> FieldError:
-    """msgspec says `<message> - at `$.path[0]``; an unknown or missing field is reported at its parent."""
-    message, _, path = str(error).partition(" - at `$")
-    loc: list[str | int] = [place]
-    for part in path.rstrip("`").replace("[", ".[").split("."):
-        if part.startswith("[") and part[1:-1].isdecimal():
-            loc.append(int(part[1:-1]))
-        elif part:
-            loc.append(part)
-    if message.startswith(("Object contains unknown field `", "Object missing required field `")):
-        loc.append(message.split("`")[1])
-    return FieldError(loc, in_words(message))
 
 
 def _refuse_nul(value: Any, loc: list[str | int]) -> None:

@@ -17,7 +17,7 @@ from webmacs.http import kiosk
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, FieldError, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import LINE, NAME, WORD, DeleteQuery, Shape, Timestamp, of_row, tidy_tags
+from webmacs.http.shape import COLOUR, LINE, NAME, WORD, DeleteQuery, Shape, Timestamp, of_row, tidy_tags
 from webmacs.jobs.deletion import ALWAYS, Deletion, delete_readings, find_unfinished
 from webmacs.jobs.queue import Job
 from webmacs.storage import runs
@@ -49,7 +49,7 @@ Tags = Annotated[
 Limit = Annotated[float, Meta(description="For alarms and colour bands: limit_lolo ≤ limit_lo ≤ limit_hi ≤ limit_hihi.")]
 Deadband = Annotated[float, Meta(ge=0, description="How far a value comes back over a limit before the alarm clears, in its unit.")]
 Decimals = Annotated[int, Meta(ge=0, le=12)]
-Colour = Annotated[str, Meta(pattern="^#[0-9a-fA-F]{6}$", max_length=7, description="Of its line in charts.", examples=["#1e88e5"])]
+Colour = Annotated[str, Meta(pattern=COLOUR, max_length=7, description="Of its line in charts.", examples=["#1e88e5"])]
 Interval = Annotated[int, Meta(ge=1, le=2**31 - 1, description="How often a reading is expected, in ms.")]
 RawDays = Annotated[int, Meta(ge=1, le=36_500, description="Days for which every reading is kept; null: as the settings say.")]
 StatisticsDays = Annotated[

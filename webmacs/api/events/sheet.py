@@ -14,9 +14,9 @@ from starlette.responses import Response, StreamingResponse
 
 from webmacs.api.events.bulk import BODY_BYTES_MAX, DEFAULTS, EVENTS_MAX, Item, SavedEvents, save
 from webmacs.api.events.event import FIELDS, MATCHING, SELECT, EventIn, EventsFilter, wanted_of
+from webmacs.http.faults import field_error
 from webmacs.http.problem import FieldError, Problem, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import in_words
 from webmacs.http.sheet import guard, unguard
 
 COLUMNS: Final = ("public_id", *FIELDS)
@@ -95,8 +95,10 @@ def _read(raw: bytes) -> list[Item]:
         for column, cell in zip(columns, cells, strict=True):
             try:
                 values[column] = _value(column, cell, decimal_comma=delimiter == ";")
+            except msgspec.ValidationError as error:
+                errors.append(field_error(["body", line], error, EventIn, [column], text=True))
             except ValueError as error:
-                errors.append(FieldError(["body", line, column], in_words(str(error))))
+                errors.append(FieldError(["body", line, column], str(error)))
         items.append(Item(line, ("body", line), values.pop("public_id", None), values))
     if errors:
         raise Unprocessable(errors)

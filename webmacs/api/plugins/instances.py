@@ -12,14 +12,14 @@ from webmacs import clock
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import NAME, Shape, Timestamp, fields_given, of_row
+from webmacs.http.shape import NAME, PLUGIN_ID, Shape, Timestamp, fields_given, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
 SETTINGS_BYTES_MAX: Final = 64 * 1024
 
 Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=NAME, examples=["boiler house"])]
-PluginId = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9_.-]*$", examples=["simulated"])]
+PluginId = Annotated[str, Meta(min_length=1, max_length=100, pattern=PLUGIN_ID, examples=["simulated"])]
 Settings = Annotated[dict[str, Any], Meta(description="Of the plugin's own; `settings_schema` describes them.", examples=[{"seed": 1}])]
 
 
