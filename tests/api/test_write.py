@@ -279,6 +279,8 @@ async def test_a_token_sends_what_its_scopes_allow(rest: Rest, prefix: str) -> N
             assert (answer.status_code, answer.json()["type"]) == (403, f"/problems/{refusal}"), answer.text
         answer = await write(writing)  # it makes no event
         assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (400, ["line", 1])
+        assert "this token lacks events:write" in answer.json()["errors"][0]["msg"]
+        assert "this token lacks events:write" in answer.json()["detail"]
         assert await readings(rest, prefix) == {}
         assert (await write(making)).status_code == 204
         assert (await write(writing)).status_code == 204

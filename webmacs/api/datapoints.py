@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from webmacs import clock, ingest_core
 from webmacs.http import access, idempotency, kiosk
+from webmacs.http.guard import Identity
 from webmacs.http.page import CursorPage, CursorQuery, make_cursor, read_cursor
 from webmacs.http.problem import Forbidden, NotFound, Unauthorized, Unprocessable, unavailable
 from webmacs.http.route import Call, decode_body, route
@@ -35,6 +36,8 @@ RANGE_MAX: Final = timedelta(days=40)
 """No read touches more than 40 days' partitions; longer ranges come with the rollups."""
 
 
+MAKING: Final = "events:write"
+"""The scope with which line protocol makes the events of its series."""
 LINES: Final = "application/x-ndjson"
 ANY_JSON: Final = msgspec.json.Decoder(Any)
 NAMED: Final = re.compile(r"(event_public_id|value|timestamp|datapoints): |(?:missing|unknown) field `(.*?)`")
@@ -246,8 +249,7 @@ async def store(call: Call[bytes, Any], batch: Batch, now_us: int, answer: Calla
         return known
     identity = call.identity
     source_id = identity.id if identity.kind == "source" else None
-    makes_events = source_id is None and (identity.scopes is None or access.covers(identity.scopes, "events:write", by_name=False))
-    poster = Poster(source_id, makes_events, call.actor, call.request_id)
+    poster = Poster(source_id, source_id is None and may_make_events(identity), call.actor, call.request_id)
     intake: Intake = call.request.app.state.intake
 
     receipt = None if claim is None else lambda taken: idempotency.seal(claim, sealing, answer(taken))
@@ -259,6 +261,11 @@ async def store(call: Call[bytes, Any], batch: Batch, now_us: int, answer: Calla
         if claim is None or (known := await idempotency.find(call.pool, claim, sealing)) is None:
             raise unavailable("A request with the same Idempotency-Key was under way; send this one again.") from None
         return known
+
+
+def may_make_events(identity: Identity) -> bool:
+    """Of who is no source: whether its token says so, if it is one."""
+    return identity.scopes is None or access.covers(identity.scopes, MAKING, by_name=False)
 
 
 def _refusal_of_one(body: bytes, code: str, detail: str) -> Exception:
