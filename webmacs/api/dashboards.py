@@ -156,10 +156,14 @@ async def create_dashboard(call: Call[DashboardIn]) -> Dashboard:
 @route("GET", "/api/v1/dashboards/{public_id}")
 async def get_dashboard(call: Call) -> Dashboard:
     """Read a dashboard with its widgets."""
+    return await _read(call)
+
+
+async def _read(call: Call[Any, Any]) -> Dashboard:
+    """Raises NotFound."""
     if call.identity.dashboard not in (None, call.public_id):  # a kiosk token opens one
         raise NotFound("dashboard")
-    row = await _find(call.pool, call.identity, call.public_id)
-    return _dashboard(row)
+    return _dashboard(await _find(call.pool, call.identity, call.public_id))
 
 
 @route("PUT", "/api/v1/dashboards/{public_id}", changes="dashboard")
@@ -228,6 +232,14 @@ async def create_widget(call: Call[WidgetIn]) -> Widget:
         raise Conflict(f"A dashboard holds {WIDGETS_MAX} widgets; make another one.")
     public_id = await _add(call.conn, dashboard_id, call.body)
     return await _tell_widget(call, before, public_id)
+
+
+@route("GET", "/api/v1/dashboards/{public_id}/widgets/{widget_id}", tagged=True)
+async def get_widget(call: Call) -> Widget:
+    """Read a widget. The answer's ETag is the dashboard's."""
+    dashboard = await _read(call)
+    call.headers["ETag"] = etag(dashboard.version)
+    return _widget_of(dashboard, call.path["widget_id"])
 
 
 @route("PUT", "/api/v1/dashboards/{public_id}/widgets/{widget_id}", problems=(412,), changes="dashboard", tagged=True)
@@ -430,5 +442,5 @@ def _dashboard(row: asyncpg.Record) -> Dashboard:
 
 routes = [
     list_dashboards, create_dashboard, get_dashboard, change_dashboard, delete_dashboard, copy_dashboard,
-    change_layout, create_widget, change_widget, delete_widget,
+    change_layout, create_widget, get_widget, change_widget, delete_widget,
 ]  # fmt: skip

@@ -1717,7 +1717,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Read a widget
+         * @description The answer's ETag is the dashboard's. Role: viewer or above; scope of an API token: dashboards:read.
+         */
+        get: operations["get_widget"];
         /**
          * Change a widget
          * @description Fields that are not given stay; If-Match and ETag are the dashboard's. Role: operator or above; scope of an API token: dashboards:write.
@@ -11592,6 +11596,60 @@ export interface operations {
             413: components["responses"]["too-large"];
             415: components["responses"]["unsupported-media-type"];
             422: components["responses"]["idempotency-key-reused_or_unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_widget: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of dashboards, by its public id. */
+                public_id: string;
+                /** @description Which one of widgets, by its public id. */
+                widget_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "config": {
+                     *         "widget_type": "line_chart",
+                     *         "range_seconds": 1,
+                     *         "y_min": 21.5,
+                     *         "y_max": 21.5,
+                     *         "legend": true,
+                     *         "annotations": true
+                     *       },
+                     *       "title": "title",
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "x": 1,
+                     *       "y": 1,
+                     *       "w": 1,
+                     *       "h": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Widget"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
         };
