@@ -148,6 +148,29 @@ async def test_a_refusal_says_what_may_stand_there(
     assert "^" not in error["msg"]
 
 
+@pytest.mark.parametrize(
+    ("address", "parameter", "place"),
+    [
+        ("datapoints", "event_public_ids", [0]),
+        ("datapoints/latest", "event_public_ids", [0]),
+        ("annotations", "event_public_id", [0]),
+        ("annotations", "experiment_public_id", []),
+        ("gaps", "event_public_id", []),
+        ("rules", "event_public_id", []),
+    ],
+)
+async def test_a_filter_that_names_what_there_is_not_is_a_422_everywhere(
+    rest: Rest, address: str, parameter: str, place: list[int]
+) -> None:
+    nobody = UUID(int=1)
+    async with rest.client("viewer") as client:
+        refused = await client.get(f"/api/v1/{address}", params={parameter: nobody})
+    assert refused.status_code == 422
+    (error,) = refused.json()["errors"]
+    assert error["loc"] == ["query", parameter, *place]
+    assert str(nobody) in error["msg"]
+
+
 @pytest.mark.parametrize("name", ["from", "to"])
 @pytest.mark.parametrize(
     "time",

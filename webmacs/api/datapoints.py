@@ -12,6 +12,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from webmacs import clock, ingest_core
+from webmacs.api.events.asked import asked_for
 from webmacs.http import access, idempotency, kiosk
 from webmacs.http.guard import Identity
 from webmacs.http.page import CursorPage, CursorQuery, make_cursor, read_cursor
@@ -295,15 +296,12 @@ def _check_json(body: bytes) -> None:
         decode_body(ANY_JSON, body)
 
 
-@route("GET", "/api/v1/datapoints", problems=(404,))
+@route("GET", "/api/v1/datapoints")
 async def list_datapoints(call: Call[None, DatapointsQuery]) -> CursorPage[Datapoint]:
     """List readings of up to 20 events, in the order of time. A page may be short though more follow: read on while there is a `next`."""
     query = call.query
-    rows = await call.pool.fetch("SELECT id, public_id FROM events WHERE public_id = ANY($1)", query.event_public_ids)
-    events = {row["id"]: row["public_id"] for row in rows}
-    if missing := set(query.event_public_ids) - set(events.values()):
-        index = query.event_public_ids.index(min(missing))
-        raise Unprocessable.at("query", "event_public_ids", index, msg=f"There is no event {min(missing)}.")
+    asked = await asked_for(call.pool, "event_public_ids", query.event_public_ids)
+    events = {event_id: public_id for public_id, event_id in asked.items()}
     within = Range((query.start or EARLIEST).astimezone(UTC), (query.end or LATEST).astimezone(UTC))
     if query.experiment_public_id is not None:
         within, covered = await _within_experiment(call, query.experiment_public_id, within)
@@ -372,7 +370,7 @@ def _place(cursor: str) -> readings.Place:
 
 
 async def _within_experiment(call: Call[Any, Any], experiment: UUID, within: Range) -> tuple[Range, list[int] | None]:
-    """(its time, the ids of the events that it covers or None for all). Raises NotFound."""
+    """(its time, the ids of the events that it covers or None for all). Raises Unprocessable."""
     row = await call.pool.fetchrow(
         """SELECT started_on, stopped_on,
                   CASE WHEN scoped THEN ARRAY(SELECT event_id FROM experiment_events m WHERE m.experiment_id = x.id) END AS covered
@@ -380,7 +378,7 @@ async def _within_experiment(call: Call[Any, Any], experiment: UUID, within: Ran
         experiment,
     )
     if row is None:
-        raise NotFound("experiment")
+        raise Unprocessable.at("query", "experiment_public_id", msg=f"There is no experiment {experiment}.")
     return Range(max(within.start, row["started_on"]), min(within.end, row["stopped_on"] or within.end)), row["covered"]
 
 
@@ -424,6 +422,8 @@ async def series(call: Call[SeriesIn]) -> SeriesOut:
 async def latest(call: Call[None, LatestQuery]) -> LatestOut:
     """Read the newest committed reading of every event, or of those asked for, which may be deleted ones. Events without readings are
     absent."""
+    if call.query.event_public_ids is not None:
+        await asked_for(call.pool, "event_public_ids", call.query.event_public_ids)
     rows = await call.pool.fetch(
         """SELECT e.public_id, l.created_on, l.value, x.public_id AS experiment_public_id
              FROM latest l JOIN events e ON e.id = l.event_id LEFT JOIN experiments x ON x.id = l.experiment_id

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
+from webmacs.api.events.asked import asked_for
 from webmacs.api.logging import LoggingType
 from webmacs.api.webhooks import WebhookEventType
 from webmacs.http.page import CursorPage, CursorQuery, Page, PageQuery, fetch_after, fetch_page
@@ -167,6 +168,8 @@ CONDITION: Final = ("event_public_id", "operator", "threshold", "threshold_high"
 async def list_rules(call: Call[None, RulesQuery]) -> Page[Rule]:
     """List rules. `search` looks into names, ignoring the case of a to z."""
     query = call.query
+    if query.event_public_id is not None:
+        await asked_for(call.pool, "event_public_id", query.event_public_id)
     matching = (
         SELECT
         + """ WHERE strpos(lower(r.name), lower($1)) > 0 AND ($2::uuid IS NULL OR e.public_id = $2)

@@ -928,7 +928,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List what is missing, the newest first: of one event (with what concerns all channels of its source), or of all
+         * List what is missing, what was declared last first: of one event (with what concerns all channels of its source), or of all
          * @description Role: viewer or above; scope of an API token: gaps:read.
          */
         get: operations["list_gaps"];
@@ -2247,6 +2247,12 @@ export interface components {
             next: string | null;
             data: components["schemas"]["Delivery"][];
         };
+        /** CursorPage[Gap] */
+        CursorPage_Gap_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["Gap"][];
+        };
         /** CursorPage[LogEntry] */
         CursorPage_LogEntry_: {
             /** @description Give it as `cursor` to read on; null: this was the last page. */
@@ -2747,12 +2753,11 @@ export interface components {
             n: number | null;
             cause: string;
             detail: string | null;
-        };
-        /** Gaps */
-        Gaps: {
-            data: components["schemas"]["Gap"][];
-            /** @description There are more than these 1,000; ask for a shorter time. */
-            truncated: boolean;
+            /**
+             * Format: date-time
+             * @description When it became known here: the list is in this order.
+             */
+            declared_on: string;
         };
         /** GaugeWidget */
         GaugeWidget: {
@@ -6989,7 +6994,7 @@ export interface operations {
                 sort?: "-changed_on" | "-from" | "changed_on" | "from";
                 /** @description Only what ended at this time or later. */
                 from?: string;
-                /** @description Only what began at this time or before. */
+                /** @description Only what began before this time. */
                 to?: string;
                 /** @description It concerns one of these channels, or every channel. */
                 event_public_id?: string[];
@@ -7348,7 +7353,6 @@ export interface operations {
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
-            404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -8107,6 +8111,10 @@ export interface operations {
                 from?: string;
                 /** @description Only what began before this time. */
                 to?: string;
+                /** @description How many at most. */
+                limit?: number;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
             };
             header?: never;
             path?: never;
@@ -8123,6 +8131,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "next": "next",
                      *       "data": [
                      *         {
                      *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
@@ -8131,18 +8140,17 @@ export interface operations {
                      *           "to": "2026-11-23T13:00:00Z",
                      *           "n": 1,
                      *           "cause": "cause",
-                     *           "detail": "detail"
+                     *           "detail": "detail",
+                     *           "declared_on": "2026-11-23T12:00:00Z"
                      *         }
-                     *       ],
-                     *       "truncated": true
+                     *       ]
                      *     }
                      */
-                    "application/json": components["schemas"]["Gaps"];
+                    "application/json": components["schemas"]["CursorPage_Gap_"];
                 };
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
-            404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
