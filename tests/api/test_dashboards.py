@@ -315,7 +315,7 @@ async def test_tags_have_one_spelling(rest: Rest) -> None:
 async def test_a_page_of_dashboards_comes_with_their_widgets_in_one_statement(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     async with rest.client("operator") as client:
         event = await make_event(client, "a")
-        made = [await make(client, name=name, tags=[name[0]]) for name in ("b2", "a1", "b1")]
+        made = [await make(client, name=name, tags=[*name]) for name in ("b2", "a1", "b1")]
         for dashboard in made:
             await add(client, dashboard, event_public_ids=[event])
         pool = rest.app.state.parts.pool
@@ -332,6 +332,7 @@ async def test_a_page_of_dashboards_comes_with_their_widgets_in_one_statement(re
         assert all(one["widgets"][0]["event_public_ids"] == [event] for one in page["data"])
         assert page["data"][0] == await read(client, made[1])
         assert [one["name"] for one in (await client.get(DASHBOARDS, params={"tag": "b"})).json()["data"]] == ["b1", "b2"]
+        assert [one["name"] for one in (await client.get(DASHBOARDS, params={"tag": "b,2"})).json()["data"]] == ["b2"]
         assert [one["name"] for one in (await client.get(DASHBOARDS, params={"search": "B", "sort": "-name"})).json()["data"]] == [
             "b2",
             "b1",

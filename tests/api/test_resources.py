@@ -188,6 +188,8 @@ async def test_a_source_shows_its_credential_once_and_deleting_it_voids_it_at_on
         await conn.execute("UPDATE sources SET last_seen_on = now() WHERE name = 'hall'")
         (listed,) = (await client.get("/api/v1/sources", params={"search": "hall"})).json()["data"]
         assert listed["state"] == "live"
+        for query, found in (({"state": "live"}, 1), ({"state": "offline"}, 0), ({"enabled": "true"}, 1), ({"enabled": "false"}, 0)):
+            assert (await client.get("/api/v1/sources", params={"search": "hall"} | query)).json()["total"] == found, query
         writer = await conn.fetchval("SELECT w.id FROM writers w JOIN sources s ON s.id = w.source_id WHERE s.name = 'hall'")
         event = await make_event(client)
         await conn.execute("UPDATE events SET writer_id = $1, channel_key = 'k', instance = 'i'", writer)

@@ -35,12 +35,12 @@ async def test_versions_are_listed_newest_first_by_kind_object_actor_and_time(re
     other = await send(rest, "POST", "events", EVENT | {"name": "Other"}, 201)
     await send(rest, "DELETE", f"events/{event['public_id']}", status=204)
     rows = await listed(rest)
-    assert [(row["name"], row["number"], row["actor"], row["deleted"], row["content"]) for row in rows] == [
+    assert [(row["name"], row["number"], row["actor_name"], row["deleted"], row["content"]) for row in rows] == [
         (None, 3, "admin", True, None), ("Other", 1, "admin", False, None), ("Boiler", 2, "admin", False, None),
         ("Boiler", 1, "operator", False, None),
     ]  # fmt: skip
     assert [row["number"] for row in await listed(rest, f"?kind=event&object_public_id={event['public_id']}")] == [3, 2, 1]
-    assert [row["number"] for row in await listed(rest, "?actor=operator")] == [1]
+    assert [row["number"] for row in await listed(rest, "?actor_name=operator")] == [1]
     assert await listed(rest, "?kind=rule") == []
     at = rows[2]["at"]
     assert len(await listed(rest, f"?from={at}")) == 3

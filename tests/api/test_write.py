@@ -241,7 +241,7 @@ async def test_an_event_made_for_a_series_is_told_of_as_one_made_by_hand(rest: R
         assert (await send(client, f"{prefix} v=1")).status_code == 204
         (event,) = (await client.get("/api/v1/events", params={"search": prefix})).json()["data"]
         version = await client.get(f"/api/v1/versions/event/{event['public_id']}/1")
-        assert (version.json()["content"], version.json()["actor"]) == (event, "operator")
+        assert (version.json()["content"], version.json()["actor_name"]) == (event, "operator")
         await client.put(f"/api/v1/events/{event['public_id']}", json={"unit": "V"})
         compared = await client.get(f"/api/v1/versions/event/{event['public_id']}/2", params={"against": 1})
         assert compared.json()["changes"] == {"unit": {"from": "", "to": "V"}}

@@ -106,9 +106,9 @@ async def list_annotations(call: Call[None, AnnotationsQuery]) -> Page[Annotatio
     query = call.query
     if query.event_public_id:
         await asked_for(call.pool, "event_public_id", query.event_public_id)
-    if query.experiment_public_id is not None:
-        if await call.pool.fetchval("SELECT id FROM experiments WHERE public_id = $1", query.experiment_public_id) is None:
-            raise Unprocessable.at("query", "experiment_public_id", msg=f"There is no experiment {query.experiment_public_id}.")
+    experiment = query.experiment_public_id
+    if experiment is not None and await call.pool.fetchval("SELECT id FROM experiments WHERE public_id = $1", experiment) is None:
+        raise Unprocessable.at("query", "experiment_public_id", msg=f"There is no experiment {experiment}.")
     wanted = [query.search, query.tag, query.start, query.end, query.experiment_public_id, query.event_public_id]
     total, rows = await fetch_page(call.pool, SELECT + MATCHING, wanted, query, query.sort.replace("from", "from_on"))
     return Page(query.page, query.page_size, total, [_annotation(row) for row in rows])

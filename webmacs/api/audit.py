@@ -25,7 +25,7 @@ Word = Annotated[str, Meta(max_length=50)]
 
 
 class AuditQuery(Shape, frozen=True):
-    actor: Annotated[UUID | None, Meta(description="Public id of who did it.")] = None
+    actor_public_id: Annotated[UUID | None, Meta(description="Of who did it.")] = None
     object_public_id: Annotated[UUID | None, Meta(description="Of what it was done to.")] = None
     kind: Annotated[Word | None, Meta(description="Of what it was done to.", examples=["event"])] = None
     action: Annotated[Word | None, Meta(description="What was done.", examples=["update"])] = None
@@ -92,7 +92,7 @@ async def export_audit(call: Call[None, AuditQuery]) -> Response:
 def _matching(query: AuditQuery) -> tuple[str, list[Any]]:
     """Only what is asked for, so that its index is used."""
     asked = {
-        "actor_public_id =": query.actor,
+        "actor_public_id =": query.actor_public_id,
         "object_public_id =": query.object_public_id,
         "kind =": query.kind,
         "action =": query.action,

@@ -25,7 +25,7 @@ from webmacs.storage.pool import Connection, Pool
 class VersionsQuery(Shape, frozen=True):
     kind: Annotated[str | None, Meta(description="Of what was changed.", examples=["event"])] = None
     object_public_id: Annotated[UUID | None, Meta(description="Of what was changed.")] = None
-    actor: Annotated[str | None, Meta(description="Name of who changed it.")] = None
+    actor_name: Annotated[str | None, Meta(description="Name of who changed it.")] = None
     start: Annotated[Timestamp | None, Meta(description="Not before.")] = msgspec.field(name="from", default=None)
     end: Annotated[Timestamp | None, Meta(description="Before.")] = msgspec.field(name="to", default=None)
     content: Annotated[bool, Meta(description="With the whole state that each version holds.")] = False
@@ -46,7 +46,7 @@ class Version(msgspec.Struct, frozen=True):
     number: Annotated[int, Meta(description="The `version` that the object had then.")]
     name: Annotated[str | None, Meta(description="Of the object; null where it has none, or was deleted.")]
     at: Timestamp
-    actor: Annotated[str | None, Meta(description="Who made it so.")]
+    actor_name: Annotated[str | None, Meta(description="Of who made it so.")]
     deleted: bool
     content: Annotated[dict[str, Any] | None, Meta(description="The object as the API showed it; null unless asked for, or deleted.")] = (
         None
@@ -100,7 +100,7 @@ KINDS: Final[Mapping[str, Kind]] = {
 """The other kinds' versions are for administrators to read only."""
 
 SELECT: Final = """
-    SELECT v.id, v.kind, v.object_public_id, v.version AS number, v.content->>'name' AS name, v.at, v.actor_name AS actor,
+    SELECT v.id, v.kind, v.object_public_id, v.version AS number, v.content->>'name' AS name, v.at, v.actor_name,
            v.content IS NULL AS deleted, CASE WHEN $1 THEN v.content END AS content
       FROM versions v
      WHERE ($2::text[] IS NULL OR v.kind = ANY($2) AND (v.kind <> 'dashboard' OR EXISTS (
@@ -118,7 +118,7 @@ async def list_versions(call: Call[None, VersionsQuery]) -> CursorPage[Version]:
     for condition, value in (
         ("v.kind = ", query.kind),
         ("v.object_public_id = ", query.object_public_id),
-        ("v.actor_name = ", query.actor),
+        ("v.actor_name = ", query.actor_name),
         ("v.at >= ", query.start),
         ("v.at < ", query.end),
     ):

@@ -2298,6 +2298,12 @@ export interface components {
             /** @example Reactor 1 */
             name?: string;
             description?: string;
+            /**
+             * @description Words to find it by; one with a comma cannot be asked for in a query.
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
             tags?: string[];
             /** @description Everybody sees it. Its owner and administrators change it. */
             is_global?: boolean;
@@ -2309,7 +2315,13 @@ export interface components {
             name: string;
             /** @default  */
             description: string;
-            /** @default [] */
+            /**
+             * @description Words to find it by; one with a comma cannot be asked for in a query.
+             * @default []
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
             tags: string[];
             /**
              * @description Everybody sees it. Its owner and administrators change it.
@@ -2432,7 +2444,7 @@ export interface components {
             limit_lo: number | null;
             limit_hi: number | null;
             limit_hihi: number | null;
-            deadband: number | null;
+            dead_band: number | null;
             decimals: number | null;
             colour: string | null;
             expected_interval_ms: number | null;
@@ -2486,7 +2498,7 @@ export interface components {
             limit_lo?: number | null;
             limit_hi?: number | null;
             limit_hihi?: number | null;
-            deadband?: number | null;
+            dead_band?: number | null;
             decimals?: number | null;
             colour?: string | null;
             expected_interval_ms?: number | null;
@@ -2533,7 +2545,7 @@ export interface components {
             /** @default null */
             limit_hihi: number | null;
             /** @default null */
-            deadband: number | null;
+            dead_band: number | null;
             /** @default null */
             decimals: number | null;
             /** @default null */
@@ -2581,7 +2593,7 @@ export interface components {
             limit_lo?: number | null;
             limit_hi?: number | null;
             limit_hihi?: number | null;
-            deadband?: number | null;
+            dead_band?: number | null;
             decimals?: number | null;
             colour?: string | null;
             expected_interval_ms?: number | null;
@@ -3976,8 +3988,8 @@ export interface components {
             name: string | null;
             /** Format: date-time */
             at: string;
-            /** @description Who made it so. */
-            actor: string | null;
+            /** @description Of who made it so. */
+            actor_name: string | null;
             deleted: boolean;
             /**
              * @description The object as the API showed it; null unless asked for, or deleted.
@@ -4467,8 +4479,8 @@ export interface operations {
     list_audit: {
         parameters: {
             query?: {
-                /** @description Public id of who did it. */
-                actor?: string;
+                /** @description Of who did it. */
+                actor_public_id?: string;
                 /** @description Of what it was done to. */
                 object_public_id?: string;
                 /** @description Of what it was done to. */
@@ -4534,8 +4546,8 @@ export interface operations {
     export_audit: {
         parameters: {
             query?: {
-                /** @description Public id of who did it. */
-                actor?: string;
+                /** @description Of who did it. */
+                actor_public_id?: string;
                 /** @description Of what it was done to. */
                 object_public_id?: string;
                 /** @description Of what it was done to. */
@@ -5864,7 +5876,7 @@ export interface operations {
                      *           "limit_lo": 21.5,
                      *           "limit_hi": 21.5,
                      *           "limit_hihi": 21.5,
-                     *           "deadband": 21.5,
+                     *           "dead_band": 21.5,
                      *           "decimals": 1,
                      *           "colour": "colour",
                      *           "expected_interval_ms": 1,
@@ -5927,7 +5939,7 @@ export interface operations {
                  *       "limit_lo": 21.5,
                  *       "limit_hi": 21.5,
                  *       "limit_hihi": 21.5,
-                 *       "deadband": 21.5,
+                 *       "dead_band": 21.5,
                  *       "decimals": 1,
                  *       "colour": "#1e88e5",
                  *       "expected_interval_ms": 1,
@@ -5968,7 +5980,7 @@ export interface operations {
                      *       "limit_lo": 21.5,
                      *       "limit_hi": 21.5,
                      *       "limit_hihi": 21.5,
-                     *       "deadband": 21.5,
+                     *       "dead_band": 21.5,
                      *       "decimals": 1,
                      *       "colour": "colour",
                      *       "expected_interval_ms": 1,
@@ -6037,7 +6049,7 @@ export interface operations {
                      *       "limit_lo": 21.5,
                      *       "limit_hi": 21.5,
                      *       "limit_hihi": 21.5,
-                     *       "deadband": 21.5,
+                     *       "dead_band": 21.5,
                      *       "decimals": 1,
                      *       "colour": "colour",
                      *       "expected_interval_ms": 1,
@@ -6102,7 +6114,7 @@ export interface operations {
                  *       "limit_lo": 21.5,
                  *       "limit_hi": 21.5,
                  *       "limit_hihi": 21.5,
-                 *       "deadband": 21.5,
+                 *       "dead_band": 21.5,
                  *       "decimals": 1,
                  *       "colour": "#1e88e5",
                  *       "expected_interval_ms": 1,
@@ -6141,7 +6153,7 @@ export interface operations {
                      *       "limit_lo": 21.5,
                      *       "limit_hi": 21.5,
                      *       "limit_hihi": 21.5,
-                     *       "deadband": 21.5,
+                     *       "dead_band": 21.5,
                      *       "decimals": 1,
                      *       "colour": "colour",
                      *       "expected_interval_ms": 1,
@@ -6330,7 +6342,7 @@ export interface operations {
                  *           "limit_lo": 21.5,
                  *           "limit_hi": 21.5,
                  *           "limit_hihi": 21.5,
-                 *           "deadband": 21.5,
+                 *           "dead_band": 21.5,
                  *           "decimals": 1,
                  *           "colour": "#1e88e5",
                  *           "expected_interval_ms": 1,
@@ -6389,6 +6401,8 @@ export interface operations {
     export_events: {
         parameters: {
             query?: {
+                /** @description Text that is somewhere in its name or description; a to z in either case. */
+                search?: string;
                 /** @description Only events of this type. */
                 type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
                 /** @description Name of the source that writes it. */
@@ -6399,6 +6413,8 @@ export interface operations {
                 path?: string;
                 /** @description Only those that are critical, or only the others. */
                 critical?: boolean;
+                /** @description Those instead that were deleted and whose readings were kept. */
+                deleted?: boolean;
             };
             header?: never;
             path?: never;
@@ -7785,6 +7801,10 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-created_on" | "-last_seen_on" | "-name" | "created_on" | "last_seen_on" | "name";
+                /** @description Only those that are enabled, or only those that are not. */
+                enabled?: boolean;
+                /** @description Only those in this state. */
+                state?: "live" | "never_seen" | "offline";
             };
             header?: never;
             path?: never;
@@ -8251,6 +8271,8 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-created_on" | "-finished_on" | "created_on" | "finished_on";
+                /** @description Only those of this kind. */
+                kind?: string;
                 /** @description Only those in this state. */
                 state?: "cancelled" | "done" | "failed" | "queued" | "running";
             };
@@ -8677,6 +8699,8 @@ export interface operations {
                 plugin_id?: string;
                 /** @description Only of this source. */
                 source_public_id?: string;
+                /** @description Only those that are enabled, or only those that are not. */
+                enabled?: boolean;
             };
             header?: never;
             path?: never;
@@ -9799,6 +9823,8 @@ export interface operations {
                 sort?: "-changed_on" | "-created_on" | "-event" | "-name" | "-state_changed_on" | "changed_on" | "created_on" | "event" | "name" | "state_changed_on";
                 /** @description Only rules of this event. */
                 event_public_id?: string;
+                /** @description Only those of this severity. */
+                severity?: "critical" | "high" | "low" | "medium";
                 /** @description Only those that are enabled, or only those that are not. */
                 enabled?: boolean;
                 /** @description Only those that have fired and not cleared, or only the others. */
@@ -10182,6 +10208,10 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
+                /** @description Not before. */
+                from?: string;
+                /** @description Before. */
+                to?: string;
             };
             header?: never;
             path: {
@@ -10543,6 +10573,10 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
+                /** @description Not before. */
+                from?: string;
+                /** @description Before. */
+                to?: string;
                 /** @description Only deliveries with this status. */
                 status?: "dead_letter" | "delivered" | "failed" | "pending";
             };
@@ -10976,8 +11010,8 @@ export interface operations {
                 sort?: "-changed_on" | "-created_on" | "-name" | "changed_on" | "created_on" | "name";
                 /** @description Only those for everybody, or only those of a person. */
                 is_global?: boolean;
-                /** @description Only those with this tag. */
-                tag?: string;
+                /** @description It has every one of these tags. */
+                tag?: string[];
             };
             header?: never;
             path?: never;
@@ -11067,7 +11101,9 @@ export interface operations {
                  * @example {
                  *       "name": "Reactor 1",
                  *       "description": "",
-                 *       "tags": [],
+                 *       "tags": [
+                 *         "commissioning"
+                 *       ],
                  *       "is_global": false,
                  *       "range_seconds": 1
                  *     }
@@ -11231,7 +11267,7 @@ export interface operations {
                  *       "name": "Reactor 1",
                  *       "description": "description",
                  *       "tags": [
-                 *         "tag"
+                 *         "commissioning"
                  *       ],
                  *       "is_global": true,
                  *       "range_seconds": 1
@@ -11918,7 +11954,7 @@ export interface operations {
                 /** @description Of what was changed. */
                 object_public_id?: string;
                 /** @description Name of who changed it. */
-                actor?: string;
+                actor_name?: string;
                 /** @description Not before. */
                 from?: string;
                 /** @description Before. */
@@ -11953,7 +11989,7 @@ export interface operations {
                      *           "number": 1,
                      *           "name": "name",
                      *           "at": "2026-11-23T12:00:00Z",
-                     *           "actor": "actor",
+                     *           "actor_name": "actor name",
                      *           "deleted": true,
                      *           "content": {},
                      *           "changes": {}
@@ -12004,7 +12040,7 @@ export interface operations {
                      *       "number": 1,
                      *       "name": "name",
                      *       "at": "2026-11-23T12:00:00Z",
-                     *       "actor": "actor",
+                     *       "actor_name": "actor name",
                      *       "deleted": true,
                      *       "content": {},
                      *       "changes": {}

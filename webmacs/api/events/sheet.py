@@ -31,7 +31,7 @@ ROWS_AT_ONCE: Final = 1_000
 async def export_events(call: Call[None, EventsFilter]) -> Response:
     """Download events as CSV. UTF-8 with a byte order mark, comma-separated, a header row, sorted by name. Text that begins like a
     formula has an apostrophe before it, which the import takes away again; tags are separated by commas in their cell."""
-    rows = await call.pool.fetch(SELECT + MATCHING + " AND e.deleted_on IS NULL ORDER BY e.name", *wanted_of(call.query))
+    rows = await call.pool.fetch(SELECT + MATCHING + " ORDER BY e.name, e.id", *wanted_of(call.query))
     return StreamingResponse(_write(rows), media_type="text/csv", headers={"Content-Disposition": 'attachment; filename="events.csv"'})
 
 
