@@ -8,10 +8,11 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from webmacs.api import dashboards, experiments, rules, settings, webhooks
+from webmacs.api import annotations, dashboards, experiments, rules, settings, sources, webhooks
 from webmacs.api.dashboards import DashboardWithWidgets, WidgetIn
 from webmacs.api.events import event
 from webmacs.api.events.bulk import FromTo
+from webmacs.api.plugins import instances
 from webmacs.http import access, audit, guard
 from webmacs.http.faults import field_error
 from webmacs.http.guard import Identity
@@ -79,7 +80,7 @@ class Kind:
 
 
 def _part(content: Mapping[str, Any], shape: type[Shape]) -> dict[str, Any]:
-    part = {name: content[name] for name in shape.__struct_fields__ if name in content}
+    part = {name: content[name] for name in shape.__struct_encode_fields__ if name in content}
     if shape is DashboardWithWidgets:
         part["widgets"] = [_part(widget, WidgetIn) for widget in content["widgets"]]
     return part
@@ -90,14 +91,17 @@ def _of(read: Route, change: Route, body: type[Shape], restore: Callable[[Call[A
 
 
 KINDS: Final[Mapping[str, Kind]] = {
+    "annotation": _of(annotations.get_annotation, annotations.change_annotation, annotations.AnnotationChange),
     "dashboard": _of(dashboards.get_dashboard, dashboards.change_dashboard, DashboardWithWidgets, dashboards.put_dashboard),
     "event": _of(event.get_event, event.change_event, event.EventChange),
     "experiment": _of(experiments.get_experiment, experiments.change_experiment, experiments.ExperimentChange),
+    "plugin instance": _of(instances.get_plugin_instance, instances.change_plugin_instance, instances.InstanceChange),
     "rule": _of(rules.get_rule, rules.change_rule, rules.RuleChange),
     "settings": _of(settings.get_settings, settings.change_settings, settings.SettingsChange),
+    "source": _of(sources.get_source, sources.change_source, sources.SourceChange),
     "webhook": _of(webhooks.get_webhook, webhooks.change_webhook, webhooks.WebhookChange),
 }
-"""The other kinds' versions are for administrators to read only."""
+"""The other kinds' versions, as those of people and of channels, are for administrators, who can read them only."""
 
 SELECT: Final = """
     SELECT v.id, v.kind, v.object_public_id, v.version AS number, v.content->>'name' AS name, v.at, v.actor_name,
@@ -147,7 +151,7 @@ async def restore_version(call: Call) -> Restored:
     version = await _read(call, call.conn, call.path["version"])
     kind = KINDS.get(version.kind)
     if kind is None:
-        raise Conflict(f"A version of a {version.kind} can be read, but not brought back.")
+        raise Conflict(f"Of the kind {version.kind} versions can be read, but not brought back.")
     guard.admit(call.identity, kind.change.access, access.scope_of(kind.change.method, kind.change.path))
     if version.content is None:
         raise Conflict("This version is the deletion of the object; bring back one before it.")
