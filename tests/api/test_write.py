@@ -60,7 +60,29 @@ async def test_each_field_is_a_series_with_its_tags_in_order(rest: Rest, prefix:
         f"{prefix}.on": {t_us: 1.0},
         f"{prefix}.off": {t_us: 0.0},
         f"{prefix}.n": {t_us: 18.0},
-        f"{prefix} x,y.e,f;a=b=c d": {t_us: 1.0},
+        f"{prefix} x,y.e,f;a\\=b=c d": {t_us: 1.0},
+    }
+
+
+async def test_two_series_are_two_events_however_their_parts_are_written(rest: Rest, prefix: str) -> None:
+    lines = [
+        f"{prefix},a=b;c\\=d f=1",
+        f"{prefix},a=b,c=d f=2",
+        f"{prefix}.l f=3",
+        f"{prefix} l.f=4",
+        f"{prefix};a=b f=5",
+        f"{prefix},a=b f=6",
+    ]
+    async with rest.client("operator") as client:
+        assert (await send(client, "\n".join(lines))).status_code == 204
+    stored = await readings(rest, prefix)
+    assert {name: [*of.values()] for name, of in stored.items()} == {
+        f"{prefix}.f;a=b\\;c=d": [1.0],
+        f"{prefix}.f;a=b;c=d": [2.0],
+        f"{prefix}.l.f": [3.0],
+        f"{prefix}.l\\.f": [4.0],
+        f"{prefix}\\;a=b.f": [5.0],
+        f"{prefix}.f;a=b": [6.0],
     }
 
 
