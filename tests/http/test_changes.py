@@ -116,7 +116,11 @@ async def test_who_changes_what_somebody_else_has_changed_meanwhile_is_told(rest
         assert (changed.status_code, changed.headers["etag"]) == (200, '"2"')
         late = await client.put(address, json={"unit": "F"}, headers={"If-Match": '"1"'})
         assert (late.status_code, late.json()["type"]) == (412, "/problems/changed-meanwhile")
-        for fitting in ('"1", "2"', "*"):
+        for unquoted in ("2", "", '"1", 2', "W/2", "'2'"):
+            refused = await client.put(address, json={"unit": "F"}, headers={"If-Match": unquoted})
+            assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["header", "If-Match"])
+            assert 'in quotes, as the ETag "2"' in refused.json()["detail"]
+        for fitting in ('"1", "2"', 'W/"2"', "*"):
             assert (await client.put(address, json={"unit": "K"}, headers={"If-Match": fitting})).status_code == 200
     async with rest.client("admin") as client:
         assert (await client.delete(address, headers={"If-Match": '"1"'})).status_code == 412

@@ -78,6 +78,9 @@ NO_VALUES: Final = frozenset({"null", "nan", "inf", "infinity"})
 UTF_8: Final = r' *(; *charset="?utf-?8"?)?'
 """What may follow a media type."""
 
+ENTITY_TAGS: Final = re.compile(r'\s*(W/)?"[^"]*"(\s*,\s*(W/)?"[^"]*")*\s*')
+"""What If-Match says, unless it is `*`."""
+
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 B = TypeVar("B", default=None)
@@ -231,9 +234,13 @@ class Call(Generic[B, Q]):
         self.insertion = Insertion(rows, arguments)
 
     def match(self, version: int | str) -> None:
-        """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412."""
+        """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412, or Unprocessable."""
         asked = self.if_match
-        if asked is not None and asked.strip() != "*" and etag(version) not in _tags(asked):
+        if asked is None or asked.strip() == "*":
+            return
+        if not ENTITY_TAGS.fullmatch(asked):
+            raise Unprocessable.at("header", "If-Match", msg=f"An entity tag stands in quotes, as the ETag {etag(version)} of an answer.")
+        if etag(version) not in _tags(asked):
             raise Problem(
                 412, "changed-meanwhile", "Changed meanwhile",
                 f"It has version {version} now, which is not what If-Match says; read it again and make the change anew.",

@@ -839,7 +839,7 @@ export interface paths {
          * Store readings in InfluxDB's line protocol
          * @description 204: all of it is committed; 400 names lines that were refused, the others are stored.
          *
-         *     Each field is a series, `measurement.field;tag=value` with the tags in order, and belongs to the event with this channel key, or else this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond 2^53, is refused by its line; true and false are 1 and 0. The credential may also come as `Token ...`, or as the password of Basic. Role: operator or above, or a source; scope of an API token: datapoints:write.
+         *     Each field is a series, `measurement.field;tag=value` with the tags in order (and a backslash before a dot of the field and before what parts the tags), and belongs to the event with this channel key, or else this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond 2^53, is refused by its line; true and false are 1 and 0. The credential may also come as `Token ...`, or as the password of Basic. Role: operator or above, or a source; scope of an API token: datapoints:write.
          */
         post: operations["write"];
         delete?: never;
