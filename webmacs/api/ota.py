@@ -84,14 +84,22 @@ async def list_updates(call: Call[None, UpdatesQuery]) -> Page[Update]:
 
 @route("POST", "/api/v1/ota", status=201, problems=(409,), changes="update")
 async def create_update(call: Call[UpdateIn]) -> Update:
-    """Record an update. Its file is uploaded to `/api/v1/ota/upload`."""
-    public_id = uuid7()
+    """Record an update. Its file is uploaded to `/api/v1/ota/upload`; one whose file came first is given its change log, once."""
+    new = call.body
+    row = await call.conn.fetchrow(SELECT + " WHERE version = $1 FOR UPDATE", new.version)
+    before = None if row is None else _update(row)
+    if before is not None and (before.file_sha256 is None or before.changelog or not new.changelog):
+        raise _taken(new.version)
+    public_id = uuid7() if before is None else before.public_id
     try:
-        await _insert(call, public_id, call.body.version, call.body.changelog)
+        if before is None:
+            await _insert(call, public_id, new.version, new.changelog)
+        else:
+            await call.conn.execute("UPDATE firmware_updates SET changelog = $2 WHERE public_id = $1", public_id, new.changelog)
     except asyncpg.UniqueViolationError:
-        raise _taken(call.body.version) from None
+        raise _taken(new.version) from None
     update = await _read(call.conn, public_id)
-    return call.changed(None, update, name=update.version)
+    return call.changed(before, update, name=update.version)
 
 
 @route("POST", "/api/v1/ota/upload", status=201, problems=(409,), changes="update", accepts="application/octet-stream")

@@ -86,7 +86,7 @@ async def create_source(call: Call[SourceIn]) -> SourceCreated:
         raise Conflict(str(error)) from None
     source = await _read(call.conn, public_id)
     call.changed(None, source, "sources")
-    return SourceCreated(**msgspec.structs.asdict(source), credential=credential)
+    return SourceCreated(**msgspec.structs.asdict(source), credential=call.shown_once(credential))
 
 
 @route("GET", "/api/v1/sources/{public_id}")
@@ -120,7 +120,7 @@ async def renew_credential(call: Call) -> SourceCreated:
         "UPDATE sources SET credential_hash = $2 WHERE public_id = $1", call.public_id, accounts.credential_hash(credential)
     )
     call.changed(source, source, "sources", action="renew_credential")
-    return SourceCreated(**msgspec.structs.asdict(source), credential=credential)
+    return SourceCreated(**msgspec.structs.asdict(source), credential=call.shown_once(credential))
 
 
 @route("DELETE", "/api/v1/sources/{public_id}", changes="source")

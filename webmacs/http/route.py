@@ -246,6 +246,10 @@ class Call(Generic[B, Q]):
                 f"It has version {version} now, which is not what If-Match says; read it again and make the change anew.",
             )  # fmt: skip
 
+    def shown_once(self, secret: str) -> str:
+        """A secret that was made here, for the answer; a dry run's is none, and must not look like one."""
+        return "(not made: this was a dry run)" if self.dry_run else secret
+
     def inner(self, kind: str, body: Any, public_id: UUID | None = None, version: int | None = None) -> "Call[Any, Any]":
         """For another handler, which changes such a `kind`, in this call's transaction: what it changes is told with what this one does.
         `version`: what it changes must still have it, whatever If-Match says of this call."""

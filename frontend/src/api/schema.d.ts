@@ -1543,7 +1543,7 @@ export interface paths {
         put?: never;
         /**
          * Record an update
-         * @description Its file is uploaded to `/api/v1/ota/upload`. Role: admin or above; scope of an API token: ota:write.
+         * @description Its file is uploaded to `/api/v1/ota/upload`; one whose file came first is given its change log, once. Role: admin or above; scope of an API token: ota:write.
          */
         post: operations["create_update"];
         delete?: never;
