@@ -43,11 +43,33 @@ class Configuration(Shape, frozen=True):
 
     format: Literal["webmacs-configuration-1"]
     events: Annotated[
-        Events, Meta(description="As of POST /api/v1/events; with source and channel_key where a source writes it, source null: none does.")
+        Events,
+        Meta(
+            description="As of POST /api/v1/events; with source and channel_key where a source writes it, source null: none does.",
+            examples=[[{"name": "Boiler temperature", "type": "sensor", "unit": "°C", "max_value": 120, "source": None}]],
+        ),
     ] = []  # noqa: RUF012
-    rules: Annotated[Objects, Meta(description="As of POST /api/v1/rules, with event_name.")] = []  # noqa: RUF012
-    webhooks: Annotated[Objects, Meta(description="As of POST /api/v1/webhooks, with event_names and without a secret.")] = []  # noqa: RUF012
-    dashboards: Annotated[Objects, Meta(description="Those for all, with widgets; these as of their own POST, with event_names.")] = []  # noqa: RUF012
+    rules: Annotated[
+        Objects,
+        Meta(
+            description="As of POST /api/v1/rules, with event_name.",
+            examples=[[{"name": "Boiler too hot", "event_name": "Boiler temperature", "operator": "gt", "threshold": 95}]],
+        ),
+    ] = []  # noqa: RUF012
+    webhooks: Annotated[
+        Objects,
+        Meta(
+            description="As of POST /api/v1/webhooks, with event_names and without a secret.",
+            examples=[[{"url": "https://example.org/hooks/webmacs", "events": ["sensor.reading"], "event_names": ["Boiler temperature"]}]],
+        ),
+    ] = []  # noqa: RUF012
+    dashboards: Annotated[
+        Objects,
+        Meta(
+            description="Those for all, with widgets; these as of their own POST, with event_names.",
+            examples=[[{"name": "Hall", "widgets": [{"config": {"widget_type": "gauge"}, "event_names": ["Boiler temperature"]}]}]],
+        ),
+    ] = []  # noqa: RUF012
 
 
 class Exported(msgspec.Struct, frozen=True):

@@ -301,6 +301,8 @@ class Route:
     """Whether it counts against the limits of readings."""
     tagged: bool = False
     """Its handler gives the answer an ETag, which is no version in it."""
+    sample: str | None = None
+    """Example of a body of text that the handler reads itself."""
 
     @property
     def tag(self) -> str:
@@ -328,6 +330,7 @@ def route(
     inserts: bool = False,
     readings: bool = False,
     tagged: bool = False,
+    sample: str | None = None,
 ) -> Callable[[Handler], Route]:
     """Makes a Route of an async handler `(call: Call[Body, Query]) -> Answer`; both default to None, an answer None is a 204.
 
@@ -348,7 +351,7 @@ def route(
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
         return Route(
             method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, once,
-            deprecated, inserts, maybe_nothing, readings, tagged,
+            deprecated, inserts, maybe_nothing, readings, tagged, sample,
         )  # fmt: skip
 
     return make

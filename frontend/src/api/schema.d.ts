@@ -2181,21 +2181,64 @@ export interface components {
             /**
              * @description As of POST /api/v1/events; with source and channel_key where a source writes it, source null: none does.
              * @default []
+             * @example [
+             *       {
+             *         "name": "Boiler temperature",
+             *         "type": "sensor",
+             *         "unit": "°C",
+             *         "max_value": 120,
+             *         "source": null
+             *       }
+             *     ]
              */
             events: Record<string, never>[];
             /**
              * @description As of POST /api/v1/rules, with event_name.
              * @default []
+             * @example [
+             *       {
+             *         "name": "Boiler too hot",
+             *         "event_name": "Boiler temperature",
+             *         "operator": "gt",
+             *         "threshold": 95
+             *       }
+             *     ]
              */
             rules: Record<string, never>[];
             /**
              * @description As of POST /api/v1/webhooks, with event_names and without a secret.
              * @default []
+             * @example [
+             *       {
+             *         "url": "https://example.org/hooks/webmacs",
+             *         "events": [
+             *           "sensor.reading"
+             *         ],
+             *         "event_names": [
+             *           "Boiler temperature"
+             *         ]
+             *       }
+             *     ]
              */
             webhooks: Record<string, never>[];
             /**
              * @description Those for all, with widgets; these as of their own POST, with event_names.
              * @default []
+             * @example [
+             *       {
+             *         "name": "Hall",
+             *         "widgets": [
+             *           {
+             *             "config": {
+             *               "widget_type": "gauge"
+             *             },
+             *             "event_names": [
+             *               "Boiler temperature"
+             *             ]
+             *           }
+             *         ]
+             *       }
+             *     ]
              */
             dashboards: Record<string, never>[];
         };
@@ -4572,7 +4615,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/csv": unknown;
+                    /**
+                     * @example id,at,action,kind,object_public_id,object_name,actor_kind,actor_public_id,actor_name,address,request_id,before,after,detail,n
+                     *     1,2026-11-23T12:00:00Z,update,event,019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04,Boiler temperature,user,019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c05,maria,10.0.0.7,5f0c6f6e8a3d4b21,"{""unit"":""K""}","{""unit"":""°C""}",,1
+                     */
+                    "text/csv": string;
                 };
             };
             401: components["responses"]["unauthorized"];
@@ -6429,7 +6476,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/csv": unknown;
+                    /**
+                     * @example public_id,name,type,unit,limit_hi,tags,critical
+                     *     019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04,Boiler temperature,sensor,°C,90.5,"hot,audited",true
+                     */
+                    "text/csv": string;
                 };
             };
             401: components["responses"]["unauthorized"];
@@ -6456,6 +6507,10 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example public_id,name,type,unit,limit_hi,tags,critical
+                 *     019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04,Boiler temperature,sensor,°C,90.5,"hot,audited",true
+                 */
                 "text/csv": string;
             };
         };
@@ -8634,7 +8689,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/plain; version=1.0.0; charset=utf-8": unknown;
+                    /**
+                     * @example # HELP webmacs_sockets Open sockets.
+                     *     # TYPE webmacs_sockets gauge
+                     *     webmacs_sockets 3.0
+                     */
+                    "text/plain; version=1.0.0; charset=utf-8": string;
                 };
             };
             401: components["responses"]["unauthorized"];
@@ -9517,7 +9577,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/zip": unknown;
+                    "application/zip": string;
                 };
             };
             401: components["responses"]["unauthorized"];
@@ -11895,10 +11955,49 @@ export interface operations {
                 /**
                  * @example {
                  *       "format": "webmacs-configuration-1",
-                 *       "events": [],
-                 *       "rules": [],
-                 *       "webhooks": [],
-                 *       "dashboards": []
+                 *       "events": [
+                 *         {
+                 *           "name": "Boiler temperature",
+                 *           "type": "sensor",
+                 *           "unit": "°C",
+                 *           "max_value": 120,
+                 *           "source": null
+                 *         }
+                 *       ],
+                 *       "rules": [
+                 *         {
+                 *           "name": "Boiler too hot",
+                 *           "event_name": "Boiler temperature",
+                 *           "operator": "gt",
+                 *           "threshold": 95
+                 *         }
+                 *       ],
+                 *       "webhooks": [
+                 *         {
+                 *           "url": "https://example.org/hooks/webmacs",
+                 *           "events": [
+                 *             "sensor.reading"
+                 *           ],
+                 *           "event_names": [
+                 *             "Boiler temperature"
+                 *           ]
+                 *         }
+                 *       ],
+                 *       "dashboards": [
+                 *         {
+                 *           "name": "Hall",
+                 *           "widgets": [
+                 *             {
+                 *               "config": {
+                 *                 "widget_type": "gauge"
+                 *               },
+                 *               "event_names": [
+                 *                 "Boiler temperature"
+                 *               ]
+                 *             }
+                 *           ]
+                 *         }
+                 *       ]
                  *     }
                  */
                 "application/json": components["schemas"]["Configuration"];

@@ -5,11 +5,12 @@ import csv
 import io
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import asyncpg
 import msgspec
+from msgspec import Meta
 from starlette.responses import Response, StreamingResponse
 
 from webmacs.api.events.bulk import BODY_BYTES_MAX, DEFAULTS, EVENTS_MAX, Item, SavedEvents, save
@@ -27,7 +28,13 @@ DELIMITERS: Final = (",", ";", "\t")
 ROWS_AT_ONCE: Final = 1_000
 
 
-@route("GET", "/api/v1/events/export/csv", produces="text/csv")
+SAMPLE: Final = (
+    "public_id,name,type,unit,limit_hi,tags,critical\r\n"
+    '019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04,Boiler temperature,sensor,°C,90.5,"hot,audited",true\r\n'
+)
+
+
+@route("GET", "/api/v1/events/export/csv", produces="text/csv", answers=Annotated[str, Meta(examples=[SAMPLE])])
 async def export_events(call: Call[None, EventsFilter]) -> Response:
     """Download events as CSV. UTF-8 with a byte order mark, comma-separated, a header row, sorted by name. Text that begins like a
     formula has an apostrophe before it, which the import takes away again; tags are separated by commas in their cell."""
@@ -35,7 +42,15 @@ async def export_events(call: Call[None, EventsFilter]) -> Response:
     return StreamingResponse(_write(rows), media_type="text/csv", headers={"Content-Disposition": 'attachment; filename="events.csv"'})
 
 
-@route("POST", "/api/v1/events/import/csv", problems=(400, 409), changes="event", accepts="text/csv", body_bytes_max=BODY_BYTES_MAX)
+@route(
+    "POST",
+    "/api/v1/events/import/csv",
+    problems=(400, 409),
+    changes="event",
+    accepts="text/csv",
+    body_bytes_max=BODY_BYTES_MAX,
+    sample=SAMPLE,
+)
 async def import_events(call: Call[bytes]) -> SavedEvents:
     """Create or change events from a CSV file, all of them or none. A row is the event of its public_id, else of its name; one that was
     deleted comes back under its public_id. Columns are those of the export, in any order; a column that is not there leaves its field as
