@@ -125,7 +125,14 @@ pub fn read(form: Form, bytes: &[u8]) -> Result<Batch, Refusal> {
 fn read_item(bytes: &[u8]) -> Result<Item, Refusal> {
     serde_json::from_slice(bytes).map_err(|wrong| {
         let said = wrong.to_string();
-        Refusal::new(Code::Malformed, said.rsplit_once(" at line ").map_or(&*said, |(what, _)| what))
+        let what = said.rsplit_once(" at line ").map_or(&*said, |(what, _)| what);
+        Refusal::new(
+            Code::Malformed,
+            match wrong.is_syntax() || wrong.is_eof() {
+                true => format!("this is no JSON: {what} at column {}", wrong.column()),
+                false => what.to_owned(),
+            },
+        )
     })
 }
 

@@ -265,8 +265,10 @@ fn until<'a>(left: &mut &'a [u8], ends: impl Fn(u8) -> bool) -> &'a [u8] {
     found
 }
 
-/// `measurement.field;tag=value` of a line's key, its tags in the order of their names.
+/// `measurement.field;tag=value` of a line's key, its tags in the order of their names. A part that holds what parts the others has a
+/// backslash before it, so that no two series have one name.
 fn name(key: &[u8], field: &[u8]) -> Result<String, What> {
+    let key_length = key.len();
     let mut key = key;
     let measurement = until(&mut key, |c| c == b',');
     let mut tags = Vec::new();
@@ -285,14 +287,15 @@ fn name(key: &[u8], field: &[u8]) -> Result<String, What> {
     if tags.windows(2).any(|pair| pair[0].0 == pair[1].0) {
         return Err("a tag stands twice");
     }
-    let mut name = unescape(measurement).into_owned();
+    let mut name = Vec::with_capacity(key_length + field.len() + 1);
+    push_part(&mut name, &unescape(measurement), b"\\;");
     name.push(b'.');
-    name.extend_from_slice(&unescape(field));
+    push_part(&mut name, &unescape(field), b"\\;.");
     for (tag, value) in tags {
         name.push(b';');
-        name.extend_from_slice(&tag);
+        push_part(&mut name, &tag, b"\\;=");
         name.push(b'=');
-        name.extend_from_slice(&value);
+        push_part(&mut name, &value, b"\\;");
     }
     let name = String::from_utf8(name).map_err(|_| "a line is UTF-8")?;
     match () {
@@ -300,6 +303,15 @@ fn name(key: &[u8], field: &[u8]) -> Result<String, What> {
         () if name.chars().any(char::is_control) => Err("a name holds no control characters"),
         () if name.chars().count() > SERIES_CHARS_MAX => Err("measurement, field and tags together have more than 400 characters"),
         () => Ok(name),
+    }
+}
+
+fn push_part(name: &mut Vec<u8>, part: &[u8], escaped: &[u8]) {
+    for &c in part {
+        if escaped.contains(&c) {
+            name.push(b'\\');
+        }
+        name.push(c);
     }
 }
 

@@ -54,8 +54,8 @@ fn write(line: &Line, backwards: bool) -> String {
 }
 
 fn series(line: &Line, field: &str) -> String {
-    let tags: String = line.tags.iter().map(|(tag, value)| format!(";{tag}={value}")).collect();
-    format!("{}.{field}{tags}", line.measurement)
+    let tags: String = line.tags.iter().map(|(tag, value)| format!(";{}={}", escape(tag, ";=\\"), escape(value, ";\\"))).collect();
+    format!("{}.{}{tags}", escape(&line.measurement, ";\\"), escape(field, ";.\\"))
 }
 
 /// (line, series, value, time) of each reading.
@@ -65,6 +65,15 @@ fn told(batch: &Batch) -> Vec<(u32, String, u64, Option<i64>)> {
         (position, name.clone(), value.to_bits(), t_us)
     });
     told.collect()
+}
+
+/// Measurement, field, tag and value of what parts the parts of a name.
+fn parts() -> impl Strategy<Value = (String, String, String, String)> {
+    ("[a.;\\\\]{0,3}a", part(), part(), part())
+}
+
+fn part() -> impl Strategy<Value = String> {
+    "[a.;=\\\\]{0,3}a"
 }
 
 proptest! {
@@ -83,6 +92,20 @@ proptest! {
         names.sort();
         names.dedup();
         prop_assert!(names.len() <= batch.channels.len());
+    }
+
+    #[test]
+    fn two_series_have_two_names(first in parts(), second in parts()) {
+        let line = |(measurement, field, tag, value): &(String, String, String, String)| Line {
+            measurement: measurement.clone(),
+            tags: [(tag.clone(), value.clone())].into(),
+            fields: [(field.clone(), 1.0)].into(),
+            t_us: None,
+        };
+        let body = format!("{}\n{}", write(&line(&first), false), write(&line(&second), false));
+        let told = told(&read(NS, body.as_bytes()).unwrap());
+        prop_assert_eq!(told.len(), 2, "{}", body);
+        prop_assert_eq!(told[0].1 == told[1].1, first == second, "{}", body);
     }
 
     #[test]

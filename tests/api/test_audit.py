@@ -40,7 +40,7 @@ async def test_it_is_filtered_by_who_what_and_when(rest: Rest, done: dict[str, A
             ({"unit": "F"}, {"unit": "°C"}),
             ({"unit": "K"}, {"unit": "F"}),
         ]
-        mine = await listed(client, object_public_id=done["public_id"], actor=str(rest.users["admin"]))
+        mine = await listed(client, object_public_id=done["public_id"], actor_public_id=str(rest.users["admin"]))
         assert [entry["actor_name"] for entry in mine] == ["admin"]
         assert await listed(client, object_public_id=done["public_id"], kind="source") == []
         created = await listed(client, object_public_id=done["public_id"], action="create")
@@ -83,7 +83,9 @@ async def test_an_export_of_many_rows_is_whole(rest: Rest) -> None:
     assert len(answer.text.splitlines()) == 2346
 
 
-@pytest.mark.parametrize("query", [{"cursor": "nonsense"}, {"limit": 0}, {"from": "2026-01-01"}, {"actor": "me"}, {"colour": "red"}])
+@pytest.mark.parametrize(
+    "query", [{"cursor": "nonsense"}, {"limit": 0}, {"from": "2026-01-01"}, {"actor_public_id": "me"}, {"colour": "red"}]
+)
 async def test_a_query_that_is_none_is_refused(rest: Rest, query: dict[str, Any]) -> None:
     async with rest.client("admin") as client:
         assert (await client.get("/api/v1/audit", params=query)).status_code == 422

@@ -70,7 +70,12 @@ async def test_after_ten_failures_a_correct_password_has_to_wait_too(rest: Rest,
         assert [(await sign_in(client, password="x")).status_code for _ in range(10)] == [401] * 10
         refused = await sign_in(client)
         assert refused.status_code == 429
-        assert 1 <= int(refused.headers["retry-after"]) <= 30
+        wait_s = int(refused.headers["retry-after"])
+        assert 1 <= wait_s <= 30
+        limit = "sign_ins_of_account_and_address"
+        assert f"The limit {limit} of 10 " in refused.json()["detail"]
+        assert refused.headers["ratelimit-policy"] == f'"{limit}";q=10;w=900'
+        assert refused.headers["ratelimit"] == f'"{limit}";r=0;t={wait_s}'
         assert (await sign_in(client, "VIEWER@example.org")).status_code == 429
         assert (await sign_in(client, "admin@example.org")).status_code == 200
         assert (await sign_in(elsewhere)).status_code == 200

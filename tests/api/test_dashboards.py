@@ -91,7 +91,7 @@ async def test_anothers_own_dashboard_answers_as_one_that_does_not_exist(rest: R
         requests = [
             ("GET", "", None), ("PUT", "", {"name": "x"}), ("DELETE", "", None), ("POST", "/copy", None),
             ("PUT", "/layout", {"widgets": []}),
-            ("POST", "/widgets", body), ("PUT", f"/widgets/{widget['public_id']}", body),
+            ("POST", "/widgets", body), ("GET", f"/widgets/{widget['public_id']}", None), ("PUT", f"/widgets/{widget['public_id']}", body),
             ("DELETE", f"/widgets/{widget['public_id']}", None),
         ]  # fmt: skip
         for method, path, content in requests:
@@ -152,6 +152,8 @@ async def test_a_change_of_a_widget_is_a_change_of_its_dashboard(rest: Rest) -> 
         assert (made.status_code, made.headers["etag"]) == (201, '"2"')
         address = made.headers["location"]
         assert address == f"{widgets}/{made.json()['public_id']}"
+        shown = await client.get(address)
+        assert (shown.status_code, shown.headers["etag"], shown.json()) == (200, '"2"', made.json())
         assert (await client.put(address, json={"title": "x"}, headers={"If-Match": '"1"'})).status_code == 412
         changed = await client.put(address, json={"title": "x"}, headers={"If-Match": '"2"'})
         assert (changed.headers["etag"], changed.json()) == ('"3"', made.json() | {"title": "x"})
@@ -159,6 +161,7 @@ async def test_a_change_of_a_widget_is_a_change_of_its_dashboard(rest: Rest) -> 
         deleted = await client.delete(address, headers={"If-Match": '"3"'})
         assert (deleted.status_code, deleted.headers["etag"]) == (204, '"4"')
         assert (await client.delete(address)).status_code == 404
+        assert (await client.get(address)).status_code == 404
         after = await read(client, dashboard)
         assert (after["version"], after["widgets"]) == (4, [])
         versions = await conn.fetch(
@@ -312,7 +315,7 @@ async def test_tags_have_one_spelling(rest: Rest) -> None:
 async def test_a_page_of_dashboards_comes_with_their_widgets_in_one_statement(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     async with rest.client("operator") as client:
         event = await make_event(client, "a")
-        made = [await make(client, name=name, tags=[name[0]]) for name in ("b2", "a1", "b1")]
+        made = [await make(client, name=name, tags=[*name]) for name in ("b2", "a1", "b1")]
         for dashboard in made:
             await add(client, dashboard, event_public_ids=[event])
         pool = rest.app.state.parts.pool
@@ -329,6 +332,7 @@ async def test_a_page_of_dashboards_comes_with_their_widgets_in_one_statement(re
         assert all(one["widgets"][0]["event_public_ids"] == [event] for one in page["data"])
         assert page["data"][0] == await read(client, made[1])
         assert [one["name"] for one in (await client.get(DASHBOARDS, params={"tag": "b"})).json()["data"]] == ["b1", "b2"]
+        assert [one["name"] for one in (await client.get(DASHBOARDS, params={"tag": "b,2"})).json()["data"]] == ["b2"]
         assert [one["name"] for one in (await client.get(DASHBOARDS, params={"search": "B", "sort": "-name"})).json()["data"]] == [
             "b2",
             "b1",

@@ -226,6 +226,7 @@ async def test_lines_of_json_are_taken_one_by_one(rest: Rest, event: Event) -> N
         assert answer.status_code == 200
         assert answer.json() == {"accepted": 3, "refused": 1, "results": [answer.json()["results"][0]]}
         assert answer.json()["results"][0] | {"detail": ""} == {"index": 3, "field": None, "code": "malformed", "detail": ""}
+        assert "no JSON" in answer.json()["results"][0]["detail"]
         assert (await client.post(BATCH, content=lines[0], headers={"content-type": "application/x-ndjson; charset=utf-8"})).json() == {
             "accepted": 1, "refused": 0, "results": [],
         }  # fmt: skip

@@ -57,7 +57,7 @@ async def imported(client: httpx.AsyncClient, content: str | bytes, **query: Any
 async def test_an_event_holds_its_place_limits_looks_and_retention(operator: httpx.AsyncClient) -> None:
     held = {
         "description": "At the outlet.", "path": "plant/line 2/boiler", "tags": ["hot", "audited"], "limit_lolo": -1.5, "limit_lo": 0.0,
-        "limit_hi": 90.0, "limit_hihi": 95.5, "deadband": 0.5, "decimals": 1, "colour": "#1e88E5", "raw_retention_days": 30,
+        "limit_hi": 90.0, "limit_hihi": 95.5, "dead_band": 0.5, "decimals": 1, "colour": "#1e88E5", "raw_retention_days": 30,
         "statistics_retention_days": 3650, "critical": True,
     }  # fmt: skip
     made = await operator.post(EVENTS, json=EVENT | held)
@@ -87,7 +87,7 @@ async def test_paths_and_tags_have_one_spelling(operator: httpx.AsyncClient) -> 
         ({"colour": "#12345"}, "colour"),
         ({"colour": "#123456\n"}, "colour"),
         ({"colour": "red"}, "colour"),
-        ({"deadband": -0.1}, "deadband"),
+        ({"dead_band": -0.1}, "dead_band"),
         ({"raw_retention_days": 0}, "raw_retention_days"),
         ({"tags": ["a,b"]}, "tags"),
         ({"tags": [""]}, "tags"),
@@ -104,7 +104,7 @@ async def test_what_cannot_be_is_refused_with_the_field(operator: httpx.AsyncCli
 async def test_what_is_just_allowed_is_stored(operator: httpx.AsyncClient) -> None:
     most = {
         "name": "n" * 400, "description": "d" * 2_000, "path": "/".join("abcdefghij"), "tags": [f"{n}".zfill(50) for n in range(50)],
-        "limit_lolo": 1.0, "limit_lo": 1.0, "limit_hi": 1.0, "limit_hihi": 1.0, "deadband": 0.0, "raw_retention_days": 1,
+        "limit_lolo": 1.0, "limit_lo": 1.0, "limit_hi": 1.0, "limit_hihi": 1.0, "dead_band": 0.0, "raw_retention_days": 1,
         "statistics_retention_days": 1,
     }  # fmt: skip
     assert (await operator.post(EVENTS, json=EVENT | most)).json() | most == (await operator.get(EVENTS)).json()["data"][0]
@@ -139,6 +139,13 @@ async def test_a_list_is_filtered_by_place_tags_source_and_words(rest: Rest, ope
     assert await names(operator, type="range") == ["c"]
     assert await names(operator, search="boiler") == ["b", "boiler"]
     assert await names(operator, sort="-path") == ["b", "c", "a", "boiler"]
+    (gone,) = (await operator.get(EVENTS, params={"search": "boiler", "tag": "x"})).json()["data"]
+    async with rest.client("admin") as admin:
+        await admin.delete(f"{EVENTS}/{gone['public_id']}")
+    for query in ({"search": "BOILER"}, {"deleted": "true"}, {"path": "plant", "deleted": "false"}):
+        exported = await operator.get(f"{EVENTS}/export/csv", params=query)
+        rows = csv.DictReader(io.StringIO(exported.text.removeprefix("\N{BYTE ORDER MARK}")))
+        assert [row["name"] for row in rows] == await names(operator, **query) != []
 
 
 # many at once
@@ -320,6 +327,9 @@ async def test_every_wrong_line_and_column_is_told_and_no_row_is_stored(operator
     assert [error["loc"][1:] for error in refused.json()["errors"]] == [
         [2, "min_value"], [4, "type"], [4, "min_value"], [4, "decimals"], [4, "critical"], [5], [6, "name"], [6, "min_value"],
     ]  # fmt: skip
+    words = {error["loc"][2]: error["msg"] for error in refused.json()["errors"][:5]}
+    assert "it is one of: actuator," in words["type"]
+    assert (words["min_value"], words["critical"]) == ("It is a number.", "It is true or false.")
     assert await names(operator) == []
     crossed = await imported(operator, "name,type,unit,limit_lo,limit_hi\na,sensor,V,1,2\nb,sensor,V,2,1\n")
     assert [error["loc"] for error in crossed.json()["errors"]] == [["body", 3, "limit_lo"]]
@@ -386,7 +396,7 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
         "description": draw(text), "path": draw(st.lists(line, max_size=4).map("/".join)),
         "tags": draw(st.lists(text.filter(lambda tag: re.match(WORD, tag)), max_size=4)),
         "min_value": draw(number), **{name: value for name, value in limits.items() if draw(st.booleans())},
-        "deadband": draw(st.none() | st.floats(0, 1e300)), "decimals": draw(st.none() | st.integers(0, 12)),
+        "dead_band": draw(st.none() | st.floats(0, 1e300)), "decimals": draw(st.none() | st.integers(0, 12)),
         "colour": draw(st.none() | st.from_regex("#[0-9a-fA-F]{6}", fullmatch=True)),
         "expected_interval_ms": draw(st.none() | st.integers(1, 2**31 - 1)), "critical": draw(st.booleans()),
     }  # fmt: skip

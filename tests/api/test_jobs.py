@@ -116,6 +116,8 @@ async def test_people_see_their_own_jobs_and_an_admin_all(rest: Rest, plant: Pla
     for role, total in (("viewer", 1), ("operator", 1), ("admin", 2)):
         async with rest.client(role) as client:
             assert (await client.get("/api/v1/jobs")).json()["total"] == total
+            assert (await client.get("/api/v1/jobs", params={"kind": mine.kind})).json()["total"] == total
+            assert (await client.get("/api/v1/jobs", params={"kind": "other"})).json()["total"] == 0
     for job, role, status in ((mine, "viewer", 200), (mine, "operator", 404), (theirs, "viewer", 404), (theirs, "admin", 200)):
         async with rest.client(role) as client:
             assert (await client.get(f"/api/v1/jobs/{job.public_id}")).status_code == status

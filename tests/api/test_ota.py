@@ -1,6 +1,7 @@
 """Updates as records over REST: their files are stored under names of ours with their SHA-256, and never applied by themselves."""
 
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,18 @@ async def test_an_upload_records_what_was_not_recorded_and_applies_nothing(rest:
         update = uploaded.json()
         assert (uploaded.status_code, uploaded.headers["location"]) == (201, f"{OTA}/{update['public_id']}")
         assert update == update | STORED | {"status": "pending", "started_on": None, "changelog": ""}
+
+
+async def test_an_update_whose_file_came_first_is_given_its_change_log_once(rest: Rest) -> None:
+    async with rest.client("admin") as client, rest.connection() as conn:
+        update = (await upload(client)).json()
+        assert (await client.post(OTA, json={"version": "1.4.0", "changelog": ""})).status_code == 409
+        recorded = await client.post(OTA, json={"version": "1.4.0", "changelog": "Faster."})
+        assert (recorded.status_code, recorded.json()) == (201, update | {"changelog": "Faster."})
+        assert (await client.get(recorded.headers["location"])).json() == recorded.json()
+        assert (await client.post(OTA, json={"version": "1.4.0", "changelog": "Slower."})).status_code == 409
+        told = await conn.fetchrow("SELECT action, before, after FROM audit_log WHERE kind = 'update' ORDER BY id DESC LIMIT 1")
+    assert [told["action"], *map(json.loads, (told["before"], told["after"]))] == ["update", {"changelog": ""}, {"changelog": "Faster."}]
 
 
 async def test_an_update_has_one_file(rest: Rest) -> None:

@@ -84,7 +84,7 @@ async def test_readings_follow_the_mapping_and_none_is_lost(backend: Backend, ad
     assert old == [(1, None)]
     for public_id, source in ((channels["m1"]["event_public_id"], None), (other["public_id"], "mapped")):
         version = (await admin.get(f"/api/v1/versions/event/{public_id}/2")).json()  # both events are changed by it
-        assert (version["content"]["source"], version["actor"]) == (source, "plugins")
+        assert (version["content"]["source"], version["actor_name"]) == (source, "plugins")
     readings = await stored.rows(
         conn, "SELECT sum(n) FROM datapoints d JOIN events e ON e.id = d.event_id WHERE e.name IN ('m1', 'Boiler')"
     )
@@ -116,6 +116,9 @@ async def test_instances_and_channels_are_made_changed_and_deleted(backend: Back
     changed = await admin.put(address, json={"demo_mode": True}, headers={"If-Match": '"1"'})
     assert (changed.json()["demo_mode"], changed.json()["settings"], changed.json()["version"]) == (True, {"port": 502}, 2)
     assert (await admin.put(address, json={"settings": {"x": "y" * 70_000}})).status_code == 422
+    for enabled, found in (("true", ["roof"]), ("false", [])):
+        listed = await admin.get(PLUGINS, params={"plugin_id": "chiller", "enabled": enabled})
+        assert [one["name"] for one in listed.json()["data"]] == found
     channel = await admin.post(f"{address}/channels", json={"channel_key": "flow", "name": "Flow", "unit": "l/s"})
     assert (channel.status_code, channel.json()["described"]) == (201, False)
     assert (await admin.post(f"{address}/channels", json={"channel_key": "flow", "name": "Flow", "unit": "l/s"})).status_code == 409

@@ -41,6 +41,7 @@ ROWS = {
         " SELECT gen_random_uuid(), 'scoped ' || n, 'sensor', 'bar' FROM {n} RETURNING id)"
         " INSERT INTO experiment_events SELECT (SELECT min(id) FROM experiments), id, gen_random_uuid(), '' FROM made"
     ),
+    "/api/v1/gaps": "INSERT INTO gaps (from_on, to_on, n, cause) SELECT now(), now(), 1, 'spool_overflow' FROM {n}",
     "/api/v1/jobs": (
         f"INSERT INTO jobs (public_id, kind, subject, parameters, state, finished_on) {EACH}, 'x', '{{{{}}}}', 'done', now() FROM {{n}}"
     ),

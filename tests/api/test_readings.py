@@ -164,7 +164,7 @@ async def test_an_experiments_readings_are_those_of_its_time(rest: Rest, channel
         page = (await client.get(LIST, params={"event_public_ids": channel.public_id, "sort": "timestamp"})).json()["data"]
         assert [one["experiment_public_id"] for one in page[2:7]] == [None, *[str(experiment)] * 3, None]
         params = {"event_public_ids": channel.public_id, "experiment_public_id": channel.public_id}
-        assert (await client.get(LIST, params=params)).status_code == 404
+        assert (await client.get(LIST, params=params)).status_code == 422
 
 
 async def test_of_which_experiment_a_reading_is_its_time_says(rest: Rest, channel: Channel) -> None:

@@ -195,6 +195,8 @@ async def test_state_and_transitions_of_a_rule_are_shown(rest: Rest) -> None:
         ]
         last = (await client.get(f"{address}/transitions", params={"limit": 2, "cursor": page["next"]})).json()
         assert last == {"next": None, "data": [{"fired": True, "at": "2026-11-24T12:00:00Z", "value": 0.0}]}
+        within = {"from": "2026-11-24T12:00:00Z", "to": "2026-11-24T12:00:01Z"}
+        assert (await client.get(f"{address}/transitions", params=within)).json() == last
         assert (await client.get(f"{RULES}/{event}/transitions")).status_code == 404
 
 
@@ -219,7 +221,7 @@ async def test_rules_are_listed_by_event_state_and_name(rest: Rest) -> None:
     async with rest.client("viewer") as client, rest.client("operator") as operator:
         a, b = await make_event(operator, "a"), await make_event(operator, "b")
         hot = await make(operator, a)
-        await make(operator, b, name="Cold", enabled=False)
+        await make(operator, b, name="Cold", enabled=False, severity="low")
         await make(operator, a, name="warm")
         await fire(rest, hot, 1)
 
@@ -231,6 +233,7 @@ async def test_rules_are_listed_by_event_state_and_name(rest: Rest) -> None:
         assert (await names(sort="-state_changed_on"))[0] == "hot"
         assert await names(event_public_id=a) == ["hot", "warm"]
         assert await names(enabled="false") == ["Cold"]
+        assert await names(severity="low") == ["Cold"]
         assert await names(fired="true") == ["hot"]
         assert await names(search="COL") == ["Cold"]
         assert await names(page_size=1, page=2) == ["hot"]

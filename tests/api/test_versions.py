@@ -35,12 +35,12 @@ async def test_versions_are_listed_newest_first_by_kind_object_actor_and_time(re
     other = await send(rest, "POST", "events", EVENT | {"name": "Other"}, 201)
     await send(rest, "DELETE", f"events/{event['public_id']}", status=204)
     rows = await listed(rest)
-    assert [(row["name"], row["number"], row["actor"], row["deleted"], row["content"]) for row in rows] == [
+    assert [(row["name"], row["number"], row["actor_name"], row["deleted"], row["content"]) for row in rows] == [
         (None, 3, "admin", True, None), ("Other", 1, "admin", False, None), ("Boiler", 2, "admin", False, None),
         ("Boiler", 1, "operator", False, None),
     ]  # fmt: skip
     assert [row["number"] for row in await listed(rest, f"?kind=event&object_public_id={event['public_id']}")] == [3, 2, 1]
-    assert [row["number"] for row in await listed(rest, "?actor=operator")] == [1]
+    assert [row["number"] for row in await listed(rest, "?actor_name=operator")] == [1]
     assert await listed(rest, "?kind=rule") == []
     at = rows[2]["at"]
     assert len(await listed(rest, f"?from={at}")) == 3
@@ -106,13 +106,24 @@ async def test_every_kind_that_people_edit_is_brought_back(rest: Rest) -> None:
     rule = await send(rest, "POST", "rules", {"name": "Hot", "event_public_id": event["public_id"], "operator": "gt", "threshold": 1}, 201)
     webhook = await send(rest, "POST", "webhooks", {"url": "https://example.org/", "events": ["sensor.reading"], "secret": "s"}, 201)
     experiment = await send(rest, "POST", "experiments", {"name": "Run", "parameters": {"charge": "A"}}, 201)
+    note = await send(rest, "POST", "annotations", {"from": "2026-11-23T12:00:00Z", "to": "2026-11-23T13:00:00Z", "text": "leak"}, 201)
+    source = await send(rest, "POST", "sources", {"name": "hall"}, 201)
+    source.pop("credential")
+    plugin = {"source_public_id": source["public_id"], "plugin_id": "chiller", "name": "roof", "settings": {"port": 502}}
+    instance = await send(rest, "POST", "plugins", plugin, 201)
     for path, before, change in (
+        (f"annotations/{note['public_id']}", note, {"to": None, "text": "no leak"}),
+        (f"sources/{source['public_id']}", source, {"name": "yard", "enabled": False}),
+        (f"plugins/{instance['public_id']}", instance, {"settings": {}, "demo_mode": True}),
         (f"rules/{rule['public_id']}", rule, {"threshold": 2, "actions": [{"type": "alarm"}]}),
         (f"webhooks/{webhook['public_id']}", webhook, {"enabled": False, "secret": "t"}),
         (f"experiments/{experiment['public_id']}", experiment, {"name": "Other", "parameters": {}}),
     ):
         await send(rest, "PUT", path, change)
-        kind = path.partition("s/")[0]
+        kind = {"plugins": "plugin%20instance"}.get(path.partition("/")[0], path.partition("s/")[0])
+        assert (await send(rest, "GET", f"versions/{kind}/{before['public_id']}/1", role="admin" if kind == "webhook" else "viewer"))[
+            "number"
+        ]
         await send(rest, "POST", f"versions/{kind}/{before['public_id']}/1/restore")
         now = await send(rest, "GET", path)
         assert now == before | {name: now[name] for name in ("version", "changed_on") if name in now}
@@ -145,15 +156,16 @@ async def test_settings_are_brought_back_and_the_password_stays_as_it_is(rest: R
 async def test_people_see_versions_of_what_they_may_read(rest: Rest) -> None:
     await send(rest, "POST", "events", EVENT, 201)
     await send(rest, "POST", "webhooks", {"url": "https://example.org/", "events": ["sensor.reading"]}, 201)
-    source = await send(rest, "POST", "sources", {"name": "gateway"}, 201)
+    await send(rest, "POST", "sources", {"name": "gateway"}, 201)
+    person = await send(rest, "POST", "users", {"username": "maria", "email": "maria@example.org", "role": "viewer"}, 201)
     mine = await send(rest, "POST", "dashboards", {"name": "Mine"}, 201, "operator")
     await send(rest, "POST", "dashboards", {"name": "All", "is_global": True}, 201, "operator")
     seen = {role: sorted((row["kind"], row["name"]) for row in await listed(rest, role=role)) for role in ("viewer", "operator", "admin")}
-    assert seen["viewer"] == [("dashboard", "All"), ("event", "Boiler")]
-    assert seen["operator"] == [("dashboard", "All"), ("dashboard", "Mine"), ("event", "Boiler")]
-    assert {kind for kind, _ in seen["admin"]} == {"dashboard", "event", "source", "webhook"}
+    assert seen["viewer"] == [("dashboard", "All"), ("event", "Boiler"), ("source", "gateway")]
+    assert seen["operator"] == [("dashboard", "All"), ("dashboard", "Mine"), ("event", "Boiler"), ("source", "gateway")]
+    assert {kind for kind, _ in seen["admin"]} == {"dashboard", "event", "source", "user", "webhook"}
     await send(rest, "GET", f"versions/dashboard/{mine['public_id']}/1", status=404, role="viewer")
-    await send(rest, "POST", f"versions/source/{source['public_id']}/1/restore", status=409)
+    await send(rest, "POST", f"versions/user/{person['public_id']}/1/restore", status=409)
 
 
 async def test_only_those_who_may_change_it_bring_it_back(rest: Rest) -> None:

@@ -204,6 +204,8 @@ async def test_deliveries_are_listed_by_cursor_and_status_and_shown_with_their_p
         assert await listed(limit=3, cursor=cursor) == (None, ids[:1])
         assert await listed(status="failed") == (None, [ids[3], ids[1]])
         assert await listed(status="dead_letter") == (None, [])
+        assert await listed(**{"from": "2026-11-24T12:00:00Z"}) == (None, ids[::-1])
+        assert await listed(to="2026-11-24T12:00:00Z", status="failed") == (None, [])
         assert (await client.get(address, params={"status": "gone"})).status_code == 422
         answer = await client.get(f"{WEBHOOKS}/deliveries/{ids[1]}")
         assert '"payload":{"n": 1,  "unit": "°C"}' in answer.text

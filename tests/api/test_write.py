@@ -60,7 +60,29 @@ async def test_each_field_is_a_series_with_its_tags_in_order(rest: Rest, prefix:
         f"{prefix}.on": {t_us: 1.0},
         f"{prefix}.off": {t_us: 0.0},
         f"{prefix}.n": {t_us: 18.0},
-        f"{prefix} x,y.e,f;a=b=c d": {t_us: 1.0},
+        f"{prefix} x,y.e,f;a\\=b=c d": {t_us: 1.0},
+    }
+
+
+async def test_two_series_are_two_events_however_their_parts_are_written(rest: Rest, prefix: str) -> None:
+    lines = [
+        f"{prefix},a=b;c\\=d f=1",
+        f"{prefix},a=b,c=d f=2",
+        f"{prefix}.l f=3",
+        f"{prefix} l.f=4",
+        f"{prefix};a=b f=5",
+        f"{prefix},a=b f=6",
+    ]
+    async with rest.client("operator") as client:
+        assert (await send(client, "\n".join(lines))).status_code == 204
+    stored = await readings(rest, prefix)
+    assert {name: [*of.values()] for name, of in stored.items()} == {
+        f"{prefix}.f;a=b\\;c=d": [1.0],
+        f"{prefix}.f;a=b;c=d": [2.0],
+        f"{prefix}.l.f": [3.0],
+        f"{prefix}.l\\.f": [4.0],
+        f"{prefix}\\;a=b.f": [5.0],
+        f"{prefix}.f;a=b": [6.0],
     }
 
 
@@ -262,7 +284,7 @@ async def test_an_event_made_for_a_series_is_told_of_as_one_made_by_hand(rest: R
         assert (await send(client, f"{prefix} v=1")).status_code == 204
         (event,) = (await client.get("/api/v1/events", params={"search": prefix})).json()["data"]
         version = await client.get(f"/api/v1/versions/event/{event['public_id']}/1")
-        assert (version.json()["content"], version.json()["actor"]) == (event, "operator")
+        assert (version.json()["content"], version.json()["actor_name"]) == (event, "operator")
         await client.put(f"/api/v1/events/{event['public_id']}", json={"unit": "V"})
         compared = await client.get(f"/api/v1/versions/event/{event['public_id']}/2", params={"against": 1})
         assert compared.json()["changes"] == {"unit": {"from": "", "to": "V"}}
@@ -300,6 +322,8 @@ async def test_a_token_sends_what_its_scopes_allow(rest: Rest, prefix: str) -> N
             assert (answer.status_code, answer.json()["type"]) == (403, f"/problems/{refusal}"), answer.text
         answer = await write(writing)  # it makes no event
         assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (400, ["line", 1])
+        assert "this token lacks events:write" in answer.json()["errors"][0]["msg"]
+        assert "this token lacks events:write" in answer.json()["detail"]
         assert await readings(rest, prefix) == {}
         assert (await write(making)).status_code == 204
         assert (await write(writing)).status_code == 204

@@ -148,7 +148,7 @@ async def go_wrong(
         finally:
             await station.end()
         ledger = await read_ledger(conn, name, station.journal, CHANNELS, {LOST: former["id"]})
-        shown = (await client.get("/api/v1/gaps")).json()["data"]
+        shown = (await client.get("/api/v1/gaps", params={"limit": 1_000})).json()["data"]
     return account_of(ledger, {(gap["cause"], gap["n"]) for gap in shown if gap["source"] == name}, station.journal)
 
 

@@ -54,6 +54,24 @@ async def test_a_dry_run_is_answered_as_the_change_and_leaves_nothing(rest: Rest
         assert (await client.post(EVENTS, params={"dry_run": "true"}, json=EVENT)).status_code == 409
 
 
+async def test_a_dry_run_answers_no_secret_that_looks_like_one(rest: Rest) -> None:
+    new = {"email": "m@example.org", "username": "maria", "role": "viewer"}
+    async with rest.client("admin") as client:
+        source = (await client.post("/api/v1/sources", json={"name": "gateway"})).json()
+        for method, address, body, field in (
+            ("POST", "tokens", {"name": "x", "scopes": ["read"]}, "token"),
+            ("POST", "sources", {"name": "x"}, "credential"),
+            ("POST", f"sources/{source['public_id']}/credential", None, "credential"),
+            ("POST", "users", new, "initial_password"),
+            ("PUT", f"users/{rest.users['viewer']}", {"password": None}, "initial_password"),
+        ):
+            judged = await client.request(method, f"/api/v1/{address}", params={"dry_run": "true"}, json=body)
+            assert judged.is_success, judged.text
+            assert judged.json()[field] == "(not made: this was a dry run)"
+        given = await client.post("/api/v1/users", params={"dry_run": "true"}, json=new | {"password": "a Wonderful one 77"})
+        assert given.json()["initial_password"] is None
+
+
 async def test_a_route_that_changes_nothing_knows_no_dry_run_and_no_other_parameter(rest: Rest) -> None:
     async with rest.client("viewer") as client:
         refused = await client.get("/api/v1/auth/me", params={"dry_run": "true"})
@@ -120,7 +138,11 @@ async def test_who_changes_what_somebody_else_has_changed_meanwhile_is_told(rest
         assert (changed.status_code, changed.headers["etag"]) == (200, '"2"')
         late = await client.put(address, json={"unit": "F"}, headers={"If-Match": '"1"'})
         assert (late.status_code, late.json()["type"]) == (412, "/problems/changed-meanwhile")
-        for fitting in ('"1", "2"', "*"):
+        for unquoted in ("2", "", '"1", 2', "W/2", "'2'"):
+            refused = await client.put(address, json={"unit": "F"}, headers={"If-Match": unquoted})
+            assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["header", "If-Match"])
+            assert 'in quotes, as the ETag "2"' in refused.json()["detail"]
+        for fitting in ('"1", "2"', 'W/"2"', "*"):
             assert (await client.put(address, json={"unit": "K"}, headers={"If-Match": fitting})).status_code == 200
     async with rest.client("admin") as client:
         assert (await client.delete(address, headers={"If-Match": '"1"'})).status_code == 412

@@ -96,6 +96,7 @@ READ_BY_POST: Final = {
 }
 KIOSK: Final = {
     ("GET", "/api/v1/dashboards/{public_id}"),
+    ("GET", "/api/v1/dashboards/{public_id}/widgets/{widget_id}"),
     ("GET", "/api/v1/datapoints/latest"),
     ("GET", "/api/v1/events"),
     ("POST", "/api/v1/auth/socket-ticket"),

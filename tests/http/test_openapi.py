@@ -1,6 +1,7 @@
 """The OpenAPI document says what is served: no more, no less, and nothing of it is left to guess."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -15,6 +16,7 @@ from webmacs.http.example import Examples, Recursive
 from webmacs.http.problem import MEDIA_TYPE, ProblemDocument
 from webmacs.http.problem_pages import PAGES
 from webmacs.http.route import Route, Upload
+from webmacs.http.shape import IN_WORDS, NAME
 
 DOCUMENT = json.loads(openapi.encode(app.ROUTES, app.SOCKETS))
 CHECKER = jsonschema.FormatChecker(["uuid", "date-time", "date", "time"])
@@ -84,6 +86,7 @@ def test_a_route_shows_a_body_that_it_takes(one: Route) -> None:
     ((media_type, content),) = shown.items()
     if one.body in (bytes, Upload):
         assert media_type == one.accepts != "application/json"
+        assert ("example" in content) is media_type.startswith("text/")
         return
     assert faults(content["example"], content["schema"]) == []
     msgspec.convert(content["example"], one.body)
@@ -97,7 +100,8 @@ def test_a_route_shows_each_of_its_answers(one: Route) -> None:
         assert "X-Request-ID" in answer["headers"]
         assert (status in ("204", "302", "304")) is ("content" not in answer)
         for media_type, content in answer.get("content", {}).items():
-            if media_type == one.produces != "application/json":
+            if media_type == one.produces != "application/json" and not media_type.startswith("text/"):
+                assert content["schema"]["format"] == "binary"
                 continue
             shown = (
                 [resolved(example)["value"] for example in content["examples"].values()] if "examples" in content else [content["example"]]
@@ -137,6 +141,26 @@ def test_what_has_several_addresses_says_what_it_is_about() -> None:
 def test_operation_names_are_unique() -> None:
     names = [operation["operationId"] for operations in DOCUMENT["paths"].values() for operation in operations.values()]
     assert len(names) == len(set(names))
+
+
+def test_every_pattern_of_what_is_asked_has_words_for_a_refusal() -> None:
+    patterns = set(_patterns(DOCUMENT))
+    assert NAME in patterns
+    assert patterns - IN_WORDS.keys() == set()
+
+
+def _patterns(thing: Any) -> Iterator[str]:
+    match thing:
+        case {"in": "header"}:  # is judged by itself
+            return
+        case dict():
+            if isinstance(thing.get("pattern"), str):
+                yield thing["pattern"]
+            for part in thing.values():
+                yield from _patterns(part)
+        case list():
+            for part in thing:
+                yield from _patterns(part)
 
 
 def test_every_time_in_the_document_has_its_format() -> None:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import pytest
 from parts.rest import Rest
@@ -111,6 +112,63 @@ async def test_a_query_that_cannot_be_used_is_a_422(rest: Rest, query: str) -> N
         response = await client.get(f"/api/v1/events?{query}")
     assert response.status_code == 422
     assert response.json()["errors"][0]["loc"][0] == "query"
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "body", "loc", "words"),
+    [
+        ("GET", "/api/v1/events?sort=x", None, ["query", "sort"], "; it is one of: "),
+        ("GET", "/api/v1/events?name=x", None, ["query", "name"], "There is no such parameter; there are: page, page_size, search,"),
+        ("POST", "/api/v1/events?colour=x", with_(), ["query", "colour"], "dry_run."),
+        ("GET", "/api/v1/auth/me?name=x", None, ["query", "name"], "There is no such parameter; there is none here."),
+        ("POST", "/api/v1/events", with_(type="pump"), ["body", "type"], "it is one of: actuator, cmd_button,"),
+        ("POST", "/api/v1/events", with_(colour="red"), ["body", "colour"], "It is a colour, as #1e88e5."),
+        ("POST", "/api/v1/events", with_(color="red"), ["body", "color"], "There is no such field; there are: name, type,"),
+        ("POST", "/api/v1/events/bulk", b'{"events": [{"name": "a", "type": "pump"}]}', ["body", "events", 0, "type"], "it is one of"),
+        (
+            "POST", "/api/v1/dashboards/{missing}/widgets", b'{"config": {"widget_type": "pie"}}', ["body", "config", "widget_type"],
+            "it is one of: ",
+        ),
+        ("POST", "/api/v1/users", b'{"email": "xyz", "username": "x", "password": "y"}', ["body", "email"], "It is an e-mail address,"),
+        ("POST", "/api/v1/ota", b'{"version": "1"}', ["body", "version"], "It is a version after semver.org,"),
+        ("POST", "/api/v1/events", with_(min_value="1"), ["body", "min_value"], "It is a number or null, not text."),
+        ("GET", "/api/v1/events?page=x", None, ["query", "page"], "It is a whole number."),
+        ("GET", "/api/v1/audit?from=2026-01-01T00:00:00+00:00", None, ["query", "from"], "%2B"),
+    ],
+)  # fmt: skip
+async def test_a_refusal_says_what_may_stand_there(
+    rest: Rest, method: str, address: str, body: bytes | None, loc: list[str | int], words: str
+) -> None:
+    async with rest.client("admin") as client:
+        response = await client.request(method, address.format(missing=UUID(int=1)), content=body)
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
+    assert error["loc"] == loc
+    assert words in error["msg"]
+    assert "^" not in error["msg"]
+
+
+@pytest.mark.parametrize(
+    ("address", "parameter", "place"),
+    [
+        ("datapoints", "event_public_ids", [0]),
+        ("datapoints/latest", "event_public_ids", [0]),
+        ("annotations", "event_public_id", [0]),
+        ("annotations", "experiment_public_id", []),
+        ("gaps", "event_public_id", []),
+        ("rules", "event_public_id", []),
+    ],
+)
+async def test_a_filter_that_names_what_there_is_not_is_a_422_everywhere(
+    rest: Rest, address: str, parameter: str, place: list[int]
+) -> None:
+    nobody = UUID(int=1)
+    async with rest.client("viewer") as client:
+        refused = await client.get(f"/api/v1/{address}", params={parameter: nobody})
+    assert refused.status_code == 422
+    (error,) = refused.json()["errors"]
+    assert error["loc"] == ["query", parameter, *place]
+    assert str(nobody) in error["msg"]
 
 
 @pytest.mark.parametrize("name", ["from", "to"])

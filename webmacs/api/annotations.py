@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
+from webmacs.api.events.asked import asked_for
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, route
@@ -71,7 +72,7 @@ class AnnotationsQuery(PageQuery, frozen=True):
     start: Annotated[Timestamp | None, Meta(description="Only what ended at this time or later.")] = msgspec.field(
         default=None, name="from"
     )
-    end: Annotated[Timestamp | None, Meta(description="Only what began at this time or before.")] = msgspec.field(default=None, name="to")
+    end: Annotated[Timestamp | None, Meta(description="Only what began before this time.")] = msgspec.field(default=None, name="to")
     event_public_id: Annotated[list[UUID], Meta(max_length=200, description="It concerns one of these channels, or every channel.")] = []  # noqa: RUF012
     experiment_public_id: Annotated[UUID | None, Meta(description="Only those that belong to this experiment.")] = None
     tag: Annotated[list[str], Meta(max_length=50, description="It has every one of these tags.")] = []  # noqa: RUF012
@@ -91,6 +92,7 @@ SELECT: Final = """
 MATCHING: Final = """
      WHERE strpos(lower(a.text), lower($1)) > 0 AND ($2::text[] = '{}' OR a.tags @> $2)
        AND tstzrange(a.from_on, coalesce(a.to_on, a.from_on), '[]') && tstzrange($3, $4, '[]')
+       AND ($4::timestamptz IS NULL OR a.from_on < $4)
        AND ($5::uuid IS NULL OR x.public_id = $5)
        AND ($6::uuid[] = '{}' OR NOT a.scoped OR EXISTS (
             SELECT FROM annotation_events m JOIN events e ON e.id = m.event_id WHERE m.annotation_id = a.id AND e.public_id = ANY($6)))
@@ -102,6 +104,11 @@ async def list_annotations(call: Call[None, AnnotationsQuery]) -> Page[Annotatio
     """List annotations, the newest first. `from` and `to` find those that touch this time, as a chart of it shows them; `search` looks into
     texts, ignoring the case of a to z."""
     query = call.query
+    if query.event_public_id:
+        await asked_for(call.pool, "event_public_id", query.event_public_id)
+    experiment = query.experiment_public_id
+    if experiment is not None and await call.pool.fetchval("SELECT id FROM experiments WHERE public_id = $1", experiment) is None:
+        raise Unprocessable.at("query", "experiment_public_id", msg=f"There is no experiment {experiment}.")
     wanted = [query.search, query.tag, query.start, query.end, query.experiment_public_id, query.event_public_id]
     total, rows = await fetch_page(call.pool, SELECT + MATCHING, wanted, query, query.sort.replace("from", "from_on"))
     return Page(query.page, query.page_size, total, [_annotation(row) for row in rows])

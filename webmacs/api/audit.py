@@ -25,7 +25,7 @@ Word = Annotated[str, Meta(max_length=50)]
 
 
 class AuditQuery(Shape, frozen=True):
-    actor: Annotated[UUID | None, Meta(description="Public id of who did it.")] = None
+    actor_public_id: Annotated[UUID | None, Meta(description="Of who did it.")] = None
     object_public_id: Annotated[UUID | None, Meta(description="Of what it was done to.")] = None
     kind: Annotated[Word | None, Meta(description="Of what it was done to.", examples=["event"])] = None
     action: Annotated[Word | None, Meta(description="What was done.", examples=["update"])] = None
@@ -60,6 +60,10 @@ class AuditEntry(msgspec.Struct, frozen=True):
 
 
 COLUMNS: Final = AuditEntry.__struct_fields__
+SAMPLE: Final = (
+    f"{','.join(COLUMNS)}\r\n1,2026-11-23T12:00:00Z,update,event,019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04,Boiler temperature,user,"
+    '019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c05,maria,10.0.0.7,5f0c6f6e8a3d4b21,"{""unit"":""K""}","{""unit"":""°C""}",,1\r\n'
+)
 
 
 @route("GET", "/api/v1/audit")
@@ -70,7 +74,7 @@ async def list_audit(call: Call[None, AuditListQuery]) -> CursorPage[AuditEntry]
     return CursorPage(following, [AuditEntry(*row) for row in rows])
 
 
-@route("GET", "/api/v1/audit/export", produces="text/csv")
+@route("GET", "/api/v1/audit/export", produces="text/csv", answers=Annotated[str, Meta(examples=[SAMPLE])])
 async def export_audit(call: Call[None, AuditQuery]) -> Response:
     """Export the audit log as CSV, the newest first. `before` and `after` are JSON."""
     matching, arguments = _matching(call.query)
@@ -92,7 +96,7 @@ async def export_audit(call: Call[None, AuditQuery]) -> Response:
 def _matching(query: AuditQuery) -> tuple[str, list[Any]]:
     """Only what is asked for, so that its index is used."""
     asked = {
-        "actor_public_id =": query.actor,
+        "actor_public_id =": query.actor_public_id,
         "object_public_id =": query.object_public_id,
         "kind =": query.kind,
         "action =": query.action,

@@ -16,7 +16,7 @@ from webmacs.http.access import Role
 from webmacs.http.audit import Actor, Entry
 from webmacs.http.problem import Conflict, Problem, Unauthorized, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import NAME, Shape, Timestamp, of_row
+from webmacs.http.shape import EMAIL, LANGUAGE, NAME, Shape, Timestamp, of_row
 from webmacs.storage.changes import announce
 from webmacs.storage.pool import Connection, Pool
 
@@ -32,9 +32,9 @@ OVER: Final = (
 
 Password = Annotated[str, Meta(max_length=accounts.PASSWORD_CHARACTERS_MAX)]
 NewPassword = Annotated[str, Meta(min_length=accounts.PASSWORD_CHARACTERS_MIN, max_length=accounts.PASSWORD_CHARACTERS_MAX)]
-Email = Annotated[str, Meta(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$", examples=["operator@example.org"])]
+Email = Annotated[str, Meta(min_length=3, max_length=254, pattern=EMAIL, examples=["operator@example.org"])]
 Username = Annotated[str, Meta(min_length=2, max_length=50, pattern=NAME, examples=["Maria Weber"])]
-Language = Annotated[str, Meta(max_length=35, pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", examples=["en", "de-CH"])]
+Language = Annotated[str, Meta(max_length=35, pattern=LANGUAGE, examples=["en", "de-CH"])]
 TimeZone = Annotated[str, Meta(max_length=64, description="An IANA name; null is the browser's.", examples=["Europe/Berlin"])]
 Theme = Literal["light", "dark", "auto"]
 Linked = Annotated[bool, Meta(description="It is linked to a person of the sign-on provider, who may sign in there (docs/sso.md).")]

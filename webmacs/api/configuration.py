@@ -6,6 +6,7 @@ document first and then here. Each change is made by the handler of its own rout
 """
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
@@ -18,8 +19,9 @@ from webmacs.api import dashboards, rules, webhooks
 from webmacs.api.dashboards import DashboardWithWidgets
 from webmacs.api.events import bulk, event
 from webmacs.api.events.bulk import FromTo, Item
+from webmacs.http.faults import field_error
 from webmacs.http.problem import Conflict, FieldError, Problem, Unprocessable
-from webmacs.http.route import Call, errors_at, etag, route
+from webmacs.http.route import Call, etag, route
 from webmacs.http.shape import Shape
 from webmacs.storage.pool import Connection
 from webmacs.telemetry.catalogue import REST_WRITER
@@ -50,12 +52,31 @@ class Configuration(Shape, frozen=True):
         Events,
         Meta(
             description="As of POST /api/v1/events; with source and channel_key where a source writes it. Source null: none does; with a "
-            "channel_key it is that series of line protocol under another name."
+            "channel_key it is that series of line protocol under another name.",
+            examples=[[{"name": "Boiler temperature", "type": "sensor", "unit": "°C", "max_value": 120, "source": None}]],
         ),
     ] = []  # noqa: RUF012
-    rules: Annotated[Objects, Meta(description="As of POST /api/v1/rules, with event_name.")] = []  # noqa: RUF012
-    webhooks: Annotated[Objects, Meta(description="As of POST /api/v1/webhooks, with event_names and without a secret.")] = []  # noqa: RUF012
-    dashboards: Annotated[Objects, Meta(description="Those for all, with widgets; these as of their own POST, with event_names.")] = []  # noqa: RUF012
+    rules: Annotated[
+        Objects,
+        Meta(
+            description="As of POST /api/v1/rules, with event_name.",
+            examples=[[{"name": "Boiler too hot", "event_name": "Boiler temperature", "operator": "gt", "threshold": 95}]],
+        ),
+    ] = []  # noqa: RUF012
+    webhooks: Annotated[
+        Objects,
+        Meta(
+            description="As of POST /api/v1/webhooks, with event_names and without a secret.",
+            examples=[[{"url": "https://example.org/hooks/webmacs", "events": ["sensor.reading"], "event_names": ["Boiler temperature"]}]],
+        ),
+    ] = []  # noqa: RUF012
+    dashboards: Annotated[
+        Objects,
+        Meta(
+            description="Those for all, with widgets; these as of their own POST, with event_names.",
+            examples=[[{"name": "Hall", "widgets": [{"config": {"widget_type": "gauge"}, "event_names": ["Boiler temperature"]}]}]],
+        ),
+    ] = []  # noqa: RUF012
 
 
 class Exported(msgspec.Struct, frozen=True):
@@ -204,7 +225,7 @@ def _judge(name: str, section: Section, given: Sequence[Content], present: Mappi
                 shared = [one for one in after if after[one] != before[one]]
                 body = msgspec.convert({one: after[one] for one in shared}, section.change)
         except msgspec.ValidationError as error:
-            errors += [FieldError([*place, *one.loc], one.msg) for one in _in_names(errors_at([], error))]
+            errors += [FieldError([*place, *one.loc], one.msg) for one in _in_names([field_error([], error, section.new)])]
         else:
             plans.append(_Plan(key, state, body, changes))
     if errors:
@@ -242,7 +263,7 @@ async def _save_events(call: Call[Configuration], given: Sequence[Content]) -> t
             change = msgspec.convert({one: value for one, value in entry.items() if one not in WRITTEN_BY}, event.EventChange)
             items.append(Item(position, place, None, event.fields_of(change), _writer_of(place, entry, writers)))
         except msgspec.ValidationError as error:
-            errors += errors_at(place, error)
+            errors.append(field_error(place, error, event.EventChange))
         except Unprocessable as problem:
             errors += problem.errors
     if errors:
@@ -263,7 +284,7 @@ def _writer_of(place: Sequence[str], entry: Content, writers: Mapping[str, int])
         try:
             return bulk.Writer(REST_WRITER, None, None, msgspec.convert(key, event.Name))
         except msgspec.ValidationError as error:
-            raise Unprocessable(errors_at([*place, "channel_key"], error)) from None
+            raise Unprocessable([field_error([*place, "channel_key"], error, event.Name)]) from None
     if not isinstance(source, str) or source not in writers:
         msg = "There is no such source here; create it first, or leave out who writes the event."
         raise Unprocessable.at(*place, "source", msg=msg)
@@ -365,7 +386,7 @@ def _in_names(errors: Sequence[FieldError]) -> list[FieldError]:
 
     def said(msg: str) -> str:
         for before, after in NAMED.items():
-            msg = msg.replace(f"`{before}`", f"`{after}`")
+            msg = re.sub(rf"\b{before}\b", after, msg)
         return msg
 
     return [FieldError([NAMED.get(str(part), part) for part in one.loc], said(one.msg)) for one in errors]

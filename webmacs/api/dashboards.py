@@ -13,7 +13,7 @@ from webmacs.http.guard import Identity
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, Forbidden, NotFound, Unprocessable
 from webmacs.http.route import Call, etag, route
-from webmacs.http.shape import NAME, Shape, Tag, Timestamp, fields_given, of_row, tidy_tags
+from webmacs.http.shape import NAME, Shape, Tags, Timestamp, fields_given, of_row, tidy_tags
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
@@ -22,7 +22,6 @@ WIDGETS_MAX: Final = 100
 
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=NAME, examples=["Reactor 1"])]
 Description = Annotated[str, Meta(max_length=10_000)]
-Tags = Annotated[list[Tag], Meta(max_length=50)]
 Global = Annotated[bool, Meta(description="Everybody sees it. Its owner and administrators change it.")]
 Range = Annotated[int, Meta(ge=1, le=10 * 366 * 86_400, description="How far back its charts show, in s; null: the viewer chooses.")] | None
 Title = Annotated[str, Meta(max_length=200)]
@@ -112,7 +111,7 @@ class Dashboard(msgspec.Struct, frozen=True):
 class DashboardsQuery(PageQuery, frozen=True):
     sort: Literal["name", "-name", "created_on", "-created_on", "changed_on", "-changed_on"] = "name"
     is_global: Annotated[bool | None, Meta(description="Only those for everybody, or only those of a person.")] = None
-    tag: Annotated[Annotated[str, Meta(max_length=50)] | None, Meta(description="Only those with this tag.")] = None
+    tag: Annotated[list[str], Meta(max_length=50, description="It has every one of these tags.")] = []  # noqa: RUF012
 
 
 SELECT: Final = """
@@ -139,7 +138,7 @@ async def list_dashboards(call: Call[None, DashboardsQuery]) -> Page[Dashboard]:
     """List the own dashboards and those for all, with their widgets. `search` looks into names, ignoring the case of a to z."""
     query = call.query
     matching = f"""{SELECT} WHERE {SEEN_BY} AND strpos(lower(d.name), lower($3)) > 0 AND ($4::bool IS NULL OR d.is_global = $4)
-                      AND ($5::text IS NULL OR $5 = ANY(d.tags))"""
+                      AND d.tags @> $5::text[]"""
     arguments = [*_viewer(call.identity), query.search, query.is_global, query.tag]
     total, rows = await fetch_page(call.pool, matching, arguments, query, query.sort, WIDGETS.format(dashboard="paged"))
     return Page(query.page, query.page_size, total, [_dashboard(row) for row in rows])
@@ -156,10 +155,14 @@ async def create_dashboard(call: Call[DashboardIn]) -> Dashboard:
 @route("GET", "/api/v1/dashboards/{public_id}")
 async def get_dashboard(call: Call) -> Dashboard:
     """Read a dashboard with its widgets."""
+    return await _read(call)
+
+
+async def _read(call: Call[Any, Any]) -> Dashboard:
+    """Raises NotFound."""
     if call.identity.dashboard not in (None, call.public_id):  # a kiosk token opens one
         raise NotFound("dashboard")
-    row = await _find(call.pool, call.identity, call.public_id)
-    return _dashboard(row)
+    return _dashboard(await _find(call.pool, call.identity, call.public_id))
 
 
 @route("PUT", "/api/v1/dashboards/{public_id}", problems=(409,), changes="dashboard")
@@ -224,6 +227,14 @@ async def create_widget(call: Call[WidgetIn]) -> Widget:
         raise Conflict(f"A dashboard holds {WIDGETS_MAX} widgets; make another one.")
     public_id = await _add(call.conn, dashboard_id, call.body)
     return await _tell_widget(call, before, public_id)
+
+
+@route("GET", "/api/v1/dashboards/{public_id}/widgets/{widget_id}", tagged=True)
+async def get_widget(call: Call) -> Widget:
+    """Read a widget. The answer's ETag is the dashboard's."""
+    dashboard = await _read(call)
+    call.headers["ETag"] = etag(dashboard.version)
+    return _widget_of(dashboard, call.path["widget_id"])
 
 
 @route("PUT", "/api/v1/dashboards/{public_id}/widgets/{widget_id}", problems=(412,), changes="dashboard", tagged=True)
@@ -442,5 +453,5 @@ def _dashboard(row: asyncpg.Record) -> Dashboard:
 
 routes = [
     list_dashboards, create_dashboard, get_dashboard, change_dashboard, delete_dashboard, copy_dashboard,
-    change_layout, create_widget, change_widget, delete_widget,
+    change_layout, create_widget, get_widget, change_widget, delete_widget,
 ]  # fmt: skip

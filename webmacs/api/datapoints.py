@@ -14,7 +14,9 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from webmacs import clock, ingest_core
+from webmacs.api.events.asked import asked_for
 from webmacs.http import access, idempotency, kiosk
+from webmacs.http.guard import Identity
 from webmacs.http.page import CursorPage, CursorQuery, make_cursor, read_cursor
 from webmacs.http.problem import Forbidden, NotFound, Unauthorized, Unprocessable, unavailable
 from webmacs.http.route import Call, decode_body, route
@@ -37,6 +39,8 @@ RANGE_MAX: Final = timedelta(days=40)
 """No read touches more than 40 days' partitions; longer ranges come with the rollups."""
 
 
+MAKING: Final = "events:write"
+"""The scope with which line protocol makes the events of its series."""
 LINES: Final = "application/x-ndjson"
 ANY_JSON: Final = msgspec.json.Decoder(Any)
 NAMED: Final = re.compile(r"(event_public_id|value|timestamp|datapoints): |(?:missing|unknown) field `(.*?)`")
@@ -254,8 +258,7 @@ async def store(call: Call[bytes, Any], batch: Batch, now_us: int, answer: Calla
         return known
     identity = call.identity
     source_id = identity.id if identity.kind == "source" else None
-    makes_events = source_id is None and (identity.scopes is None or access.covers(identity.scopes, "events:write", by_name=False))
-    poster = Poster(source_id, makes_events, call.actor, call.request_id)
+    poster = Poster(source_id, source_id is None and may_make_events(identity), call.actor, call.request_id)
     intake: Intake = call.request.app.state.intake
 
     receipt = None if claim is None else lambda taken: idempotency.seal(claim, sealing, answer(taken))
@@ -267,6 +270,11 @@ async def store(call: Call[bytes, Any], batch: Batch, now_us: int, answer: Calla
         if claim is None or (known := await idempotency.find(call.pool, claim, sealing)) is None:
             raise unavailable("A request with the same Idempotency-Key was under way; send this one again.") from None
         return known
+
+
+def may_make_events(identity: Identity) -> bool:
+    """Of who is no source: whether its token says so, if it is one."""
+    return identity.scopes is None or access.covers(identity.scopes, MAKING, by_name=False)
 
 
 def _refusal_of_one(body: bytes, code: str, detail: str) -> Exception:
@@ -296,15 +304,12 @@ def _check_json(body: bytes) -> None:
         decode_body(ANY_JSON, body)
 
 
-@route("GET", "/api/v1/datapoints", problems=(404,))
+@route("GET", "/api/v1/datapoints")
 async def list_datapoints(call: Call[None, DatapointsQuery]) -> CursorPage[Datapoint]:
     """List readings of up to 20 events, in the order of time. A page may be short though more follow: read on while there is a `next`."""
     query = call.query
-    rows = await call.pool.fetch("SELECT id, public_id FROM events WHERE public_id = ANY($1)", query.event_public_ids)
-    events = {row["id"]: row["public_id"] for row in rows}
-    if missing := set(query.event_public_ids) - set(events.values()):
-        index = query.event_public_ids.index(min(missing))
-        raise Unprocessable.at("query", "event_public_ids", index, msg=f"There is no event {min(missing)}.")
+    asked = await asked_for(call.pool, "event_public_ids", query.event_public_ids)
+    events = {event_id: public_id for public_id, event_id in asked.items()}
     within = Range((query.start or EARLIEST).astimezone(UTC), (query.end or LATEST).astimezone(UTC))
     if query.experiment_public_id is not None:
         within, covered = await _within_experiment(call, query.experiment_public_id, within)
@@ -373,7 +378,7 @@ def _place(cursor: str) -> readings.Place:
 
 
 async def _within_experiment(call: Call[Any, Any], experiment: UUID, within: Range) -> tuple[Range, list[int] | None]:
-    """(its time, the ids of the events that it covers or None for all). Raises NotFound."""
+    """(its time, the ids of the events that it covers or None for all). Raises Unprocessable."""
     row = await call.pool.fetchrow(
         """SELECT started_on, stopped_on,
                   CASE WHEN scoped THEN ARRAY(SELECT event_id FROM experiment_events m WHERE m.experiment_id = x.id) END AS covered
@@ -381,7 +386,7 @@ async def _within_experiment(call: Call[Any, Any], experiment: UUID, within: Ran
         experiment,
     )
     if row is None:
-        raise NotFound("experiment")
+        raise Unprocessable.at("query", "experiment_public_id", msg=f"There is no experiment {experiment}.")
     return Range(max(within.start, row["started_on"]), min(within.end, row["stopped_on"] or within.end)), row["covered"]
 
 
@@ -440,6 +445,8 @@ async def series(call: Call[SeriesIn]) -> SeriesOut:
 async def latest(call: Call[None, LatestQuery]) -> LatestOut:
     """Read the newest committed reading of every event, or of those asked for, which may be deleted ones. Events without readings are
     absent."""
+    if call.query.event_public_ids is not None:
+        await asked_for(call.pool, "event_public_ids", call.query.event_public_ids)
     rows = await call.pool.fetch(
         """SELECT e.public_id, l.created_on, l.value, x.public_id AS experiment_public_id
              FROM latest l JOIN events e ON e.id = l.event_id

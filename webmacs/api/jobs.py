@@ -15,6 +15,7 @@ from webmacs.storage.pool import Connection, Pool
 
 class JobsQuery(PageQuery, frozen=True):
     sort: Literal["created_on", "-created_on", "finished_on", "-finished_on"] = "-created_on"
+    kind: Annotated[Annotated[str, Meta(max_length=50)] | None, Meta(description="Only those of this kind.")] = None
     state: Annotated[State | None, Meta(description="Only those in this state.")] = None
 
 
@@ -26,9 +27,9 @@ async def list_jobs(call: Call[None, JobsQuery]) -> Page[Job]:
     matching = (
         queue.SELECT
         + """ WHERE ($1::uuid IS NULL OR owner_public_id = $1) AND ($2::text IS NULL OR state = $2)
-                AND strpos(lower(subject), lower($3)) > 0"""
+                AND strpos(lower(subject), lower($3)) > 0 AND ($4::text IS NULL OR kind = $4)"""
     )
-    total, rows = await fetch_page(call.pool, matching, [mine, query.state, query.search], query, query.sort)
+    total, rows = await fetch_page(call.pool, matching, [mine, query.state, query.search, query.kind], query, query.sort)
     return Page(query.page, query.page_size, total, [queue.job_of(row) for row in rows])
 
 

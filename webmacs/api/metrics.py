@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Iterator
-from typing import Final
+from typing import Annotated, Final
 
 import psutil
+from msgspec import Meta
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_latest
@@ -20,7 +21,13 @@ from webmacs.telemetry.intake import Intake
 STARTED: Final = clock.now_us() / 1e6
 
 
-@route("GET", "/metrics", produces=CONTENT_TYPE_PLAIN_1_0_0)
+SAMPLE: Final = """# HELP webmacs_sockets Open sockets.
+# TYPE webmacs_sockets gauge
+webmacs_sockets 3.0
+"""
+
+
+@route("GET", "/metrics", produces=CONTENT_TYPE_PLAIN_1_0_0, answers=Annotated[str, Meta(examples=[SAMPLE])])
 async def get_metrics(call: Call) -> Response:
     """Read the metrics of this process, for Prometheus. Give its scraper an API token as bearer."""
     state = call.request.app.state

@@ -14,7 +14,7 @@ from webmacs import clock, logs
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, Upload, route
-from webmacs.http.shape import Shape, Timestamp, of_row
+from webmacs.http.shape import FILE_NAME, SEMVER, Shape, Timestamp, of_row
 from webmacs.settings import Settings
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
@@ -22,10 +22,6 @@ from webmacs.storage.pool import Connection, Pool
 log = logs.get(__name__)
 
 UpdateStatus: TypeAlias = Literal["pending", "downloading", "verifying", "applying", "completed", "failed", "rolled_back"]
-SEMVER: Final = (
-    r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
-    r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$(?!\n)"
-)
 Version = Annotated[str, Meta(max_length=50, pattern=SEMVER, description="After semver.org.", examples=["1.4.0"])]
 
 UNDER_WAY: Final = ("downloading", "verifying", "applying")
@@ -63,7 +59,7 @@ class UploadQuery(Shape, frozen=True):
         Meta(
             min_length=1,
             max_length=255,
-            pattern=r"^[^/\\\x00-\x1f\x7f]+$",
+            pattern=FILE_NAME,
             examples=["webmacs-1.4.0.tar.gz"],
             description="Its name, without a path.",
         ),
@@ -88,14 +84,22 @@ async def list_updates(call: Call[None, UpdatesQuery]) -> Page[Update]:
 
 @route("POST", "/api/v1/ota", status=201, problems=(409,), changes="update")
 async def create_update(call: Call[UpdateIn]) -> Update:
-    """Record an update. Its file is uploaded to `/api/v1/ota/upload`."""
-    public_id = uuid7()
+    """Record an update. Its file is uploaded to `/api/v1/ota/upload`; one whose file came first is given its change log, once."""
+    new = call.body
+    row = await call.conn.fetchrow(SELECT + " WHERE version = $1 FOR UPDATE", new.version)
+    before = None if row is None else _update(row)
+    if before is not None and (before.file_sha256 is None or before.changelog or not new.changelog):
+        raise _taken(new.version)
+    public_id = uuid7() if before is None else before.public_id
     try:
-        await _insert(call, public_id, call.body.version, call.body.changelog)
+        if before is None:
+            await _insert(call, public_id, new.version, new.changelog)
+        else:
+            await call.conn.execute("UPDATE firmware_updates SET changelog = $2 WHERE public_id = $1", public_id, new.changelog)
     except asyncpg.UniqueViolationError:
-        raise _taken(call.body.version) from None
+        raise _taken(new.version) from None
     update = await _read(call.conn, public_id)
-    return call.changed(None, update, name=update.version)
+    return call.changed(before, update, name=update.version)
 
 
 @route("POST", "/api/v1/ota/upload", status=201, problems=(409,), changes="update", accepts="application/octet-stream")

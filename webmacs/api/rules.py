@@ -12,9 +12,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock
+from webmacs.api.events.asked import asked_for
 from webmacs.api.logging import LoggingType
 from webmacs.api.webhooks import WebhookEventType
-from webmacs.http.page import CursorPage, CursorQuery, Page, PageQuery, fetch_after, fetch_page
+from webmacs.http.page import CursorPage, Page, PageQuery, TimesQuery, fetch_after, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import NAME, Shape, Timestamp, fields_given, of_row
@@ -143,6 +144,7 @@ class RulesQuery(PageQuery, frozen=True):
         "-state_changed_on",
     ] = "name"
     event_public_id: Annotated[UUID | None, Meta(description="Only rules of this event.")] = None
+    severity: Annotated[Severity | None, Meta(description="Only those of this severity.")] = None
     enabled: Annotated[bool | None, Meta(description="Only those that are enabled, or only those that are not.")] = None
     fired: Annotated[bool | None, Meta(description="Only those that have fired and not cleared, or only the others.")] = None
 
@@ -167,12 +169,15 @@ CONDITION: Final = ("event_public_id", "operator", "threshold", "threshold_high"
 async def list_rules(call: Call[None, RulesQuery]) -> Page[Rule]:
     """List rules. `search` looks into names, ignoring the case of a to z."""
     query = call.query
+    if query.event_public_id is not None:
+        await asked_for(call.pool, "event_public_id", query.event_public_id)
     matching = (
         SELECT
         + """ WHERE strpos(lower(r.name), lower($1)) > 0 AND ($2::uuid IS NULL OR e.public_id = $2)
-                AND ($3::bool IS NULL OR r.enabled = $3) AND ($4::bool IS NULL OR (r.enabled AND r.fired) = $4)"""
+                AND ($3::bool IS NULL OR r.enabled = $3) AND ($4::bool IS NULL OR (r.enabled AND r.fired) = $4)
+                AND ($5::text IS NULL OR r.severity = $5)"""
     )
-    arguments = [query.search, query.event_public_id, query.enabled, query.fired]
+    arguments = [query.search, query.event_public_id, query.enabled, query.fired, query.severity]
     total, rows = await fetch_page(call.pool, matching, arguments, query, query.sort)
     return Page(query.page, query.page_size, total, [_rule(row) for row in rows])
 
@@ -234,13 +239,14 @@ async def delete_rule(call: Call) -> None:
 
 
 @route("GET", "/api/v1/rules/{public_id}/transitions")
-async def list_transitions(call: Call[None, CursorQuery]) -> CursorPage[Transition]:
+async def list_transitions(call: Call[None, TimesQuery]) -> CursorPage[Transition]:
     """List when a rule fired and cleared, the newest first."""
     rule_id = await call.pool.fetchval("SELECT id FROM rules WHERE public_id = $1", call.public_id)
     if rule_id is None:
         raise NotFound("rule")
-    matching = "SELECT t.id, t.fired, t.at, t.value FROM rule_transitions t WHERE t.rule_id = $1"
-    cursor, rows = await fetch_after(call.pool, matching, [rule_id], call.query)
+    matching = """SELECT t.id, t.fired, t.at, t.value FROM rule_transitions t
+                   WHERE t.rule_id = $1 AND ($2::timestamptz IS NULL OR t.at >= $2) AND ($3::timestamptz IS NULL OR t.at < $3)"""
+    cursor, rows = await fetch_after(call.pool, matching, [rule_id, call.query.start, call.query.end], call.query)
     return CursorPage(cursor, [Transition(row["fired"], row["at"], row["value"]) for row in rows])
 
 

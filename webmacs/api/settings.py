@@ -14,14 +14,12 @@ from msgspec import UNSET, Meta, UnsetType
 from webmacs import clock, keys
 from webmacs.http.problem import Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import LABEL, NAME, Shape, Timestamp, fields_given
+from webmacs.http.shape import LABEL, NAME, TIME_OF_DAY, Shape, Timestamp, fields_given
 from webmacs.jobs import queue
 from webmacs.storage.pool import Connection, Pool
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-LocalTime = Annotated[
-    str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5, description="Of the plant's zone.", examples=["06:00"])
-]
+LocalTime = Annotated[str, Meta(pattern=TIME_OF_DAY, max_length=5, description="Of the plant's zone.", examples=["06:00"])]
 KeptDays = Annotated[int, Meta(ge=1, le=36_500)]
 PlantName = Annotated[str, Meta(max_length=200, pattern=LABEL)]
 TimeZone = Annotated[str, Meta(min_length=1, max_length=100, description="A name of the IANA list.", examples=["Europe/Berlin"])]

@@ -1,7 +1,7 @@
 """Sources: the controllers that may deliver readings, each with a credential of its own."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Final, Literal, cast
+from typing import Annotated, Final, Literal, TypeAlias, cast
 from uuid import UUID
 
 import asyncpg
@@ -16,6 +16,7 @@ from webmacs.http.route import Call, route
 from webmacs.http.shape import NAME, Shape, Timestamp, of_row
 from webmacs.storage.pool import Connection, Pool
 
+State: TypeAlias = Literal["live", "offline", "never_seen"]
 Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=NAME, examples=["press-hall"])]
 
 
@@ -36,7 +37,7 @@ class Source(msgspec.Struct, frozen=True):
     public_id: UUID
     name: str
     enabled: bool
-    state: Literal["live", "offline", "never_seen"]
+    state: State
     software: str | None
     last_seen_on: Timestamp | None
     clock_offset_us: Annotated[int | None, Meta(description="The source's clock less the server's.")]
@@ -51,22 +52,28 @@ class SourceCreated(Source, frozen=True):
 
 class SourcesQuery(PageQuery, frozen=True):
     sort: Literal["name", "-name", "created_on", "-created_on", "last_seen_on", "-last_seen_on"] = "name"
+    enabled: Annotated[bool | None, Meta(description="Only those that are enabled, or only those that are not.")] = None
+    state: Annotated[State | None, Meta(description="Only those in this state.")] = None
 
 
-SELECT: Final = """
+STATE: Final = "CASE WHEN s.last_seen_on IS NULL THEN 'never_seen' WHEN s.last_seen_on >= $2 THEN 'live' ELSE 'offline' END"
+SELECT: Final = f"""
     SELECT s.id, s.public_id, s.name, s.enabled, s.software, s.last_seen_on, s.clock_offset_us, s.created_on, s.version,
-           CASE WHEN s.last_seen_on IS NULL THEN 'never_seen' WHEN s.last_seen_on >= $2 THEN 'live' ELSE 'offline' END AS state,
+           {STATE} AS state,
            (SELECT t.committed_seq FROM streams t WHERE t.source_id = s.id ORDER BY t.started_on DESC LIMIT 1) AS committed_seq
       FROM sources s
-"""
+"""  # noqa: S608 - ours
 
 
 @route("GET", "/api/v1/sources")
 async def list_sources(call: Call[None, SourcesQuery]) -> Page[Source]:
     """List sources. One that was heard within 30 s is live."""
     query = call.query
-    matching = SELECT + " WHERE strpos(lower(s.name), lower($1)) > 0"
-    total, rows = await fetch_page(call.pool, matching, [query.search, _live_since()], query, query.sort)
+    matching = SELECT + (
+        f" WHERE strpos(lower(s.name), lower($1)) > 0 AND ($3::bool IS NULL OR s.enabled = $3) AND ($4::text IS NULL OR {STATE} = $4)"
+    )
+    arguments = [query.search, _live_since(), query.enabled, query.state]
+    total, rows = await fetch_page(call.pool, matching, arguments, query, query.sort)
     return Page(query.page, query.page_size, total, [of_row(Source, row) for row in rows])
 
 
@@ -79,7 +86,7 @@ async def create_source(call: Call[SourceIn]) -> SourceCreated:
         raise Conflict(str(error)) from None
     source = await _read(call.conn, public_id)
     call.changed(None, source, "sources")
-    return SourceCreated(**msgspec.structs.asdict(source), credential=credential)
+    return SourceCreated(**msgspec.structs.asdict(source), credential=call.shown_once(credential))
 
 
 @route("GET", "/api/v1/sources/{public_id}")
@@ -114,7 +121,7 @@ async def renew_credential(call: Call) -> SourceCreated:
         "UPDATE sources SET credential_hash = $2 WHERE public_id = $1", call.public_id, accounts.credential_hash(credential)
     )
     call.changed(source, source, "sources", action="renew_credential")
-    return SourceCreated(**msgspec.structs.asdict(source), credential=credential)
+    return SourceCreated(**msgspec.structs.asdict(source), credential=call.shown_once(credential))
 
 
 @route("DELETE", "/api/v1/sources/{public_id}", changes="source")

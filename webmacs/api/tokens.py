@@ -112,7 +112,7 @@ async def create_token(call: Call[TokenIn]) -> ApiTokenCreated:
     )  # fmt: skip
     token = await _read(call.conn, public_id, call.identity)
     call.changed(None, token, "access")
-    return ApiTokenCreated(**msgspec.structs.asdict(token), token=plain)
+    return ApiTokenCreated(**msgspec.structs.asdict(token), token=call.shown_once(plain))
 
 
 @route("DELETE", "/api/v1/tokens/{public_id}", changes="token")

@@ -188,7 +188,7 @@ async def _password(call: Call[Any], given: str | None, email: str, username: st
         return await call.parts.passwords.hash(given), None, None
     made = accounts.new_password()
     until = clock.now() + timedelta(hours=accounts.INITIAL_PASSWORD_H)
-    return await call.parts.passwords.hash(made), made, until
+    return await call.parts.passwords.hash(made), call.shown_once(made), until
 
 
 async def _read(call: Call[Any, Any], database: Pool | Connection, public_id: UUID) -> User:

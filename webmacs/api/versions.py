@@ -8,15 +8,17 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from webmacs.api import dashboards, experiments, rules, settings, webhooks
+from webmacs.api import annotations, dashboards, experiments, rules, settings, sources, webhooks
 from webmacs.api.dashboards import DashboardWithWidgets, WidgetIn
 from webmacs.api.events import event
 from webmacs.api.events.bulk import FromTo
+from webmacs.api.plugins import instances
 from webmacs.http import access, audit, guard
+from webmacs.http.faults import field_error
 from webmacs.http.guard import Identity
 from webmacs.http.page import Cursor, CursorPage, CursorQuery, Limit, fetch_after
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
-from webmacs.http.route import Call, Route, errors_at, route
+from webmacs.http.route import Call, Route, route
 from webmacs.http.shape import Shape, Timestamp, check_range, of_row
 from webmacs.storage.pool import Connection, Pool
 
@@ -24,7 +26,7 @@ from webmacs.storage.pool import Connection, Pool
 class VersionsQuery(Shape, frozen=True):
     kind: Annotated[str | None, Meta(description="Of what was changed.", examples=["event"])] = None
     object_public_id: Annotated[UUID | None, Meta(description="Of what was changed.")] = None
-    actor: Annotated[str | None, Meta(description="Name of who changed it.")] = None
+    actor_name: Annotated[str | None, Meta(description="Name of who changed it.")] = None
     start: Annotated[Timestamp | None, Meta(description="Not before.")] = msgspec.field(name="from", default=None)
     end: Annotated[Timestamp | None, Meta(description="Before.")] = msgspec.field(name="to", default=None)
     content: Annotated[bool, Meta(description="With the whole state that each version holds.")] = False
@@ -45,7 +47,7 @@ class Version(msgspec.Struct, frozen=True):
     number: Annotated[int, Meta(description="The `version` that the object had then.")]
     name: Annotated[str | None, Meta(description="Of the object; null where it has none, or was deleted.")]
     at: Timestamp
-    actor: Annotated[str | None, Meta(description="Who made it so.")]
+    actor_name: Annotated[str | None, Meta(description="Of who made it so.")]
     deleted: bool
     content: Annotated[dict[str, Any] | None, Meta(description="The object as the API showed it; null unless asked for, or deleted.")] = (
         None
@@ -78,7 +80,7 @@ class Kind:
 
 
 def _part(content: Mapping[str, Any], shape: type[Shape]) -> dict[str, Any]:
-    part = {name: content[name] for name in shape.__struct_fields__ if name in content}
+    part = {name: content[name] for name in shape.__struct_encode_fields__ if name in content}
     if shape is DashboardWithWidgets:
         part["widgets"] = [_part(widget, WidgetIn) for widget in content["widgets"]]
     return part
@@ -89,17 +91,20 @@ def _of(read: Route, change: Route, body: type[Shape], restore: Callable[[Call[A
 
 
 KINDS: Final[Mapping[str, Kind]] = {
+    "annotation": _of(annotations.get_annotation, annotations.change_annotation, annotations.AnnotationChange),
     "dashboard": _of(dashboards.get_dashboard, dashboards.change_dashboard, DashboardWithWidgets, dashboards.put_dashboard),
     "event": _of(event.get_event, event.change_event, event.EventChange),
     "experiment": _of(experiments.get_experiment, experiments.change_experiment, experiments.ExperimentChange),
+    "plugin instance": _of(instances.get_plugin_instance, instances.change_plugin_instance, instances.InstanceChange),
     "rule": _of(rules.get_rule, rules.change_rule, rules.RuleChange),
     "settings": _of(settings.get_settings, settings.change_settings, settings.SettingsChange),
+    "source": _of(sources.get_source, sources.change_source, sources.SourceChange),
     "webhook": _of(webhooks.get_webhook, webhooks.change_webhook, webhooks.WebhookChange),
 }
-"""The other kinds' versions are for administrators to read only."""
+"""The other kinds' versions, as those of people and of channels, are for administrators, who can read them only."""
 
 SELECT: Final = """
-    SELECT v.id, v.kind, v.object_public_id, v.version AS number, v.content->>'name' AS name, v.at, v.actor_name AS actor,
+    SELECT v.id, v.kind, v.object_public_id, v.version AS number, v.content->>'name' AS name, v.at, v.actor_name,
            v.content IS NULL AS deleted, CASE WHEN $1 THEN v.content END AS content
       FROM versions v
      WHERE ($2::text[] IS NULL OR v.kind = ANY($2) AND (v.kind <> 'dashboard' OR EXISTS (
@@ -117,7 +122,7 @@ async def list_versions(call: Call[None, VersionsQuery]) -> CursorPage[Version]:
     for condition, value in (
         ("v.kind = ", query.kind),
         ("v.object_public_id = ", query.object_public_id),
-        ("v.actor_name = ", query.actor),
+        ("v.actor_name = ", query.actor_name),
         ("v.at >= ", query.start),
         ("v.at < ", query.end),
     ):
@@ -146,14 +151,14 @@ async def restore_version(call: Call) -> Restored:
     version = await _read(call, call.conn, call.path["version"])
     kind = KINDS.get(version.kind)
     if kind is None:
-        raise Conflict(f"A version of a {version.kind} can be read, but not brought back.")
+        raise Conflict(f"Of the kind {version.kind} versions can be read, but not brought back.")
     guard.admit(call.identity, kind.change.access, access.scope_of(kind.change.method, kind.change.path))
     if version.content is None:
         raise Conflict("This version is the deletion of the object; bring back one before it.")
     try:
         body = kind.body_of(version.content)
     except msgspec.ValidationError as error:
-        raise Unprocessable(errors_at(["body"], error)) from None
+        raise Unprocessable([field_error(["body"], error, kind.body)]) from None
     state = await kind.restore(call.inner(version.kind, body, version.object_public_id))
     if not call.idle:
         call.entries[-1] = replace(call.entries[-1], action="restore", detail=f"version {version.number}")

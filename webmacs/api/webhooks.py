@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from webmacs import clock, keys
-from webmacs.http.page import CursorPage, CursorQuery, Page, PageQuery, fetch_after, fetch_page
+from webmacs.http.page import CursorPage, Page, PageQuery, TimesQuery, fetch_after, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import LABEL, Shape, Timestamp, of_row
@@ -106,7 +106,7 @@ class DeliveryWithPayload(Delivery, frozen=True):
     payload: Annotated[msgspec.Raw, Meta(description="The body, as it is sent.")]
 
 
-class DeliveriesQuery(CursorQuery, frozen=True):
+class DeliveriesQuery(TimesQuery, frozen=True):
     status: Annotated[DeliveryStatus | None, Meta(description="Only deliveries with this status.")] = None
 
 
@@ -203,9 +203,11 @@ async def list_deliveries(call: Call[None, DeliveriesQuery]) -> CursorPage[Deliv
     webhook_id = await call.pool.fetchval("SELECT id FROM webhooks WHERE public_id = $1", call.public_id)
     if webhook_id is None:
         raise NotFound("webhook")
-    conditions, arguments = " WHERE d.webhook_id = $1", [webhook_id]
+    conditions = """ WHERE d.webhook_id = $1 AND ($2::timestamptz IS NULL OR d.created_on >= $2)
+                      AND ($3::timestamptz IS NULL OR d.created_on < $3)"""
+    arguments = [webhook_id, call.query.start, call.query.end]
     if call.query.status is not None:
-        conditions, arguments = conditions + " AND d.status = $2", [webhook_id, call.query.status]
+        conditions, arguments = conditions + " AND d.status = $4", [*arguments, call.query.status]
     cursor, rows = await fetch_after(call.pool, SELECT_DELIVERY + conditions, arguments, call.query)
     return CursorPage(cursor, [of_row(Delivery, row) for row in rows])
 

@@ -1,5 +1,6 @@
 """InfluxDB's line protocol, so that Telegraf and whoever speaks to InfluxDB can send here as they are."""
 
+from functools import partial
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -7,7 +8,8 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from webmacs import ingest_core, logs
-from webmacs.api.datapoints import store
+from webmacs.api.datapoints import MAKING, may_make_events, store
+from webmacs.http.guard import Identity
 from webmacs.http.problem import MEDIA_TYPE, FieldError, ProblemDocument, Unprocessable
 from webmacs.http.route import Call, route
 from webmacs.http.shape import Shape
@@ -53,22 +55,33 @@ class PartialWrite(ProblemDocument, frozen=True, kw_only=True, rename={"kind": "
 async def write(call: Call[bytes, WriteQuery]) -> Response:
     """Store readings in InfluxDB's line protocol. 204: all of it is committed; 400 names lines that were refused, the others are stored.
 
-    Each field is a series, `measurement.field;tag=value` with the tags in order, and belongs to the event with this channel key, or else
-    this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond
-    2^53, is refused by its line; true and false are 1 and 0. The credential may also come as `Token ...`, or as the password of Basic.
+    Each field is a series, `measurement.field;tag=value` with the tags in order (and a backslash before a dot of the field and before what
+    parts the tags), and belongs to the event with this channel key, or else this name. For an operator or above it is made when there is
+    none; a source writes its own events only. A text, or an integer beyond 2^53, is refused by its line; true and false are 1 and 0. The
+    credential may also come as `Token ...`, or as the password of Basic.
     """
     intake: Intake = call.request.app.state.intake
     batch = await intake.read(call.query.precision, call.body)
     if isinstance(batch, Refused):
         raise Unprocessable.at("body", msg=batch.detail)
-    return await store(call, batch, call.request.app.state.intake.stamp(batch.untimed), _answer)
+    return await store(call, batch, intake.stamp(batch.untimed), partial(_answer, _why_not_made(call.identity)))
 
 
-def _answer(taken: Taken) -> Response:
+def _why_not_made(identity: Identity) -> str:
+    """Added to what is said of a series without an event."""
+    if identity.kind == "source":
+        return "; a source makes none, it needs one of its own"
+    return "" if may_make_events(identity) else f"; this token lacks {MAKING}, with which it would be made"
+
+
+def _answer(why_not_made: str, taken: Taken) -> Response:
     if not taken.refused_count:
         return Response(status_code=204)
-    told = [FieldError(["line", line + 1], detail) for line, _, detail in taken.refused[:LINES_TOLD_MAX]]
-    first = f"line {taken.refused[0][0] + 1}: {taken.refused[0][2]}"
+    told = [
+        FieldError(["line", line + 1], detail + why_not_made * (code == "unknown_channel"))
+        for line, code, detail in taken.refused[:LINES_TOLD_MAX]
+    ]
+    first = f"line {taken.refused[0][0] + 1}: {told[0].msg}"
     detail = f"partial write: {taken.refused_count:,} refused, {taken.readings:,} stored; {first}"
     document = PartialWrite(
         kind="/problems/partial-write",

@@ -178,6 +178,7 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
     ("POST", "/api/v1/dashboards/{public_id}/copy"): OPERATOR,
     ("PUT", "/api/v1/dashboards/{public_id}/layout"): OPERATOR,
     ("POST", "/api/v1/dashboards/{public_id}/widgets"): OPERATOR,
+    ("GET", "/api/v1/dashboards/{public_id}/widgets/{widget_id}"): KIOSK,
     ("PUT", "/api/v1/dashboards/{public_id}/widgets/{widget_id}"): OPERATOR,
     ("DELETE", "/api/v1/dashboards/{public_id}/widgets/{widget_id}"): OPERATOR,
     ("WS", "/ws/controller/telemetry"): SOURCE_OR_OPERATOR,

@@ -18,7 +18,7 @@ from webmacs import clock, logs
 from webmacs.http import guard
 from webmacs.http.audit import Actor, Refusals
 from webmacs.http.guard import Identity
-from webmacs.http.problem import Problem
+from webmacs.http.problem import Problem, exhausted
 from webmacs.settings import Settings
 
 WINDOW_S: Final = 60.0
@@ -66,16 +66,11 @@ class Budget:
             self._paid.popitem(last=False)
 
     def _exhausted(self, wait_s: float) -> Problem:
-        """Its header fields are those of draft-ietf-httpapi-ratelimit-headers-10."""
         seconds = max(1, math.ceil(wait_s))
         return Problem(
             429, "too-many-requests", "Too many requests",
             f"The limit {self._name} of {self._per_minute:,} {self._what} a minute is used up; try again in {seconds} s.",
-            headers={
-                "Retry-After": str(seconds),
-                "RateLimit-Policy": f'"{self._name}";q={self._per_minute};w={WINDOW_S:.0f}',
-                "RateLimit": f'"{self._name}";r=0;t={seconds}',
-            },
+            headers=exhausted(self._name, self._per_minute, WINDOW_S, seconds),
         )  # fmt: skip
 
 

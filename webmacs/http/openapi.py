@@ -41,6 +41,8 @@ USUAL: Final = {
 }
 """The type of a problem that a route names by its status alone."""
 
+BINARY: Final = {"type": "string", "format": "binary", "description": "The file's bytes, as they are."}
+
 HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "X-Request-ID": {"description": "Names the request in the log: the one that was sent, or a new one.", "schema": {"type": "string"}},
     "Location": {"description": "Address of what was made.", "schema": {"type": "string"}},
@@ -199,7 +201,10 @@ class _Writer:
         if parameters:
             operation["parameters"] = parameters
         if one.body is not None:
-            operation["requestBody"] = {"required": True, "content": {media: self._body(kind) for media, kind in _bodies(one).items()}}
+            operation["requestBody"] = {
+                "required": True,
+                "content": {media: self._body(kind, one.sample) for media, kind in _bodies(one).items()},
+            }
         operation["responses"] = {str(one.status): self._success(one)} | self._refusals(problems)
         if one.maybe_nothing:
             shown = (DRY_RUN_HEADER,) if one.changes is not None else ()
@@ -223,10 +228,10 @@ class _Writer:
         }
         return [name for name, true in asked.items() if true]
 
-    def _body(self, kind: Any) -> dict[str, Any]:
+    def _body(self, kind: Any, sample: str | None) -> dict[str, Any]:
         """The example has every field where these go together, else those that are needed."""
         if kind in (bytes, Upload):
-            return {"schema": {"type": "string", "format": "binary"}}
+            return {"schema": BINARY} if sample is None else {"schema": {"type": "string"}, "example": sample}
         schema = self._schemas[kind]
         for full in (True, False):
             example = Examples(self.components, full=full).of(schema)
@@ -255,7 +260,7 @@ class _Writer:
             schema = self._schemas[kind]
             answer["content"] = {one.produces: {"schema": schema, "example": Examples(self.components).of(schema)}}
         elif one.returns is not None and one.status != 302:
-            answer["content"] = {one.produces: {"schema": {}}}
+            answer["content"] = {one.produces: {"schema": {} if one.produces == "application/json" else BINARY}}
         return answer
 
     def _refusals(self, problems: set[str]) -> dict[str, dict[str, str]]:

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from webmacs import clock
 from webmacs.http.problem import Unprocessable
-from webmacs.http.shape import Shape
+from webmacs.http.shape import Shape, Timestamp, check_range
 from webmacs.storage.pool import Connection, Pool
 
 T = TypeVar("T")
@@ -46,6 +46,16 @@ class CursorQuery(Shape, frozen=True):
 
     limit: Limit = 100
     cursor: Cursor = None
+
+
+class TimesQuery(CursorQuery, frozen=True):
+    """Of one that may be of a stretch of time."""
+
+    start: Annotated[Timestamp | None, Meta(description="Not before.")] = msgspec.field(default=None, name="from")
+    end: Annotated[Timestamp | None, Meta(description="Before.")] = msgspec.field(default=None, name="to")
+
+    def __post_init__(self) -> None:
+        check_range(self.start, self.end)
 
 
 class CursorPage(msgspec.Struct, Generic[T], frozen=True):

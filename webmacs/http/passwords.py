@@ -5,25 +5,46 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from webmacs import accounts, clock
-from webmacs.http.problem import Problem
+from webmacs.http.problem import Problem, exhausted
 
 T = TypeVar("T")
 
 WAITING_MAX: Final = 20
 """About 5 s of hashing; whoever comes after is told to come again."""
+WAITING_S: Final = 30
 HASH_OF_NOBODY: Final = f"$2b${accounts.BCRYPT_COST}${'.' * 53}"
 """Well-formed, of no known password: checking it takes as long as checking a real one."""
-FAILURES_OF_PAIR_MAX: Final = 10
-"""Per account and address within PAIR_WINDOW_S; then one try per PAIR_PAUSE_S."""
-PAIR_WINDOW_S: Final = 15 * 60.0
 PAIR_PAUSE_S: Final = 30.0
-FAILURES_OF_ADDRESS_MAX: Final = 100
-FAILURES_OF_ACCOUNT_MAX: Final = 100
+"""Between tries of an account from an address, when their limit is used up."""
+
+
+class Limit(NamedTuple):
+    """So many failed tries within a time, which begins with the first of them."""
+
+    name: str
+    of: str
+    failures_max: int
+    window_s: float
+
+    def exhausted(self, wait_s: float) -> Problem:
+        """With the header fields of every limit."""
+        seconds = max(1, round(wait_s))
+        return Problem(
+            429, "too-many-attempts", "Too many attempts",
+            f"The limit {self.name} of {self.failures_max} failed attempts to sign in {self.of} in {self.window_s / 60:.0f} min is "
+            f"used up; try again in {seconds} s.",
+            headers=exhausted(self.name, self.failures_max, self.window_s, seconds),
+        )  # fmt: skip
+
+
+OF_PAIR: Final = Limit("sign_ins_of_account_and_address", "to one account from one address", 10, 15 * 60.0)
+"""Then one try per PAIR_PAUSE_S."""
+OF_ADDRESS: Final = Limit("sign_ins_of_address", "from one address", 100, 3600.0)
+OF_ACCOUNT: Final = Limit("sign_ins_of_account", "to one account", 100, 3600.0)
 """From wherever they come. Neither of the two holds back whoever signs in from an address that succeeded before."""
-HOUR_S: Final = 3600.0
 TRACKED_MAX: Final = 10_000
 """Of each kind remembered; what was touched longest ago is forgotten first."""
 
@@ -52,7 +73,11 @@ class Passwords:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._waiting >= WAITING_MAX:
-            raise too_many(PAIR_PAUSE_S)
+            raise Problem(
+                429, "too-many-attempts", "Too many attempts",
+                f"The limit of {WAITING_MAX} passwords that wait to be judged is reached; try again in {WAITING_S} s.",
+                headers={"Retry-After": str(WAITING_S)},
+            )  # fmt: skip
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -82,15 +107,15 @@ class LoginThrottle:
     def begin(self, account: str, address: str) -> None:
         """Raises a 429 when this try may not even be hashed."""
         now, pair = clock.monotonic(), (account.lower(), address)
-        of_address = _entry(self._addresses, address, now, HOUR_S)
-        of_account = _entry(self._accounts, pair[0], now, HOUR_S)
+        of_address = _entry(self._addresses, address, now, OF_ADDRESS.window_s)
+        of_account = _entry(self._accounts, pair[0], now, OF_ACCOUNT.window_s)
         if pair not in self._succeeded:
-            for failures, most in ((of_address, FAILURES_OF_ADDRESS_MAX), (of_account, FAILURES_OF_ACCOUNT_MAX)):
-                if failures.count >= most:
-                    raise too_many(failures.begun + HOUR_S - now)
-        of_pair = _entry(self._pairs, pair, now, PAIR_WINDOW_S)
-        if of_pair.count >= FAILURES_OF_PAIR_MAX and now < of_pair.last + PAIR_PAUSE_S:
-            raise too_many(of_pair.last + PAIR_PAUSE_S - now)
+            for failures, limit in ((of_address, OF_ADDRESS), (of_account, OF_ACCOUNT)):
+                if failures.count >= limit.failures_max:
+                    raise limit.exhausted(failures.begun + limit.window_s - now)
+        of_pair = _entry(self._pairs, pair, now, OF_PAIR.window_s)
+        if of_pair.count >= OF_PAIR.failures_max and now < of_pair.last + PAIR_PAUSE_S:
+            raise OF_PAIR.exhausted(of_pair.last + PAIR_PAUSE_S - now)
         for failures in (of_address, of_account, of_pair):
             failures.count += 1
             failures.last = now
@@ -118,14 +143,3 @@ def _entry(entries: OrderedDict[K, _Failures], key: K, now: float, window_s: flo
     if len(entries) > TRACKED_MAX:
         entries.popitem(last=False)
     return found
-
-
-def too_many(retry_after_s: float) -> Problem:
-    seconds = max(1, round(retry_after_s))
-    return Problem(
-        429,
-        "too-many-attempts",
-        "Too many attempts",
-        f"Too many attempts to sign in; try again in {seconds} s.",
-        headers={"Retry-After": str(seconds)},
-    )

@@ -101,6 +101,15 @@ class Unprocessable(Problem):
         return Unprocessable([FieldError([error.loc[0], *loc, *error.loc[1:]], error.msg) for error in self.errors])
 
 
+def exhausted(limit: str, quota: int, window_s: float, wait_s: int) -> dict[str, str]:
+    """Header fields of a 429, those of draft-ietf-httpapi-ratelimit-headers-10."""
+    return {
+        "Retry-After": str(wait_s),
+        "RateLimit-Policy": f'"{limit}";q={quota};w={window_s:.0f}',
+        "RateLimit": f'"{limit}";r=0;t={wait_s}',
+    }
+
+
 def unavailable(detail: str = "The database cannot be reached or is too slow now; nothing is known to be changed. Try again.") -> Problem:
     return Problem(503, "unavailable", "Unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
 

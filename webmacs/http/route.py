@@ -44,13 +44,13 @@ from webmacs.http import access, audit, cors, guard, idempotency
 from webmacs.http.audit import Actor, Entry, Insertion, Refusals, Version
 from webmacs.http.compressed import decompress, refuse_compressed
 from webmacs.http.deprecation import Deprecation
+from webmacs.http.faults import field_error
 from webmacs.http.guard import Identity, SessionKeys
 from webmacs.http.known import Known
 from webmacs.http.limits import Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.paths import Paths
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
-from webmacs.http.shape import in_words
 from webmacs.oidc import Provider
 from webmacs.settings import Settings
 from webmacs.storage.changes import What
@@ -80,6 +80,9 @@ NO_VALUES: Final = frozenset({"null", "nan", "inf", "infinity"})
 """Words that would be taken for None, or for a number that no other number can be compared with."""
 UTF_8: Final = r' *(; *charset="?utf-?8"?)?'
 """What may follow a media type."""
+
+ENTITY_TAGS: Final = re.compile(r'\s*(W/)?"[^"]*"(\s*,\s*(W/)?"[^"]*")*\s*')
+"""What If-Match says, unless it is `*`."""
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
@@ -235,13 +238,21 @@ class Call(Generic[B, Q]):
         self.insertion = Insertion(rows, arguments)
 
     def match(self, version: int | str) -> None:
-        """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412."""
+        """For a change of what people edit, under its row's lock: If-Match must name this version. Raises a 412, or Unprocessable."""
         asked = self.if_match
-        if asked is not None and etag(version) not in _tags(asked):
+        if asked is None:
+            return
+        if not ENTITY_TAGS.fullmatch(asked):
+            raise Unprocessable.at("header", "If-Match", msg=f"An entity tag stands in quotes, as the ETag {etag(version)} of an answer.")
+        if etag(version) not in _tags(asked):
             raise Problem(
                 412, "changed-meanwhile", "Changed meanwhile",
                 f"It has version {version} now, which is not what If-Match says; read it again and make the change anew.",
             )  # fmt: skip
+
+    def shown_once(self, secret: str) -> str:
+        """A secret that was made here, for the answer; a dry run's is none, and must not look like one."""
+        return "(not made: this was a dry run)" if self.dry_run else secret
 
     def inner(self, kind: str, body: Any, public_id: UUID | None = None, version: int | None = None) -> "Call[Any, Any]":
         """For another handler, which changes such a `kind`, in this call's transaction: what it changes is told with what this one does.
@@ -294,6 +305,8 @@ class Route:
     """Whether it counts against the limits of readings."""
     tagged: bool = False
     """Its handler gives the answer an ETag, which is no version in it."""
+    sample: str | None = None
+    """Example of a body of text that the handler reads itself."""
 
     @property
     def tag(self) -> str:
@@ -338,6 +351,7 @@ def route(
     inserts: bool = False,
     readings: bool = False,
     tagged: bool = False,
+    sample: str | None = None,
 ) -> Callable[[Handler], Route]:
     """Makes a Route of an async handler `(call: Call[Body, Query]) -> Answer`; both default to None, an answer None is a 204.
 
@@ -358,7 +372,7 @@ def route(
         bytes_max = body_bytes_max or (UPLOAD_BYTES_MAX if body is Upload else BODY_BYTES_MAX)
         return Route(
             method, path, handler, body, query, returns, answer_status, problems, changes, accepts, produces, bytes_max, once,
-            deprecated, inserts, maybe_nothing, readings, tagged,
+            deprecated, inserts, maybe_nothing, readings, tagged, sample,
         )  # fmt: skip
 
     return make
@@ -698,7 +712,7 @@ def decode_body(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
         body = decoder.decode(raw)
         _refuse_repeated_keys(raw)
     except msgspec.ValidationError as error:
-        first = _field_error("body", error)
+        first = field_error(["body"], error, decoder.type)
         raise Unprocessable(_errors_of_items(decoder.type, raw, first) or [first]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if b"\\ud" in raw.lower():
@@ -726,8 +740,7 @@ def _errors_of_items(kind: Any, raw: bytes, first: FieldError) -> list[FieldErro
         try:
             msgspec.convert(item, item_type)
         except msgspec.ValidationError as error:
-            fault = _field_error("body", error)
-            errors.append(FieldError(["body", name, index, *fault.loc[1:]], fault.msg))
+            errors.append(field_error(["body"], error, kind, [name, index]))
     return errors
 
 
@@ -775,7 +788,7 @@ class _QueryReader:
         try:
             return msgspec.convert(values, self._query, strict=False), dry_run == "true"
         except msgspec.ValidationError as error:
-            raise Unprocessable([_field_error("query", error)]) from None
+            raise Unprocessable([field_error(["query"], error, self._query, text=True, also=[DRY_RUN] if with_dry_run else [])]) from None
 
 
 def _fields_of(query: Any, kind: type[msgspec.inspect.Type]) -> frozenset[str]:
@@ -787,26 +800,6 @@ def _fields_of(query: Any, kind: type[msgspec.inspect.Type]) -> frozenset[str]:
         if any(isinstance(member, kind) for member in members):
             found.add(one.encode_name)
     return frozenset(found)
-
-
-def errors_at(loc: Sequence[str | int], error: msgspec.ValidationError) -> list[FieldError]:
-    """Of a part of a body that a handler decodes by itself; `loc` is its place."""
-    fault = _field_error("", error)
-    return [FieldError([*loc, *fault.loc[1:]], fault.msg)]
-
-
-def _field_error(place: str, error: msgspec.ValidationError) -> FieldError:
-    """msgspec says `<message> - at `$.path[0]``; an unknown or missing field is reported at its parent."""
-    message, _, path = str(error).partition(" - at `$")
-    loc: list[str | int] = [place]
-    for part in path.rstrip("`").replace("[", ".[").split("."):
-        if part.startswith("[") and part[1:-1].isdecimal():
-            loc.append(int(part[1:-1]))
-        elif part:
-            loc.append(part)
-    if message.startswith(("Object contains unknown field `", "Object missing required field `")):
-        loc.append(message.split("`")[1])
-    return FieldError(loc, in_words(message))
 
 
 def _refuse_nul(value: Any, loc: list[str | int]) -> None:

@@ -26,12 +26,29 @@ WORD: Final = LINE + "[^,]+$"
 """Pattern of a tag that can stand in a list with commas."""
 TEXT: Final = r"\S"
 """Pattern of what must say something."""
+EMAIL: Final = r"^[^@\s]+@[^@\s]+$"
+SEMVER: Final = (
+    r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$(?!\n)"
+)
+FILE_NAME: Final = r"^[^/\\\x00-\x1f\x7f]+$"
+LANGUAGE: Final = "^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+TIME_OF_DAY: Final = "^([01][0-9]|2[0-3]):[0-5][0-9]$"
+COLOUR: Final = "^#[0-9a-fA-F]{6}$"
+PLUGIN_ID: Final = r"^[a-z0-9][a-z0-9_.-]*$"
 IN_WORDS: Final = {
     LINE: "It is one line without control or invisible characters.",
     NAME: "It has no blanks at its ends, and is one line without control or invisible characters.",
     LABEL: "It has no blanks at its ends, and is one line without control or invisible characters.",
     WORD: "It is one line without commas, control or invisible characters.",
     TEXT: "It holds more than blanks.",
+    EMAIL: "It is an e-mail address, as operator@example.org, without blanks.",
+    SEMVER: "It is a version after semver.org, as 1.4.0 or 1.4.0-rc.1.",
+    FILE_NAME: "It is the name of a file, without a path.",
+    LANGUAGE: "It is the tag of a language, as en or de-CH.",
+    TIME_OF_DAY: "It is a time of the day, as 06:00.",
+    COLOUR: "It is a colour, as #1e88e5.",
+    PLUGIN_ID: "It has small letters, digits, _, . and -, and begins with a letter or digit.",
 }
 
 YEAR_MIN: Final = 1970
@@ -73,11 +90,6 @@ def _columns_of(kind: type[msgspec.Struct]) -> Callable[[asyncpg.Record], tuple[
 def fields_given(change: Shape) -> dict[str, Any]:
     """The fields that a partial change gives; the others stay as they are."""
     return {name: value for name in change.__struct_fields__ if (value := getattr(change, name)) is not UNSET}
-
-
-def in_words(message: str) -> str:
-    """What msgspec says of a value that has not the form of its type, without a pattern that nobody wants to read."""
-    return next((words for pattern, words in IN_WORDS.items() if f"regex {pattern!r}" in message), message)
 
 
 def check_range(start: datetime | None, end: datetime | None) -> None:

@@ -839,7 +839,7 @@ export interface paths {
          * Store readings in InfluxDB's line protocol
          * @description 204: all of it is committed; 400 names lines that were refused, the others are stored.
          *
-         *     Each field is a series, `measurement.field;tag=value` with the tags in order, and belongs to the event with this channel key, or else this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond 2^53, is refused by its line; true and false are 1 and 0. The credential may also come as `Token ...`, or as the password of Basic. Role: operator or above, or a source; scope of an API token: datapoints:write.
+         *     Each field is a series, `measurement.field;tag=value` with the tags in order (and a backslash before a dot of the field and before what parts the tags), and belongs to the event with this channel key, or else this name. For an operator or above it is made when there is none; a source writes its own events only. A text, or an integer beyond 2^53, is refused by its line; true and false are 1 and 0. The credential may also come as `Token ...`, or as the password of Basic. Role: operator or above, or a source; scope of an API token: datapoints:write.
          */
         post: operations["write"];
         delete?: never;
@@ -928,7 +928,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List what is missing, the newest first: of one event (with what concerns all channels of its source), or of all
+         * List what is missing, what was declared last first: of one event (with what concerns all channels of its source), or of all
          * @description Role: viewer or above; scope of an API token: gaps:read.
          */
         get: operations["list_gaps"];
@@ -1543,7 +1543,7 @@ export interface paths {
         put?: never;
         /**
          * Record an update
-         * @description Its file is uploaded to `/api/v1/ota/upload`. Role: admin or above; scope of an API token: ota:write.
+         * @description Its file is uploaded to `/api/v1/ota/upload`; one whose file came first is given its change log, once. Role: admin or above; scope of an API token: ota:write.
          */
         post: operations["create_update"];
         delete?: never;
@@ -1717,7 +1717,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Read a widget
+         * @description The answer's ETag is the dashboard's. Role: viewer or above; scope of an API token: dashboards:read.
+         */
+        get: operations["get_widget"];
         /**
          * Change a widget
          * @description Fields that are not given stay; If-Match and ETag are the dashboard's. Role: operator or above; scope of an API token: dashboards:write.
@@ -2177,21 +2181,64 @@ export interface components {
             /**
              * @description As of POST /api/v1/events; with source and channel_key where a source writes it. Source null: none does; with a channel_key it is that series of line protocol under another name.
              * @default []
+             * @example [
+             *       {
+             *         "name": "Boiler temperature",
+             *         "type": "sensor",
+             *         "unit": "°C",
+             *         "max_value": 120,
+             *         "source": null
+             *       }
+             *     ]
              */
             events: Record<string, never>[];
             /**
              * @description As of POST /api/v1/rules, with event_name.
              * @default []
+             * @example [
+             *       {
+             *         "name": "Boiler too hot",
+             *         "event_name": "Boiler temperature",
+             *         "operator": "gt",
+             *         "threshold": 95
+             *       }
+             *     ]
              */
             rules: Record<string, never>[];
             /**
              * @description As of POST /api/v1/webhooks, with event_names and without a secret.
              * @default []
+             * @example [
+             *       {
+             *         "url": "https://example.org/hooks/webmacs",
+             *         "events": [
+             *           "sensor.reading"
+             *         ],
+             *         "event_names": [
+             *           "Boiler temperature"
+             *         ]
+             *       }
+             *     ]
              */
             webhooks: Record<string, never>[];
             /**
              * @description Those for all, with widgets; these as of their own POST, with event_names.
              * @default []
+             * @example [
+             *       {
+             *         "name": "Hall",
+             *         "widgets": [
+             *           {
+             *             "config": {
+             *               "widget_type": "gauge"
+             *             },
+             *             "event_names": [
+             *               "Boiler temperature"
+             *             ]
+             *           }
+             *         ]
+             *       }
+             *     ]
              */
             dashboards: Record<string, never>[];
         };
@@ -2243,6 +2290,12 @@ export interface components {
             next: string | null;
             data: components["schemas"]["Delivery"][];
         };
+        /** CursorPage[Gap] */
+        CursorPage_Gap_: {
+            /** @description Give it as `cursor` to read on; null: this was the last page. */
+            next: string | null;
+            data: components["schemas"]["Gap"][];
+        };
         /** CursorPage[LogEntry] */
         CursorPage_LogEntry_: {
             /** @description Give it as `cursor` to read on; null: this was the last page. */
@@ -2288,6 +2341,12 @@ export interface components {
             /** @example Reactor 1 */
             name?: string;
             description?: string;
+            /**
+             * @description Words to find it by; one with a comma cannot be asked for in a query.
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
             tags?: string[];
             /** @description Everybody sees it. Its owner and administrators change it. */
             is_global?: boolean;
@@ -2299,7 +2358,13 @@ export interface components {
             name: string;
             /** @default  */
             description: string;
-            /** @default [] */
+            /**
+             * @description Words to find it by; one with a comma cannot be asked for in a query.
+             * @default []
+             * @example [
+             *       "commissioning"
+             *     ]
+             */
             tags: string[];
             /**
              * @description Everybody sees it. Its owner and administrators change it.
@@ -2423,7 +2488,7 @@ export interface components {
             limit_lo: number | null;
             limit_hi: number | null;
             limit_hihi: number | null;
-            deadband: number | null;
+            dead_band: number | null;
             decimals: number | null;
             colour: string | null;
             expected_interval_ms: number | null;
@@ -2477,7 +2542,7 @@ export interface components {
             limit_lo?: number | null;
             limit_hi?: number | null;
             limit_hihi?: number | null;
-            deadband?: number | null;
+            dead_band?: number | null;
             decimals?: number | null;
             colour?: string | null;
             expected_interval_ms?: number | null;
@@ -2524,7 +2589,7 @@ export interface components {
             /** @default null */
             limit_hihi: number | null;
             /** @default null */
-            deadband: number | null;
+            dead_band: number | null;
             /** @default null */
             decimals: number | null;
             /** @default null */
@@ -2572,7 +2637,7 @@ export interface components {
             limit_lo?: number | null;
             limit_hi?: number | null;
             limit_hihi?: number | null;
-            deadband?: number | null;
+            dead_band?: number | null;
             decimals?: number | null;
             colour?: string | null;
             expected_interval_ms?: number | null;
@@ -2749,12 +2814,11 @@ export interface components {
             n: number | null;
             cause: string;
             detail: string | null;
-        };
-        /** Gaps */
-        Gaps: {
-            data: components["schemas"]["Gap"][];
-            /** @description There are more than these 1,000; ask for a shorter time. */
-            truncated: boolean;
+            /**
+             * Format: date-time
+             * @description When it became known here: the list is in this order.
+             */
+            declared_on: string;
         };
         /** GaugeWidget */
         GaugeWidget: {
@@ -3974,8 +4038,8 @@ export interface components {
             name: string | null;
             /** Format: date-time */
             at: string;
-            /** @description Who made it so. */
-            actor: string | null;
+            /** @description Of who made it so. */
+            actor_name: string | null;
             deleted: boolean;
             /**
              * @description The object as the API showed it; null unless asked for, or deleted.
@@ -4465,8 +4529,8 @@ export interface operations {
     list_audit: {
         parameters: {
             query?: {
-                /** @description Public id of who did it. */
-                actor?: string;
+                /** @description Of who did it. */
+                actor_public_id?: string;
                 /** @description Of what it was done to. */
                 object_public_id?: string;
                 /** @description Of what it was done to. */
@@ -4532,8 +4596,8 @@ export interface operations {
     export_audit: {
         parameters: {
             query?: {
-                /** @description Public id of who did it. */
-                actor?: string;
+                /** @description Of who did it. */
+                actor_public_id?: string;
                 /** @description Of what it was done to. */
                 object_public_id?: string;
                 /** @description Of what it was done to. */
@@ -4558,7 +4622,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/csv": unknown;
+                    /**
+                     * @example id,at,action,kind,object_public_id,object_name,actor_kind,actor_public_id,actor_name,address,request_id,before,after,detail,n
+                     *     1,2026-11-23T12:00:00Z,update,event,019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04,Boiler temperature,user,019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c05,maria,10.0.0.7,5f0c6f6e8a3d4b21,"{""unit"":""K""}","{""unit"":""°C""}",,1
+                     */
+                    "text/csv": string;
                 };
             };
             401: components["responses"]["unauthorized"];
@@ -5862,7 +5930,7 @@ export interface operations {
                      *           "limit_lo": 21.5,
                      *           "limit_hi": 21.5,
                      *           "limit_hihi": 21.5,
-                     *           "deadband": 21.5,
+                     *           "dead_band": 21.5,
                      *           "decimals": 1,
                      *           "colour": "colour",
                      *           "expected_interval_ms": 1,
@@ -5925,7 +5993,7 @@ export interface operations {
                  *       "limit_lo": 21.5,
                  *       "limit_hi": 21.5,
                  *       "limit_hihi": 21.5,
-                 *       "deadband": 21.5,
+                 *       "dead_band": 21.5,
                  *       "decimals": 1,
                  *       "colour": "#1e88e5",
                  *       "expected_interval_ms": 1,
@@ -5966,7 +6034,7 @@ export interface operations {
                      *       "limit_lo": 21.5,
                      *       "limit_hi": 21.5,
                      *       "limit_hihi": 21.5,
-                     *       "deadband": 21.5,
+                     *       "dead_band": 21.5,
                      *       "decimals": 1,
                      *       "colour": "colour",
                      *       "expected_interval_ms": 1,
@@ -6035,7 +6103,7 @@ export interface operations {
                      *       "limit_lo": 21.5,
                      *       "limit_hi": 21.5,
                      *       "limit_hihi": 21.5,
-                     *       "deadband": 21.5,
+                     *       "dead_band": 21.5,
                      *       "decimals": 1,
                      *       "colour": "colour",
                      *       "expected_interval_ms": 1,
@@ -6100,7 +6168,7 @@ export interface operations {
                  *       "limit_lo": 21.5,
                  *       "limit_hi": 21.5,
                  *       "limit_hihi": 21.5,
-                 *       "deadband": 21.5,
+                 *       "dead_band": 21.5,
                  *       "decimals": 1,
                  *       "colour": "#1e88e5",
                  *       "expected_interval_ms": 1,
@@ -6139,7 +6207,7 @@ export interface operations {
                      *       "limit_lo": 21.5,
                      *       "limit_hi": 21.5,
                      *       "limit_hihi": 21.5,
-                     *       "deadband": 21.5,
+                     *       "dead_band": 21.5,
                      *       "decimals": 1,
                      *       "colour": "colour",
                      *       "expected_interval_ms": 1,
@@ -6328,7 +6396,7 @@ export interface operations {
                  *           "limit_lo": 21.5,
                  *           "limit_hi": 21.5,
                  *           "limit_hihi": 21.5,
-                 *           "deadband": 21.5,
+                 *           "dead_band": 21.5,
                  *           "decimals": 1,
                  *           "colour": "#1e88e5",
                  *           "expected_interval_ms": 1,
@@ -6388,6 +6456,8 @@ export interface operations {
     export_events: {
         parameters: {
             query?: {
+                /** @description Text that is somewhere in its name or description; a to z in either case. */
+                search?: string;
                 /** @description Only events of this type. */
                 type?: "actuator" | "cmd_button" | "cmd_closed" | "cmd_opened" | "range" | "sensor";
                 /** @description Name of the source that writes it. */
@@ -6398,6 +6468,8 @@ export interface operations {
                 path?: string;
                 /** @description Only those that are critical, or only the others. */
                 critical?: boolean;
+                /** @description Those instead that were deleted and whose readings were kept. */
+                deleted?: boolean;
             };
             header?: never;
             path?: never;
@@ -6412,7 +6484,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/csv": unknown;
+                    /**
+                     * @example public_id,name,type,unit,limit_hi,tags,critical
+                     *     019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04,Boiler temperature,sensor,°C,90.5,"hot,audited",true
+                     */
+                    "text/csv": string;
                 };
             };
             401: components["responses"]["unauthorized"];
@@ -6439,6 +6515,10 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example public_id,name,type,unit,limit_hi,tags,critical
+                 *     019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04,Boiler temperature,sensor,°C,90.5,"hot,audited",true
+                 */
                 "text/csv": string;
             };
         };
@@ -6993,7 +7073,7 @@ export interface operations {
                 sort?: "-changed_on" | "-from" | "changed_on" | "from";
                 /** @description Only what ended at this time or later. */
                 from?: string;
-                /** @description Only what began at this time or before. */
+                /** @description Only what began before this time. */
                 to?: string;
                 /** @description It concerns one of these channels, or every channel. */
                 event_public_id?: string[];
@@ -7352,7 +7432,6 @@ export interface operations {
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
-            404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -7785,6 +7864,10 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-created_on" | "-last_seen_on" | "-name" | "created_on" | "last_seen_on" | "name";
+                /** @description Only those that are enabled, or only those that are not. */
+                enabled?: boolean;
+                /** @description Only those in this state. */
+                state?: "live" | "never_seen" | "offline";
             };
             header?: never;
             path?: never;
@@ -8114,6 +8197,10 @@ export interface operations {
                 from?: string;
                 /** @description Only what began before this time. */
                 to?: string;
+                /** @description How many at most. */
+                limit?: number;
+                /** @description `next` of the page before; the other parameters stay as they were. */
+                cursor?: string;
             };
             header?: never;
             path?: never;
@@ -8130,6 +8217,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "next": "next",
                      *       "data": [
                      *         {
                      *           "event_public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
@@ -8138,18 +8226,17 @@ export interface operations {
                      *           "to": "2026-11-23T13:00:00Z",
                      *           "n": 1,
                      *           "cause": "cause",
-                     *           "detail": "detail"
+                     *           "detail": "detail",
+                     *           "declared_on": "2026-11-23T12:00:00Z"
                      *         }
-                     *       ],
-                     *       "truncated": true
+                     *       ]
                      *     }
                      */
-                    "application/json": components["schemas"]["Gaps"];
+                    "application/json": components["schemas"]["CursorPage_Gap_"];
                 };
             };
             401: components["responses"]["unauthorized"];
             403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
-            404: components["responses"]["not-found"];
             422: components["responses"]["unprocessable"];
             429: components["responses"]["too-many-requests"];
             503: components["responses"]["unavailable"];
@@ -8250,6 +8337,8 @@ export interface operations {
                 search?: string;
                 /** @description The field to sort by; with a leading `-` the greatest first. */
                 sort?: "-created_on" | "-finished_on" | "created_on" | "finished_on";
+                /** @description Only those of this kind. */
+                kind?: string;
                 /** @description Only those in this state. */
                 state?: "cancelled" | "done" | "failed" | "queued" | "running";
             };
@@ -8611,7 +8700,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/plain; version=1.0.0; charset=utf-8": unknown;
+                    /**
+                     * @example # HELP webmacs_sockets Open sockets.
+                     *     # TYPE webmacs_sockets gauge
+                     *     webmacs_sockets 3.0
+                     */
+                    "text/plain; version=1.0.0; charset=utf-8": string;
                 };
             };
             401: components["responses"]["unauthorized"];
@@ -8676,6 +8770,8 @@ export interface operations {
                 plugin_id?: string;
                 /** @description Only of this source. */
                 source_public_id?: string;
+                /** @description Only those that are enabled, or only those that are not. */
+                enabled?: boolean;
             };
             header?: never;
             path?: never;
@@ -9492,7 +9588,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/zip": unknown;
+                    "application/zip": string;
                 };
             };
             401: components["responses"]["unauthorized"];
@@ -9798,6 +9894,8 @@ export interface operations {
                 sort?: "-changed_on" | "-created_on" | "-event" | "-name" | "-state_changed_on" | "changed_on" | "created_on" | "event" | "name" | "state_changed_on";
                 /** @description Only rules of this event. */
                 event_public_id?: string;
+                /** @description Only those of this severity. */
+                severity?: "critical" | "high" | "low" | "medium";
                 /** @description Only those that are enabled, or only those that are not. */
                 enabled?: boolean;
                 /** @description Only those that have fired and not cleared, or only the others. */
@@ -10181,6 +10279,10 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
+                /** @description Not before. */
+                from?: string;
+                /** @description Before. */
+                to?: string;
             };
             header?: never;
             path: {
@@ -10542,6 +10644,10 @@ export interface operations {
                 limit?: number;
                 /** @description `next` of the page before; the other parameters stay as they were. */
                 cursor?: string;
+                /** @description Not before. */
+                from?: string;
+                /** @description Before. */
+                to?: string;
                 /** @description Only deliveries with this status. */
                 status?: "dead_letter" | "delivered" | "failed" | "pending";
             };
@@ -10975,8 +11081,8 @@ export interface operations {
                 sort?: "-changed_on" | "-created_on" | "-name" | "changed_on" | "created_on" | "name";
                 /** @description Only those for everybody, or only those of a person. */
                 is_global?: boolean;
-                /** @description Only those with this tag. */
-                tag?: string;
+                /** @description It has every one of these tags. */
+                tag?: string[];
             };
             header?: never;
             path?: never;
@@ -11066,7 +11172,9 @@ export interface operations {
                  * @example {
                  *       "name": "Reactor 1",
                  *       "description": "",
-                 *       "tags": [],
+                 *       "tags": [
+                 *         "commissioning"
+                 *       ],
                  *       "is_global": false,
                  *       "range_seconds": 1
                  *     }
@@ -11231,7 +11339,7 @@ export interface operations {
                  *       "name": "Reactor 1",
                  *       "description": "description",
                  *       "tags": [
-                 *         "tag"
+                 *         "commissioning"
                  *       ],
                  *       "is_global": true,
                  *       "range_seconds": 1
@@ -11609,6 +11717,60 @@ export interface operations {
             503: components["responses"]["unavailable"];
         };
     };
+    get_widget: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Which one of dashboards, by its public id. */
+                public_id: string;
+                /** @description Which one of widgets, by its public id. */
+                widget_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "public_id": "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04",
+                     *       "config": {
+                     *         "widget_type": "line_chart",
+                     *         "range_seconds": 1,
+                     *         "y_min": 21.5,
+                     *         "y_max": 21.5,
+                     *         "legend": true,
+                     *         "annotations": true
+                     *       },
+                     *       "title": "title",
+                     *       "event_public_ids": [
+                     *         "019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04"
+                     *       ],
+                     *       "x": 1,
+                     *       "y": 1,
+                     *       "w": 1,
+                     *       "h": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Widget"];
+                };
+            };
+            401: components["responses"]["unauthorized"];
+            403: components["responses"]["forbidden_or_password-change-needed_or_scope-missing"];
+            404: components["responses"]["not-found"];
+            422: components["responses"]["unprocessable"];
+            429: components["responses"]["too-many-requests"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     change_widget: {
         parameters: {
             query?: {
@@ -11805,10 +11967,49 @@ export interface operations {
                 /**
                  * @example {
                  *       "format": "webmacs-configuration-1",
-                 *       "events": [],
-                 *       "rules": [],
-                 *       "webhooks": [],
-                 *       "dashboards": []
+                 *       "events": [
+                 *         {
+                 *           "name": "Boiler temperature",
+                 *           "type": "sensor",
+                 *           "unit": "°C",
+                 *           "max_value": 120,
+                 *           "source": null
+                 *         }
+                 *       ],
+                 *       "rules": [
+                 *         {
+                 *           "name": "Boiler too hot",
+                 *           "event_name": "Boiler temperature",
+                 *           "operator": "gt",
+                 *           "threshold": 95
+                 *         }
+                 *       ],
+                 *       "webhooks": [
+                 *         {
+                 *           "url": "https://example.org/hooks/webmacs",
+                 *           "events": [
+                 *             "sensor.reading"
+                 *           ],
+                 *           "event_names": [
+                 *             "Boiler temperature"
+                 *           ]
+                 *         }
+                 *       ],
+                 *       "dashboards": [
+                 *         {
+                 *           "name": "Hall",
+                 *           "widgets": [
+                 *             {
+                 *               "config": {
+                 *                 "widget_type": "gauge"
+                 *               },
+                 *               "event_names": [
+                 *                 "Boiler temperature"
+                 *               ]
+                 *             }
+                 *           ]
+                 *         }
+                 *       ]
                  *     }
                  */
                 "application/json": components["schemas"]["Configuration"];
@@ -11864,7 +12065,7 @@ export interface operations {
                 /** @description Of what was changed. */
                 object_public_id?: string;
                 /** @description Name of who changed it. */
-                actor?: string;
+                actor_name?: string;
                 /** @description Not before. */
                 from?: string;
                 /** @description Before. */
@@ -11899,7 +12100,7 @@ export interface operations {
                      *           "number": 1,
                      *           "name": "name",
                      *           "at": "2026-11-23T12:00:00Z",
-                     *           "actor": "actor",
+                     *           "actor_name": "actor name",
                      *           "deleted": true,
                      *           "content": {},
                      *           "changes": {}
@@ -11950,7 +12151,7 @@ export interface operations {
                      *       "number": 1,
                      *       "name": "name",
                      *       "at": "2026-11-23T12:00:00Z",
-                     *       "actor": "actor",
+                     *       "actor_name": "actor name",
                      *       "deleted": true,
                      *       "content": {},
                      *       "changes": {}

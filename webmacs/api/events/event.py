@@ -17,7 +17,7 @@ from webmacs.http import kiosk
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, FieldError, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import LINE, NAME, WORD, DeleteQuery, Shape, Timestamp, of_row, tidy_tags
+from webmacs.http.shape import COLOUR, LINE, NAME, WORD, DeleteQuery, Shape, Timestamp, of_row, tidy_tags
 from webmacs.jobs.deletion import ALWAYS, Deletion, delete_readings, find_unfinished
 from webmacs.jobs.queue import Job
 from webmacs.storage import runs
@@ -47,9 +47,9 @@ Tags = Annotated[
     Meta(max_length=50, description="Words to find it by, without commas.", examples=[["hot", "audited"]]),
 ]
 Limit = Annotated[float, Meta(description="For alarms and colour bands: limit_lolo ≤ limit_lo ≤ limit_hi ≤ limit_hihi.")]
-Deadband = Annotated[float, Meta(ge=0, description="How far a value comes back over a limit before the alarm clears, in its unit.")]
+DeadBand = Annotated[float, Meta(ge=0, description="How far a value comes back over a limit before the alarm clears, in its unit.")]
 Decimals = Annotated[int, Meta(ge=0, le=12)]
-Colour = Annotated[str, Meta(pattern="^#[0-9a-fA-F]{6}$", max_length=7, description="Of its line in charts.", examples=["#1e88e5"])]
+Colour = Annotated[str, Meta(pattern=COLOUR, max_length=7, description="Of its line in charts.", examples=["#1e88e5"])]
 Interval = Annotated[int, Meta(ge=1, le=2**31 - 1, description="How often a reading is expected, in ms.")]
 RawDays = Annotated[int, Meta(ge=1, le=36_500, description="Days for which every reading is kept; null: as the settings say.")]
 StatisticsDays = Annotated[
@@ -71,7 +71,7 @@ class EventIn(Shape, frozen=True):
     limit_lo: Limit | None = None
     limit_hi: Limit | None = None
     limit_hihi: Limit | None = None
-    deadband: Deadband | None = None
+    dead_band: DeadBand | None = None
     decimals: Decimals | None = None
     colour: Colour | None = None
     expected_interval_ms: Interval | None = None
@@ -95,7 +95,7 @@ class EventChange(Shape, frozen=True):
     limit_lo: Limit | UnsetType | None = UNSET
     limit_hi: Limit | UnsetType | None = UNSET
     limit_hihi: Limit | UnsetType | None = UNSET
-    deadband: Deadband | UnsetType | None = UNSET
+    dead_band: DeadBand | UnsetType | None = UNSET
     decimals: Decimals | UnsetType | None = UNSET
     colour: Colour | UnsetType | None = UNSET
     expected_interval_ms: Interval | UnsetType | None = UNSET
@@ -118,7 +118,7 @@ class Event(msgspec.Struct, frozen=True):
     limit_lo: float | None
     limit_hi: float | None
     limit_hihi: float | None
-    deadband: float | None
+    dead_band: float | None
     decimals: int | None
     colour: str | None
     expected_interval_ms: int | None
@@ -145,7 +145,9 @@ class Recording(msgspec.Struct, frozen=True):
 
 
 FIELDS: Final = EventIn.__struct_fields__
-"""What people may say of an event; columns of `events` have the same names."""
+"""What people may say of an event."""
+_COLUMN_OF: Final = {field: field for field in FIELDS} | {"dead_band": "deadband"}
+"""In `events`."""
 
 Fields: TypeAlias = dict[str, Any]
 """Some of FIELDS with their values."""
@@ -158,12 +160,18 @@ EveryTag = Annotated[list[str], Meta(max_length=50, description="It has every on
 Subtree = Annotated[str, Meta(max_length=500, description="It belongs to this group or to one below it.", examples=["plant/line 2"])]
 
 
+OnlyDeleted = Annotated[bool, Meta(description="Those instead that were deleted and whose readings were kept.")]
+Search = Annotated[str, Meta(max_length=200, description="Text that is somewhere in its name or description; a to z in either case.")]
+
+
 class EventsFilter(Shape, frozen=True):
+    search: Search = ""
     type: OfType | None = None
     source: SourceName | None = None
     tag: EveryTag = []  # noqa: RUF012
     path: Subtree = ""
     critical: OnlyCritical = None
+    deleted: OnlyDeleted = False
 
 
 class EventsQuery(PageQuery, frozen=True):
@@ -177,11 +185,11 @@ class EventsQuery(PageQuery, frozen=True):
     tag: EveryTag = []  # noqa: RUF012
     path: Subtree = ""
     critical: OnlyCritical = None
-    deleted: Annotated[bool, Meta(description="Those instead that were deleted and whose readings were kept.")] = False
+    deleted: OnlyDeleted = False
 
 
 SELECT: Final = f"""
-    SELECT e.id, e.public_id, {", ".join(f"e.{field}" for field in FIELDS)},
+    SELECT e.id, e.public_id, {", ".join(f"e.{column} AS {field}" for field, column in _COLUMN_OF.items())},
            s.name AS source, e.instance, e.channel_key, q.code AS quality, e.created_on, e.changed_on, e.deleted_on,
            e.version
       FROM events e
@@ -193,22 +201,22 @@ SELECT: Final = f"""
 MATCHING: Final = """
      WHERE ($1::text IS NULL OR e.type = $1) AND ($2::text IS NULL OR s.name = $2) AND ($3::text[] = '{}' OR e.tags @> $3)
        AND ($4 = '' OR e.path = $4 OR e.path ^@ ($4 || '/')) AND ($5::bool IS NULL OR e.critical = $5)
+       AND (strpos(lower(e.name), lower($6)) > 0 OR strpos(lower(e.description), lower($6)) > 0) AND (e.deleted_on IS NOT NULL) = $7
 """
 """Goes with `wanted_of`."""
 
 
 def wanted_of(query: EventsFilter | EventsQuery) -> list[Any]:
-    return [query.type, query.source, query.tag, _tidy_path(query.path), query.critical]
+    return [query.type, query.source, query.tag, _tidy_path(query.path), query.critical, query.search, query.deleted]
 
 
 @route("GET", "/api/v1/events")
 async def list_events(call: Call[None, EventsQuery]) -> Page[Event]:
     """List events. `search` looks into names and descriptions, ignoring the case of a to z."""
     query = call.query
-    matching = SELECT + MATCHING + " AND (strpos(lower(e.name), lower($6)) > 0 OR strpos(lower(e.description), lower($6)) > 0)"
-    matching += " AND ($7::int4[] IS NULL OR e.id = ANY($7)) AND (e.deleted_on IS NOT NULL) = $8"
+    matching = SELECT + MATCHING + " AND ($8::int4[] IS NULL OR e.id = ANY($8))"
     shown = await kiosk.events_of(call.pool, call.identity)
-    total, rows = await fetch_page(call.pool, matching, [*wanted_of(query), query.search, shown, query.deleted], query, query.sort)
+    total, rows = await fetch_page(call.pool, matching, [*wanted_of(query), shown], query, query.sort)
     return Page(query.page, query.page_size, total, [event_of(row) for row in rows])
 
 
@@ -374,8 +382,12 @@ def _tidy_path(path: str) -> str:
     return "/".join(name for part in path.split("/") if (name := part.strip()))
 
 
-_COLUMNS: Final = ", ".join(FIELDS)
-_NEW: Final = ", ".join(f"n.{field}" for field in FIELDS)
+_COLUMNS: Final = ", ".join(_COLUMN_OF.values())
+_NEW: Final = ", ".join(f"n.{column}" for column in _COLUMN_OF.values())
+
+
+def _as_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{_COLUMN_OF.get(name, name): value for name, value in row.items()} for row in rows]
 
 
 async def insert(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -386,7 +398,7 @@ async def insert(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
             SELECT n.public_id, {_NEW}, $2, $2,
                    1 + coalesce((SELECT max(v.version) FROM versions v WHERE v.kind = 'event' AND v.object_public_id = n.public_id), 0)
               FROM jsonb_populate_recordset(NULL::events, $1) n""",  # noqa: S608 - our own field names
-        rows, clock.now(),
+        _as_columns(rows), clock.now(),
     )  # fmt: skip
 
 
@@ -395,7 +407,7 @@ async def update(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     await conn.execute(
         f"""UPDATE events e SET ({_COLUMNS}) = ROW ({_NEW}), changed_on = $2, version = e.version + 1
               FROM jsonb_populate_recordset(NULL::events, $1) n WHERE e.public_id = n.public_id""",  # noqa: S608 - our own field names
-        rows, clock.now(),
+        _as_columns(rows), clock.now(),
     )  # fmt: skip
 
 

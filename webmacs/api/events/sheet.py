@@ -5,19 +5,19 @@ import csv
 import io
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import asyncpg
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Meta
 from starlette.responses import Response, StreamingResponse
 
 from webmacs.api.events.bulk import BODY_BYTES_MAX, DEFAULTS, EVENTS_MAX, Item, SavedEvents, Version, Writer, save
 from webmacs.api.events.event import FIELDS, MATCHING, SELECT, EventIn, EventsFilter, Name, series_key, wanted_of
+from webmacs.http.faults import field_error
 from webmacs.http.problem import FieldError, Problem, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import in_words
 from webmacs.http.sheet import guard, unguard
 from webmacs.telemetry.catalogue import REST_WRITER
 
@@ -34,15 +34,29 @@ DELIMITERS: Final = (",", ";", "\t")
 ROWS_AT_ONCE: Final = 1_000
 
 
-@route("GET", "/api/v1/events/export/csv", produces="text/csv")
+SAMPLE: Final = (
+    "public_id,name,type,unit,limit_hi,tags,critical\r\n"
+    '019a0d5e-7c00-7a41-9d3c-5b8e2f6a1c04,Boiler temperature,sensor,°C,90.5,"hot,audited",true\r\n'
+)
+
+
+@route("GET", "/api/v1/events/export/csv", produces="text/csv", answers=Annotated[str, Meta(examples=[SAMPLE])])
 async def export_events(call: Call[None, EventsFilter]) -> Response:
     """Download events as CSV. UTF-8 with a byte order mark, comma-separated, a header row, sorted by name. Text that begins like a
     formula has an apostrophe before it, which the import takes away again; tags are separated by commas in their cell."""
-    rows = await call.pool.fetch(SELECT + MATCHING + " AND e.deleted_on IS NULL ORDER BY e.name", *wanted_of(call.query))
+    rows = await call.pool.fetch(SELECT + MATCHING + " ORDER BY e.name, e.id", *wanted_of(call.query))
     return StreamingResponse(_write(rows), media_type="text/csv", headers={"Content-Disposition": 'attachment; filename="events.csv"'})
 
 
-@route("POST", "/api/v1/events/import/csv", problems=(400, 409), changes="event", accepts="text/csv", body_bytes_max=BODY_BYTES_MAX)
+@route(
+    "POST",
+    "/api/v1/events/import/csv",
+    problems=(400, 409),
+    changes="event",
+    accepts="text/csv",
+    body_bytes_max=BODY_BYTES_MAX,
+    sample=SAMPLE,
+)
 async def import_events(call: Call[bytes]) -> SavedEvents:
     """Create or change events from a CSV file, all of them or none. A row is the event of its public_id, else of its name; one that was
     deleted comes back under its public_id. Columns are those of the export, in any order; a column that is not there leaves its field as
@@ -109,8 +123,10 @@ def _read(raw: bytes) -> list[Item]:
         for column, cell in zip(columns, cells, strict=True):
             try:
                 values[column] = _value(column, cell, decimal_comma=delimiter == ";")
+            except msgspec.ValidationError as error:
+                errors.append(field_error(["body", line], error, EventIn, [column], text=True))
             except ValueError as error:
-                errors.append(FieldError(["body", line, column], in_words(str(error))))
+                errors.append(FieldError(["body", line, column], str(error)))
         public_id, version, key = (values.pop(column, None) for column in ("public_id", "version", "channel_key"))
         writer = UNSET if key is None else Writer(REST_WRITER, None, None, key)
         items.append(Item(line, ("body", line), public_id, values, writer, takes=False, version=version))

@@ -13,14 +13,14 @@ from webmacs.api.plugins import schema
 from webmacs.http.page import Page, PageQuery, fetch_page
 from webmacs.http.problem import Conflict, NotFound, Unprocessable
 from webmacs.http.route import Call, route
-from webmacs.http.shape import NAME, Shape, Timestamp, fields_given, of_row
+from webmacs.http.shape import NAME, PLUGIN_ID, Shape, Timestamp, fields_given, of_row
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection, Pool
 
 SETTINGS_BYTES_MAX: Final = 64 * 1024
 
 Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=NAME, examples=["boiler house"])]
-PluginId = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9_.-]*$", examples=["simulated"])]
+PluginId = Annotated[str, Meta(min_length=1, max_length=100, pattern=PLUGIN_ID, examples=["simulated"])]
 Settings = Annotated[dict[str, Any], Meta(description="Of the plugin's own; `settings_schema` describes them.", examples=[{"seed": 1}])]
 
 
@@ -69,6 +69,7 @@ class InstancesQuery(PageQuery, frozen=True):
     sort: Literal["name", "-name", "plugin_id", "-plugin_id", "source", "-source", "changed_on", "-changed_on"] = "name"
     plugin_id: Annotated[PluginId | None, Meta(description="Only of this plugin.")] = None
     source_public_id: Annotated[UUID | None, Meta(description="Only of this source.")] = None
+    enabled: Annotated[bool | None, Meta(description="Only those that are enabled, or only those that are not.")] = None
 
 
 class AvailablePlugin(msgspec.Struct, frozen=True):
@@ -122,8 +123,10 @@ async def list_plugin_instances(call: Call[None, InstancesQuery]) -> Page[Plugin
     query = call.query
     matching = SELECT + (
         " WHERE strpos(lower(i.name), lower($1)) > 0 AND ($2::text IS NULL OR i.plugin_id = $2) AND ($3::uuid IS NULL OR s.public_id = $3)"
+        " AND ($4::bool IS NULL OR i.enabled = $4)"
     )
-    total, rows = await fetch_page(call.pool, matching, [query.search, query.plugin_id, query.source_public_id], query, query.sort)
+    arguments = [query.search, query.plugin_id, query.source_public_id, query.enabled]
+    total, rows = await fetch_page(call.pool, matching, arguments, query, query.sort)
     return Page(query.page, query.page_size, total, [_instance(row) for row in rows])
 
 
