@@ -55,14 +55,14 @@ async def test_every_revision_can_be_taken_back_and_brought_again(database_serve
     assert command("migrate", WEBMACS_DATABASE_URL=url).stdout == f"The database has schema {migrate.head()} already.\n"
 
 
+async def upgrade(url: str, revision: str) -> None:
+    code = "import sys; from webmacs.storage import migrate as m; m.upgrade(sys.argv[1], sys.argv[2])"
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code, url, revision], env=environment(), check=True)
+
+
 async def test_dashboards_for_all_of_one_name_are_told_apart_by_numbers(database_server: Server) -> None:
     url = await empty_database(database_server, "dashboards")
-    code = "import sys; from webmacs.storage import migrate as m; m.upgrade(sys.argv[1], sys.argv[2])"
-
-    async def upgrade(revision: str) -> None:
-        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code, url, revision], env=environment(), check=True)
-
-    await upgrade("0011")
+    await upgrade(url, "0011")
     conn = await asyncpg.connect(url)
     long = "x" * 200
     for name, everybodys in ("Hall", True), ("Hall 2", True), ("Hall", True), ("Hall", False), ("Hall", True), (long, True), (long, True):
@@ -74,7 +74,7 @@ async def test_dashboards_for_all_of_one_name_are_told_apart_by_numbers(database
                SELECT 'dashboard', public_id, 1, now(), jsonb_build_object('name', $1::text, 'tags', '{}'::text[]) FROM d""",
             name, everybodys,
         )  # fmt: skip
-    await upgrade("head")
+    await upgrade(url, "head")
     rows = await conn.fetch("SELECT name, version FROM dashboards ORDER BY id")
     assert [(row["name"], row["version"]) for row in rows] == [
         ("Hall", 1), ("Hall 2", 1), ("Hall 3", 2), ("Hall", 1), ("Hall 4", 2), (long, 1), (f"{'x' * 198} 2", 2),
@@ -84,6 +84,20 @@ async def test_dashboards_for_all_of_one_name_are_told_apart_by_numbers(database
              FROM audit_log a JOIN versions v ON v.object_public_id = a.object_public_id AND v.version = 2 ORDER BY a.id"""
     )
     assert [tuple(row) for row in told] == [(name, name, "[]") for name in ("Hall 3", "Hall 4", f"{'x' * 198} 2")]
+    await conn.close()
+
+
+async def test_a_version_from_before_brings_its_dead_band_back(database_server: Server) -> None:
+    url = await empty_database(database_server, "respelled")
+    await upgrade(url, "0012")
+    conn = await asyncpg.connect(url)
+    await conn.execute(
+        """INSERT INTO versions (kind, object_public_id, version, at, content)
+           SELECT kind, gen_random_uuid(), 1, now(), '{"name": "Hall", "deadband": 0.5}' FROM unnest(ARRAY['event', 'rule']) AS kind"""
+    )
+    await upgrade(url, "head")
+    kept = await conn.fetch("SELECT content->>'dead_band', content->>'deadband' FROM versions ORDER BY kind")
+    assert [tuple(row) for row in kept] == [("0.5", None), (None, "0.5")]
     await conn.close()
 
 

@@ -324,8 +324,8 @@ async def _account(
         """
         WITH made AS (
             SELECT e.public_id, e.name, e.created_on,
-                   to_jsonb(e) - '{id,writer_id,deadband}'::text[] || jsonb_build_object(
-                       'dead_band', e.deadband, 'source', s.name, 'quality', NULL,
+                   to_jsonb(e) - '{id,writer_id}'::text[] || jsonb_build_object(
+                       'source', s.name, 'quality', NULL,
                        'created_on', to_char(e.created_on AT TIME ZONE 'UTC', $9),
                        'changed_on', to_char(e.changed_on AT TIME ZONE 'UTC', $9)
                    ) AS content

@@ -146,8 +146,6 @@ class Recording(msgspec.Struct, frozen=True):
 
 FIELDS: Final = EventIn.__struct_fields__
 """What people may say of an event."""
-_COLUMN_OF: Final = {field: field for field in FIELDS} | {"dead_band": "deadband"}
-"""In `events`."""
 
 Fields: TypeAlias = dict[str, Any]
 """Some of FIELDS with their values."""
@@ -189,7 +187,7 @@ class EventsQuery(PageQuery, frozen=True):
 
 
 SELECT: Final = f"""
-    SELECT e.id, e.public_id, {", ".join(f"e.{column} AS {field}" for field, column in _COLUMN_OF.items())},
+    SELECT e.id, e.public_id, {", ".join(f"e.{field}" for field in FIELDS)},
            s.name AS source, e.instance, e.channel_key, q.code AS quality, e.created_on, e.changed_on, e.deleted_on,
            e.version
       FROM events e
@@ -382,12 +380,8 @@ def _tidy_path(path: str) -> str:
     return "/".join(name for part in path.split("/") if (name := part.strip()))
 
 
-_COLUMNS: Final = ", ".join(_COLUMN_OF.values())
-_NEW: Final = ", ".join(f"n.{column}" for column in _COLUMN_OF.values())
-
-
-def _as_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{_COLUMN_OF.get(name, name): value for name, value in row.items()} for row in rows]
+_COLUMNS: Final = ", ".join(FIELDS)
+_NEW: Final = ", ".join(f"n.{column}" for column in FIELDS)
 
 
 async def insert(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -398,7 +392,7 @@ async def insert(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
             SELECT n.public_id, {_NEW}, $2, $2,
                    1 + coalesce((SELECT max(v.version) FROM versions v WHERE v.kind = 'event' AND v.object_public_id = n.public_id), 0)
               FROM jsonb_populate_recordset(NULL::events, $1) n""",  # noqa: S608 - our own field names
-        _as_columns(rows), clock.now(),
+        rows, clock.now(),
     )  # fmt: skip
 
 
@@ -407,7 +401,7 @@ async def update(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     await conn.execute(
         f"""UPDATE events e SET ({_COLUMNS}) = ROW ({_NEW}), changed_on = $2, version = e.version + 1
               FROM jsonb_populate_recordset(NULL::events, $1) n WHERE e.public_id = n.public_id""",  # noqa: S608 - our own field names
-        _as_columns(rows), clock.now(),
+        rows, clock.now(),
     )  # fmt: skip
 
 
