@@ -1,4 +1,4 @@
-"""One spelling of the dead band, and pages of gaps by their own order."""
+"""One spelling of the dead band, pages of gaps by their own order, and how far behind a source is."""
 
 from alembic import op
 
@@ -18,6 +18,7 @@ def upgrade() -> None:
         "DROP INDEX gaps_source",
         "CREATE INDEX gaps_source ON gaps (source_id, id)",
         "CREATE INDEX gaps_newest ON gaps (event_id, id)",
+        "ALTER TABLE sources ADD lag_ms float8",
     ):
         bind.exec_driver_sql(statement)
 
@@ -25,6 +26,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     bind = op.get_bind()
     for statement in (
+        "ALTER TABLE sources DROP lag_ms",
         "DROP INDEX gaps_newest",
         "DROP INDEX gaps_source",
         "CREATE INDEX gaps_source ON gaps (source_id, created_on)",

@@ -1,5 +1,6 @@
 """The telemetry socket from a source's side: what is acknowledged is stored once, what is refused is said and stored as refused."""
 
+import asyncio
 import json
 import struct
 import time
@@ -455,3 +456,23 @@ async def test_a_hello_longer_than_allowed_is_refused(backend: Backend) -> None:
     async with Source(backend.sockets, await make_source(backend.database, "verbose")) as source:
         await source.send(wire.encode(wire.Describe([wire.Instance("a" * wire.CONTROL_BYTES_MAX, "b", True, wire.NO_SETTINGS, [])])))
         assert (await source.expect(wire.Nack)).code == "too_large"
+
+
+async def test_a_source_says_how_far_behind_it_is_and_what_it_has_lost(backend: Backend) -> None:
+    credential = await make_source(backend.database, "behind")
+    password = await make_user(backend.database, backend.data_dir, "looks@example.org", "viewer")
+    looking = {"Authorization": f"Bearer {await sign_in(backend, 'looks@example.org', password)}"}
+    minute = now_us() - 60_000_000
+    async with Source(backend.sockets, credential) as source, httpx.AsyncClient(base_url=backend.url, headers=looking) as client:
+        await source.hello(["temperature"])
+        await source.send(data(1, {0: ([minute, minute + 1], [20.5, 21.0])}))
+        await source.send(wire.encode(wire.Gap(2, 0, minute - 9_000_000, minute - 1_000_000, 9, "spool_overflow")))
+        await source.send(wire.encode(wire.Gap(3, 0, minute - 30_000_000, minute - 20_000_000, 10, "device_error")))
+        await source.acknowledged(3)
+        async with asyncio.timeout(20):
+            seen: dict[str, Any] = {"lag_ms": None}
+            while seen["lag_ms"] is None:  # it is written every 5 s, without a word
+                await asyncio.sleep(0.1)
+                (seen,) = (await client.get("/api/v1/sources", params={"search": "behind"})).json()["data"]
+    assert seen["lag_ms"] >= 59_000
+    assert seen["readings_lost"] == 9

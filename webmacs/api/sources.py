@@ -42,6 +42,13 @@ class Source(msgspec.Struct, frozen=True):
     last_seen_on: Timestamp | None
     clock_offset_us: Annotated[int | None, Meta(description="The source's clock less the server's.")]
     committed_seq: Annotated[int | None, Meta(description="The newest stored frame of its newest stream.")]
+    lag_ms: Annotated[
+        float | None,
+        Meta(description="How old its newest reading was when it was stored, as of some seconds ago."),
+    ]
+    readings_lost: Annotated[
+        int, Meta(description="Readings that it took and that are not stored: its spool dropped them, or they were refused.")
+    ]
     created_on: Timestamp
     version: Annotated[int, Meta(description="Counts its changes; also its ETag.")]
 
@@ -58,9 +65,11 @@ class SourcesQuery(PageQuery, frozen=True):
 
 STATE: Final = "CASE WHEN s.last_seen_on IS NULL THEN 'never_seen' WHEN s.last_seen_on >= $2 THEN 'live' ELSE 'offline' END"
 SELECT: Final = f"""
-    SELECT s.id, s.public_id, s.name, s.enabled, s.software, s.last_seen_on, s.clock_offset_us, s.created_on, s.version,
+    SELECT s.id, s.public_id, s.name, s.enabled, s.software, s.last_seen_on, s.clock_offset_us, s.lag_ms, s.created_on, s.version,
            {STATE} AS state,
-           (SELECT t.committed_seq FROM streams t WHERE t.source_id = s.id ORDER BY t.started_on DESC LIMIT 1) AS committed_seq
+           (SELECT t.committed_seq FROM streams t WHERE t.source_id = s.id ORDER BY t.started_on DESC LIMIT 1) AS committed_seq,
+           (SELECT coalesce(sum(g.n), 0)::int8 FROM gaps g
+             WHERE g.source_id = s.id AND g.cause IN ('spool_overflow', 'spool_damaged', 'refused')) AS readings_lost
       FROM sources s
 """  # noqa: S608 - ours
 

@@ -187,7 +187,7 @@ class Intake:
             table = await self._known.resolve(writer_id, hello.channels)
             owned = await sources.take_over(self._pool, self._core, self._owner, writer_id)
             committed_seq = await sources.committed_seq(self._pool, source_id, hello.stream)
-            await sources.seen(self._pool, [(source_id, hello.software, hello.wall_us - clock.now_us())])
+            await sources.seen(self._pool, [sources.Heard(source_id, hello.software, hello.wall_us - clock.now_us(), None)])
             connection = next(self._numbers)
             channels = [known for known in table.channels if known[1] in owned]
             self._core.open(connection, channels, [number for number, _ in table.refused], sorted(owned))

@@ -7,6 +7,7 @@ frames and for several backend processes.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from webmacs.clock import from_datetime, to_datetime
@@ -65,13 +66,24 @@ async def committed_seq(pool: Pool, source_id: int, stream: bytes) -> int:
     return seq or 0
 
 
-async def seen(pool: Pool, heard: Sequence[tuple[int, str | None, int | None]]) -> None:
-    """(source id, software, clock offset in µs) of the sources heard from just now."""
+class Heard(NamedTuple):
+    """A source that was heard from just now."""
+
+    source_id: int
+    software: str | None
+    clock_offset_us: int | None
+    lag_ms: float | None
+    """From its newest reading's own time to the commit."""
+
+
+async def seen(pool: Pool, heard: Sequence[Heard]) -> None:
+    """What is None stays as it is known."""
     await pool.execute(
         """UPDATE sources s SET last_seen_on = now(), software = coalesce(h.software, s.software),
-                  clock_offset_us = coalesce(h.clock_offset_us, s.clock_offset_us)
-             FROM unnest($1::int4[], $2::text[], $3::int8[]) AS h (id, software, clock_offset_us) WHERE s.id = h.id""",
-        *_columns(heard, 3),
+                  clock_offset_us = coalesce(h.clock_offset_us, s.clock_offset_us), lag_ms = coalesce(h.lag_ms, s.lag_ms)
+             FROM unnest($1::int4[], $2::text[], $3::int8[], $4::float8[]) AS h (id, software, clock_offset_us, lag_ms)
+            WHERE s.id = h.id""",
+        *_columns(heard, 4),
     )
 
 

@@ -34,7 +34,8 @@ async def tell(pool: Pool, hub: Hub, intake: Intake, vitals: Vitals) -> None:
         last = now
         if period % SEEN_PERIODS == 0:
             try:
-                await sources.seen(pool, [(key, None, live.sender.clock_offset_us) for key, live in intake.live.items()])
+                heard = [(key, live.sender) for key, live in intake.live.items()]
+                await sources.seen(pool, [sources.Heard(key, None, one.clock_offset_us, one.lag_ms) for key, one in heard])
                 known = [tuple(row) for row in await pool.fetch("SELECT id, public_id, name, enabled FROM sources ORDER BY name")]
             except FAULTS as fault:
                 log.debug("status_without_database", reason=str(fault))

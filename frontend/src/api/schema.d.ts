@@ -3767,6 +3767,10 @@ export interface components {
             clock_offset_us: number | null;
             /** @description The newest stored frame of its newest stream. */
             committed_seq: number | null;
+            /** @description How old its newest reading was when it was stored, as of some seconds ago. */
+            lag_ms: number | null;
+            /** @description Readings that it took and that are not stored: its spool dropped them, or they were refused. */
+            readings_lost: number;
             /** Format: date-time */
             created_on: string;
             /** @description Counts its changes; also its ETag. */
@@ -3796,6 +3800,10 @@ export interface components {
             clock_offset_us: number | null;
             /** @description The newest stored frame of its newest stream. */
             committed_seq: number | null;
+            /** @description How old its newest reading was when it was stored, as of some seconds ago. */
+            lag_ms: number | null;
+            /** @description Readings that it took and that are not stored: its spool dropped them, or they were refused. */
+            readings_lost: number;
             /** Format: date-time */
             created_on: string;
             /** @description Counts its changes; also its ETag. */
@@ -7897,6 +7905,8 @@ export interface operations {
                      *           "last_seen_on": "2026-11-23T12:00:00Z",
                      *           "clock_offset_us": 1,
                      *           "committed_seq": 1,
+                     *           "lag_ms": 21.5,
+                     *           "readings_lost": 1,
                      *           "created_on": "2026-11-23T12:00:00Z",
                      *           "version": 1
                      *         }
@@ -7960,6 +7970,8 @@ export interface operations {
                      *       "last_seen_on": "2026-11-23T12:00:00Z",
                      *       "clock_offset_us": 1,
                      *       "committed_seq": 1,
+                     *       "lag_ms": 21.5,
+                     *       "readings_lost": 1,
                      *       "created_on": "2026-11-23T12:00:00Z",
                      *       "version": 1,
                      *       "credential": "credential"
@@ -8010,6 +8022,8 @@ export interface operations {
                      *       "last_seen_on": "2026-11-23T12:00:00Z",
                      *       "clock_offset_us": 1,
                      *       "committed_seq": 1,
+                     *       "lag_ms": 21.5,
+                     *       "readings_lost": 1,
                      *       "created_on": "2026-11-23T12:00:00Z",
                      *       "version": 1
                      *     }
@@ -8074,6 +8088,8 @@ export interface operations {
                      *       "last_seen_on": "2026-11-23T12:00:00Z",
                      *       "clock_offset_us": 1,
                      *       "committed_seq": 1,
+                     *       "lag_ms": 21.5,
+                     *       "readings_lost": 1,
                      *       "created_on": "2026-11-23T12:00:00Z",
                      *       "version": 1
                      *     }
@@ -8171,6 +8187,8 @@ export interface operations {
                      *       "last_seen_on": "2026-11-23T12:00:00Z",
                      *       "clock_offset_us": 1,
                      *       "committed_seq": 1,
+                     *       "lag_ms": 21.5,
+                     *       "readings_lost": 1,
                      *       "created_on": "2026-11-23T12:00:00Z",
                      *       "version": 1,
                      *       "credential": "credential"
