@@ -12,13 +12,14 @@ from parts.backend import Backend, make_source
 from parts.controlled import stored_since
 from parts.journal import Verdict, check
 from parts.ledger import NOT_SAMPLED, Ledger, read_ledger
-from parts.proxy import SOCKET, Proxy, Way
+from parts.proxy import SOCKET, Connection, Proxy, Way
 from parts.sender import Senders
 from parts.source import Source
 from parts.station import Station
 from parts.torture import Row
 
 NOTICED_S_MAX = 15.0
+COPY = b'COPY "datapoints"'
 INTERVAL_MS = 20
 CHANNELS = 2
 
@@ -153,3 +154,48 @@ async def test_partitions_find_numbers_outside_the_transaction(
     _, verdict, _ = await part_again_and_again(module_database, conn, tmp_path, row, 1, (1.5, 1.6), "hurried+seq_outside_transaction")
     row.caught("seq_outside_transaction", of=test_partitions_of_each_pair_lose_nothing_and_heal_alone, twice=verdict.twice)
     assert verdict.twice
+
+
+class MidCopy(Proxy):
+    """The line of a flush falls silent for good once its COPY has begun: nobody is told, then or later."""
+
+    def __init__(self, server: Path) -> None:
+        super().__init__(server)
+        self.armed = False
+        self.silent = asyncio.Event()
+
+    def passes(self, connection: Connection, source: str, data: bytes) -> bool:
+        if not (self.armed and source == "client" and COPY in data):
+            return True
+        self.armed = False
+        begin = data.index(COPY) - 5  # Q, and the length of what follows it
+        end = begin + 1 + int.from_bytes(data[begin + 1 : begin + 5], "big")
+        connection.writers["server"].write(data[:end])
+        connection.line.black_hole = True
+        connection.cut = lambda: None  # type: ignore[method-assign]  # neither end is told
+        self.silent.set()
+        return False
+
+
+@pytest.mark.row(11)
+async def test_a_line_that_dies_within_a_commit_holds_nobody_up(module_database: str, tmp_path: Path, row: Row) -> None:
+    """The session that it leaves at the server goes on waiting for its COPY, with the locks of the flush."""
+    parts = urlsplit(module_database)
+    async with MidCopy(Path(parse_qs(parts.query)["host"][0]) / SOCKET) as behind:
+        through = parts._replace(query=f"host={quote(str(behind.path.parent), safe='')}").geturl()
+        backend = Backend(through, tmp_path, "hurried", compacting=False)
+        await backend.start()
+        backend.database = module_database
+        async with await Senders.make(backend, row.test, tmp_path, count=2, channels=10, readings=20, frames_per_s=50.0) as senders:
+            for _ in range(row.count(quick=1, full=10)):
+                await senders.acknowledged(5)
+                behind.armed = True
+                await asyncio.wait_for(behind.silent.wait(), 20)
+                behind.silent.clear()
+                await asyncio.wait_for(senders.acknowledged(), 60)
+        conn = await asyncpg.connect(module_database)
+        verdict = await check(conn, senders.journals)
+        await conn.close()
+        assert await backend.stop() == 0
+    senders.record(row, verdict, lines_lost=row.count(quick=1, full=10))
+    assert verdict.clean, verdict

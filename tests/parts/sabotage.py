@@ -32,7 +32,7 @@ from webmacs.fanout.hub import Client
 from webmacs.http import envelope, idempotency, route, socket
 from webmacs.ingest_core import Drained
 from webmacs.settings import Settings
-from webmacs.storage import compact, latest, runs
+from webmacs.storage import compact, copy, latest, runs
 from webmacs.storage.compact import Compactor
 from webmacs.telemetry import flush, sources
 from webmacs.telemetry import socket as telemetry_socket
@@ -189,6 +189,7 @@ def hurried(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(socket, "SEND_S_MAX", 0.5)
     patch.setattr(envelope, "SEND_S_MAX", 0.5)
     patch.setattr(flush, "STATEMENT_S_MAX", 1.0)
+    patch.setattr(copy, "COPY_S_MAX", 1.0)
     connect = link.connect
 
     def connect_hurried(*args: Any, **options: Any) -> Any:

@@ -23,6 +23,7 @@ from webmacs.jobs import queue
 from webmacs.jobs.queue import Claimed, State
 from webmacs.storage import pool as database
 from webmacs.storage.faults import FAULTS, passes
+from webmacs.storage.listening import listening
 from webmacs.storage.pool import Connection, Pool
 
 log = logs.get(__name__)
@@ -95,17 +96,11 @@ class Runner:
     async def follow(self) -> None:
         """For ever: tells each change of a job to its owner's sockets and to those of admins, and wakes whoever waits for work."""
         while True:
-            changes: asyncio.Queue[str | None] = asyncio.Queue()
             try:
-                conn = await database.connect(self._dsn)
-                try:
-                    conn.add_termination_listener(lambda _, queue=changes: queue.put_nowait(None))
-                    await conn.add_listener(queue.CHANNEL, lambda _c, _p, _n, what, queue=changes: queue.put_nowait(str(what)))
+                async with listening(self._dsn, queue.CHANNEL) as listener:
                     self._some.set()  # what came while nobody listened
-                    while (public_id := await changes.get()) is not None:
-                        await self._tell(UUID(public_id))
-                finally:
-                    conn.terminate()
+                    while True:
+                        await self._tell(UUID((await listener.next()).what))
             except FAULTS as fault:
                 log.debug("jobs_lost_database", reason=str(fault))
             await asyncio.sleep(RETRY_S)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import asyncpg
@@ -46,7 +46,7 @@ async def copy_out(conn: Connection, query: str, *args: object) -> bytes:
 @asynccontextmanager
 async def _noticing_its_end(conn: Connection) -> AsyncIterator[None]:
     """While the server takes nothing, the driver waits for room, without a limit, and does not notice that the connection ended
-    meanwhile; what it then writes is a RuntimeError of the event loop. Raises ConnectionDoesNotExistError instead."""
+    meanwhile; what it then writes is an error of the event loop or of its own. Raises ConnectionDoesNotExistError instead."""
     over = False
 
     def end(_conn: Connection) -> None:
@@ -60,10 +60,12 @@ async def _noticing_its_end(conn: Connection) -> AsyncIterator[None]:
                 yield
             finally:
                 over = True
-    except (TimeoutError, RuntimeError):
-        if not limit.expired() and not conn.is_closed():
-            raise
-        conn.terminate()
-        raise asyncpg.ConnectionDoesNotExistError("the connection ended during COPY, or took nothing for too long") from None
+    except (TimeoutError, RuntimeError, AttributeError) as error:
+        with suppress(asyncpg.InterfaceError):  # the pool has taken a connection back that ended
+            if not limit.expired() and not conn.is_closed():
+                raise
+            conn.terminate()
+        raise asyncpg.ConnectionDoesNotExistError("the connection ended during COPY, or took nothing for too long") from error
     finally:
-        conn.remove_termination_listener(end)
+        with suppress(asyncpg.InterfaceError):
+            conn.remove_termination_listener(end)

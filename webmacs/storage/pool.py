@@ -3,7 +3,8 @@
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 import orjson
@@ -23,6 +24,8 @@ STATEMENT_S_MAX: Final = 8.0
 COMMAND_S_MAX: Final = 9.0
 """The same limit on our side, for a server that does not answer at all."""
 IDLE_IN_TRANSACTION_S_MAX: Final = 30.0
+LINE_S_MAX: Final = 12.0
+"""The server gives a connection up when what it sends is not acknowledged for so long."""
 
 
 class DatabaseError(ConnectionError):
@@ -71,7 +74,29 @@ def _server_settings(statement_s: float) -> dict[str, str]:
         "timezone": "GMT",
         "statement_timeout": str(int(statement_s * 1_000)),
         "idle_in_transaction_session_timeout": str(int(IDLE_IN_TRANSACTION_S_MAX * 1_000)),
+        # a client whose machine or line is gone keeps no locks: in a COPY none of the limits above counts, and TCP itself waits for hours
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": str(int(LINE_S_MAX * 1_000)),
     }
+
+
+class Session(NamedTuple):
+    """One connection as the server knows it; a pid alone may be another's in time."""
+
+    pid: int
+    began: datetime
+
+
+async def session_of(conn: Connection) -> Session:
+    (row,) = await conn.fetch("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+    return Session(row["pid"], row["backend_start"])
+
+
+async def end_session(conn: Connection, session: Session) -> None:
+    """Ends another connection of the same user, with its transaction and its locks, where it lives on behind a line that is dead."""
+    await conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2", *session)
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from webmacs.http.audit import Actor
 from webmacs.http.problem import Conflict
 from webmacs.http.shape import NAME
 from webmacs.ingest_core import Core
-from webmacs.storage import pool as database
 from webmacs.storage.changes import CHANNEL, CORE, LATEST, announce
 from webmacs.storage.faults import FAULTS
 from webmacs.storage.ids import uuid7
+from webmacs.storage.listening import Word, listening
 from webmacs.storage.pool import Connection, Pool
 
 log = logs.get(__name__)
@@ -172,37 +172,29 @@ class Catalogue:
     async def follow(self, dsn: str) -> None:
         """Loads at each announced change, for ever; on its own connection, because LISTEN belongs to one."""
         while True:
-            changes: asyncio.Queue[str | int | None] = asyncio.Queue()  # an int: the event whose newest reading was deleted
             try:
-                conn = await database.connect(dsn)
-            except FAULTS:
-                await asyncio.sleep(RETRY_S)
-                continue
-            try:
-                conn.add_termination_listener(lambda _, queue=changes: queue.put_nowait(None))
-                await conn.add_listener(CHANNEL, lambda _c, _p, _n, what, queue=changes: queue.put_nowait(str(what)))
-                await conn.add_listener(LATEST, lambda _c, _p, _n, event, queue=changes: queue.put_nowait(int(str(event))))
-                await self.reload()  # what changed while nobody listened
-                await self.load_latest(conn)
-                while (what := await changes.get()) is not None:
-                    await asyncio.sleep(GATHER_S)
-                    seen = {what}
-                    while not changes.empty() and (more := changes.get_nowait()) is not None:
-                        seen.add(more)
-                    names = {one for one in seen if isinstance(one, str)}
-                    events = [one for one in seen if isinstance(one, int)]
-                    self._moves += "mappings" in names
-                    if names & CORE:
-                        await self.load()
-                    if events:
-                        await self.load_latest(conn, events)
-                        names.add("datapoints")
-                    for name in sorted(names):
-                        self._changed(name)
+                async with listening(dsn, CHANNEL, LATEST) as listener:
+                    await self.reload()  # what changed while nobody listened
+                    await self.load_latest(listener.conn)
+                    while True:
+                        words = {await listener.next()}
+                        await asyncio.sleep(GATHER_S)
+                        await self._hear(listener.conn, words | listener.more())
             except FAULTS as fault:
-                log.warning("catalogue_lost_database", reason=str(fault))
-            finally:
-                conn.terminate()
+                log.debug("catalogue_lost_database", reason=str(fault))
+            await asyncio.sleep(RETRY_S)
+
+    async def _hear(self, conn: Connection, words: Collection[Word]) -> None:
+        names = {word.what for word in words if word.channel == CHANNEL}
+        events = [int(word.what) for word in words if word.channel == LATEST]  # whose newest reading was deleted
+        self._moves += "mappings" in names
+        if names & CORE:
+            await self.load()
+        if events:
+            await self.load_latest(conn, events)
+            names.add("datapoints")
+        for name in sorted(names):
+            self._changed(name)
 
     async def look_for(self, public_ids: Sequence[bytes]) -> None:
         """Loads when there is one of these events, of which nothing was heard here."""

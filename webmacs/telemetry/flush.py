@@ -20,7 +20,7 @@ from webmacs.storage import latest, runs
 from webmacs.storage import pool as database
 from webmacs.storage.faults import FAULTS, passes
 from webmacs.storage.partitions import ensure_partitions
-from webmacs.storage.pool import Connection
+from webmacs.storage.pool import Connection, Session
 from webmacs.storage.vitals import Vitals
 from webmacs.telemetry import sources
 from webmacs.telemetry.sources import Delivered
@@ -97,6 +97,8 @@ class Flusher:
         self._begun = 0
         self._ended = 0
         self._conn: Connection | None = None
+        self._session: Session | None = None
+        """That of the newest connection, which may live on at the server."""
         self._number = 0
         self._readings_per_s = 0.0
         self._runs_per_s = 0.0
@@ -293,6 +295,9 @@ class Flusher:
     async def _connection(self) -> Connection:
         if self._conn is None or self._conn.is_closed():
             self._conn = await database.connect(self._dsn, command_timeout=STATEMENT_S_MAX)
+            if self._session is not None:  # what it had begun would hold the locks that the next try needs
+                await database.end_session(self._conn, self._session)
+            self._session = await database.session_of(self._conn)
             await sources.register(self._conn, self._owner)
             await latest.prepare(self._conn)
         return self._conn
