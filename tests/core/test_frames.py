@@ -2,7 +2,7 @@
 
 import math
 import struct
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -80,8 +80,9 @@ frames = st.one_of(
         st.one_of(st.none(), channels),
         st.one_of(near, instants),
         st.one_of(near, instants),
-        st.integers(-1, 10**6),
-        st.sampled_from(["spool_overflow", "disabled", "source_stopped", "nonsense"]),
+        st.integers(-1, 2**63),
+        st.sampled_from([*get_args(wire.GapCause), "nonsense"]),
+        st.one_of(st.just(1), st.integers(-1, 2**63)),
     ),
     st.builds(
         wire.Quality,
@@ -89,7 +90,7 @@ frames = st.one_of(
         channels,
         st.one_of(near, instants),
         st.one_of(st.none(), near, instants),
-        st.sampled_from(["good", "simulated", "manual", "wrong"]),
+        st.sampled_from([*get_args(wire.QualityCode), "wrong"]),
     ),
     st.builds(wire.Preview, st.lists(st.tuples(channels, st.one_of(near, near, instants), st.one_of(finite, st.floats())), max_size=5)),
 )

@@ -8,6 +8,7 @@ from parts.copying import read_rows
 from parts.frame_model import No, Yes, judge
 from webmacs import ingest_core
 from webmacs.ingest_core import Accepted, Core, Refused
+from webmacs.telemetry.protocol import Delivery, Verdict
 
 NOW = 1_800_000_000_000_000
 GRANTED = {1: 11, 2: 12, 3: 13, 700: 14}
@@ -36,6 +37,8 @@ def check(frame: bytes) -> str:
         assert verdict.code == expected.code, (verdict, expected)
         if expected.code != "malformed":
             assert (verdict.channel, verdict.position) == (expected.channel, expected.position), verdict
+        if expected.readings is not None:
+            assert verdict.readings == expected.readings, verdict
         assert verdict.detail
         assert "internal" not in verdict.detail
         if not isinstance(head, Refused) and head[0] == wire.KIND_PREVIEW:
@@ -60,11 +63,20 @@ def check(frame: bytes) -> str:
     assert (segment.frames, segment.first_seq, segment.last_seq, segment.refusals) == (1, seq, seq, [])
     assert segment.receipts == [(NOW - NOW % 60_000_000, seq, seq, 1, len(expected.readings))]
     assert segment.gaps == ([expected.gap] if expected.gap else [])
+    if expected.frames is not None and seq is not None:
+        check_reach(frame, seq, expected.frames)
     assert segment.quality == ([expected.quality] if expected.quality else [])
     assert segment.writers == ([(1, 5)] if expected.readings or expected.gap or expected.quality else [])
     kept = [(row.event_id, t_us, value) for row in read_rows(segment.rows) for t_us, value in row.readings()]
     assert sorted(kept) == sorted(expected.readings)
     return "accepted"
+
+
+def check_reach(gap: bytes, seq: int, frames: int) -> None:
+    """How many numbers a gap stands for is kept nowhere: it says after which last number the socket hands the gap to the core."""
+    taken = Delivery(bytes(16), seq - frames).judge(wire.KIND_GAP, seq, gap)
+    short = Delivery(bytes(16), seq - frames - 1).judge(wire.KIND_GAP, seq, gap)
+    assert (taken, short) == (Verdict.TAKE, Verdict.HOLE), frames
 
 
 def check_previews(batch: bytes | None, expected: Yes) -> None:

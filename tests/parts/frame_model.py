@@ -2,7 +2,7 @@
 
 import math
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import msgspec
@@ -22,6 +22,8 @@ class No:
     code: str
     channel: int | None = None
     position: int | None = None
+    readings: int | None = None
+    """of a gap that could be read: what it declares is missing all the same"""
 
 
 @dataclass
@@ -30,6 +32,9 @@ class Yes:
     """(event, t_us, value)"""
     previews: list[tuple[int, int, float]] = field(default_factory=list)
     gap: tuple[int, int | None, int, int, int, str] | None = None
+    """(seq, event or None for all, from_us, to_us, n, cause)"""
+    frames: int | None = None
+    """of a gap: how many numbers it stands for"""
     quality: tuple[int, int, int, int | None, str] | None = None
 
 
@@ -140,7 +145,9 @@ def _gap(fields: list[Any], now_us: int, granted: dict[int, int], refused: set[i
     _need(_is_int(from_us) and _is_int(to_us) and _is_int(n) and cause in CAUSES and _is_int(frames))
     no = _channel(channel, granted, refused) if channel is not None else None
     no = no or _interval(channel, from_us, to_us, now_us) or (No("malformed") if n < 0 or frames < 1 else None)
-    return no or Yes(gap=(seq, granted[channel] if channel is not None else None, from_us, to_us, n, cause))
+    if no:
+        return replace(no, readings=max(n, 0))
+    return Yes(gap=(seq, granted[channel] if channel is not None else None, from_us, to_us, n, cause), frames=frames)
 
 
 def _quality(fields: list[Any], now_us: int, granted: dict[int, int], refused: set[int]) -> Yes | No:

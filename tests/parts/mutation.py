@@ -11,6 +11,7 @@ import msgspec
 DAY_US: Final = 86_400_000_000
 FLOATS: Final = (math.nan, -math.nan, math.inf, -math.inf, -0.0, 5e-324, -2.2e-308, 1.7976931348623157e308, 0.1, 1e-3)
 CAUSES: Final = ("spool_overflow", "spool_damaged", "source_stopped", "device_error", "disabled")
+_NO_COUNTS: Final = (-1, -(2**63), 2**63, 2**64 - 1, None, True, 1.0, "1", b"", [1])
 QUALITIES: Final = ("good", "stale", "out_of_range", "device_error", "simulated", "manual", "maintenance")
 _HEADS: Final = """
 90 91 94 dcffff ddffffffff dd00000000 c4ff c400 c5ffff c6ffffffff c680000000 c0 c1 c2 80 dfffffffff a178 dbffffffff c702016162 c9ffffffff00
@@ -27,7 +28,8 @@ class Mutations:
         self._chance = chance
         self._now_us = now_us
         self._granted = list(granted)
-        self._strangers = [*refused, -1, 0, 6, 2**40, 2**63 - 1, -(2**63)]
+        self._refused = list(refused)
+        self._strangers = [-1, 0, 6, 2**40, 2**63 - 1, -(2**63)]
         self._instants = [
             edge + by
             for edge in (now_us - 30 * DAY_US, now_us + DAY_US, 0, -(2**31), 2**31, 2**53, -now_us, 2**63 - 2, -(2**63) + 1)
@@ -53,8 +55,11 @@ class Mutations:
     def _rarely(self) -> bool:
         return self._chance.random() < 0.03
 
-    def _channel(self) -> Any:
-        return self._chance.choice(self._strangers) if self._rarely() else self._chance.choice(self._granted)
+    def _channel(self) -> int:
+        return self._stranger() if self._rarely() else self._chance.choice(self._granted)
+
+    def _stranger(self) -> int:
+        return self._chance.choice(self._chance.choice((self._refused, self._strangers)))
 
     def _instant(self) -> int:
         if self._rarely():
@@ -98,7 +103,7 @@ class Mutations:
     def _data(self) -> list[Any]:
         channels = self._chance.sample(self._granted, self._chance.randint(0, len(self._granted)))
         if self._rarely() or self._rarely():
-            channels.append(self._channel())
+            channels.append(self._chance.choice((self._channel, self._stranger))())
         return [4, self._seq(), self._instant(), [self._column(channel) for channel in channels]]
 
     def _interval(self) -> tuple[int, int]:
@@ -108,8 +113,9 @@ class Mutations:
     def _gap(self) -> list[Any]:
         chance = self._chance
         cause = "gremlins" if self._rarely() else chance.choice(CAUSES)
-        n = -1 if self._rarely() else chance.choice((0, 1, 1200, 2**63 - 1))
-        return [5, self._seq(), None if chance.random() < 0.3 else self._channel(), *self._interval(), n, cause]
+        n = chance.choice(_NO_COUNTS) if self._rarely() else chance.choice((0, 1, 1200, 2**63 - 1))
+        frames = chance.choice((0, *_NO_COUNTS)) if self._rarely() else chance.choice((1, 1, 1, 1, 2, 1200, 2**63 - 1))
+        return [5, self._seq(), None if chance.random() < 0.3 else self._channel(), *self._interval(), n, cause, frames]
 
     def _quality(self) -> list[Any]:
         chance = self._chance
