@@ -19,8 +19,19 @@ MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 PAUSE_S: Final = (0.2, 3.0)
 REFUSED_PAUSE_S: Final = (5.0, 60.0)
 """After a refused credential: somebody has to mend it."""
+CLOSE_S: Final = 1.0
 
 log = logs.get(__name__)
+
+
+async def hang_up(socket: ClientConnection) -> None:
+    """Says goodbye. To a peer that takes nothing the goodbye is stuck behind all the rest, and `close_timeout` begins only after it."""
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await socket.close()
+    finally:
+        socket.transport.abort()
 
 
 class Pause:
@@ -65,21 +76,24 @@ class Link:
         while True:
             wait_s: float | None = None
             try:
-                async with connect(
+                socket = await connect(
                     self._url,
                     compression=None,
                     additional_headers={"Authorization": f"Bearer {self._read_credential()}"},
                     ping_interval=5,
                     ping_timeout=5,
-                    close_timeout=1,
+                    close_timeout=CLOSE_S,
                     max_size=MESSAGE_BYTES_MAX,
-                ) as socket:
+                )
+                try:
                     self.connections += 1
                     log.info("link_up", url=self._url)
                     problem = await self._converse(socket)
-                    if self._welcomed:
-                        pause.reset()
-                        refused_pause.reset()
+                finally:
+                    await hang_up(socket)
+                if self._welcomed:
+                    pause.reset()
+                    refused_pause.reset()
             except InvalidStatus as error:
                 status = error.response.status_code
                 problem = f"The backend at {self._url} answered the connection with HTTP {status}."
@@ -110,10 +124,9 @@ class Link:
             done, _ = await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
             return next(task.result() for task in (receiving, sending) if task in done)
         finally:
-            for task in (sending, receiving):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            sending.cancel()
+            receiving.cancel()
+            await asyncio.gather(sending, receiving, return_exceptions=True)  # passes on a cancellation of the link itself
 
     async def send_frames(self, socket: ClientConnection) -> str:
         """Sends while there is something to send and credit for it."""

@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from webmacs_controller import clock, wire
+from webmacs_controller.link import CLOSE_S, hang_up
 
 INSTANCE: Final = "loadtest"
 PING_S: Final = wire.SILENCE_S_MAX / 3
@@ -50,7 +51,7 @@ class FastSender:
                 compression=None,
                 additional_headers={"Authorization": f"Bearer {self._credential}"},
                 ping_interval=None,  # a saturated loop answers late, and a load generator must not end for that
-                close_timeout=1,
+                close_timeout=CLOSE_S,
                 max_size=None,
             )
         except InvalidStatus as error:
@@ -102,7 +103,7 @@ class FastSender:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._socket is not None:
-            await self._socket.close()
+            await hang_up(self._socket)
 
     async def _wait(self) -> None:
         if self._failure:

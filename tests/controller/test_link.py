@@ -1,4 +1,4 @@
-"""The link and the fast sender over real WebSockets: credit, refusals, reconnects, a refused credential."""
+"""The link and the fast sender over real WebSockets: credit, refusals, reconnects, a refused credential, a peer that takes nothing."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,11 @@ import pytest
 from parts.double import Backend
 from webmacs_controller import clock, frame, link, wire
 from webmacs_controller.link import Link, Pause
-from webmacs_controller.protocol import Delivery
+from webmacs_controller.protocol import Delivery, ProtocolError
 from webmacs_controller.sender import FastSender, SenderError
 from webmacs_controller.spool import Spool
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.server import Server, ServerConnection
 
 CHANNELS = [wire.HelloChannel(1, "bench.1", None, "Channel", "", "sensor")]
 DESCRIBED = [wire.DescribedChannel(f"c{n}", f"C {n}", "", "sensor", None, None, None, None) for n in range(3)]
@@ -23,44 +25,86 @@ DESCRIBED = [wire.DescribedChannel(f"c{n}", f"C {n}", "", "sensor", None, None, 
 class Source:
     """A spool and its link, running."""
 
-    def __init__(self, place: Path, url: str, silence_s_max: float = 30.0) -> None:
-        self.spool = Spool(place / "spool", CHANNELS, 1 << 20, place / "shared")
-        self.delivery = Delivery(self.spool, [], "test", 1 << 19)
+    def __init__(self, place: Path, url: str, silence_s_max: float = 30.0, spool_bytes_max: int = 1 << 20) -> None:
+        self.spool = Spool(place / "spool", CHANNELS, spool_bytes_max, place / "shared")
+        self.delivery = Delivery(self.spool, [], "test", spool_bytes_max // 2)
         self.credential = "wms_test"
         self.link = Link(url, lambda: self.credential, self.delivery, silence_s_max)
 
-    def append(self, frames: int = 1) -> None:
+    def append(self, frames: int = 1, readings: int = 1) -> None:
         for _ in range(frames):
             column = frame.Readings()
-            column.times_us.append(clock.now().wall_us)
-            column.values.append(1.0)
+            column.times_us.extend([clock.now().wall_us] * readings)
+            column.values.extend([1.0] * readings)
             self.spool.append(next(frame.seal({1: column}, 0)))
         self.link.appended()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Source"]:
-        self._task = asyncio.create_task(self.link.run())
+        self.task = asyncio.create_task(self.link.run())
         try:
             yield self
         finally:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
             self.spool.close()
 
     @property
     def ended(self) -> bool:
         """It never does, but for a bug."""
-        return self._task.done()
+        return self.task.done()
 
     async def delivered(self) -> None:
         async with asyncio.timeout(10):
             await self.link.delivered()
 
 
+class DeafBackend(Backend):
+    """Welcomes, and reads no more."""
+
+    def __init__(self) -> None:
+        super().__init__(credit_bytes=4 << 20)
+        self._deaf: list[ServerConnection] = []
+
+    def welcome(self, hello: wire.Hello) -> wire.Welcome:
+        self.socket.transport.pause_reading()
+        self._deaf.append(self.socket)
+        return super().welcome(hello)
+
+    @contextlib.asynccontextmanager
+    async def serving(self, port: int = 0) -> AsyncIterator[tuple[Server, str]]:
+        async with super().serving(port) as (server, url):
+            for listening in server.sockets:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            yield server, url
+            for deaf in self._deaf:
+                deaf.transport.abort()
+
+
 @pytest.fixture(autouse=True)
 def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "PAUSE_S", (0.01, 0.05))
     monkeypatch.setattr(link, "REFUSED_PAUSE_S", (0.01, 0.05))
+    monkeypatch.setattr(link, "CLOSE_S", 0.05)
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when a socket takes no more. Its buffer is smaller than one large frame, and that of a DeafBackend too."""
+    full, connection_made, pause_writing = asyncio.Event(), ClientConnection.connection_made, ClientConnection.pause_writing
+
+    def made(connection: ClientConnection, transport: asyncio.BaseTransport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        connection_made(connection, transport)
+
+    def paused(connection: ClientConnection) -> None:
+        pause_writing(connection)
+        full.set()
+
+    monkeypatch.setattr(ClientConnection, "connection_made", made)
+    monkeypatch.setattr(ClientConnection, "pause_writing", paused)
+    monkeypatch.setattr(ClientConnection, "start_keepalive", lambda _: None)  # its first ping, after 5 s, would be stuck as well
+    return full
 
 
 def stored(backend: Backend) -> int:
@@ -180,6 +224,51 @@ async def test_a_silent_backend_is_left(tmp_path: Path, caplog: pytest.LogCaptur
     assert "said nothing for 0.05 s" in str(_fields(caplog, "link_down")[0]["reason"])
 
 
+async def test_a_backend_that_takes_nothing_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixture, full: asyncio.Event) -> None:
+    backend = DeafBackend()
+    async with backend.serving() as (_, url), Source(tmp_path, url, 0.3, 4 << 20).running() as source:
+        source.append(readings=1 << 16)
+        async with asyncio.timeout(10):
+            await full.wait()
+        await backend.until(lambda: len(backend.hellos) >= 3)
+        assert source.spool.frames == 1
+    assert "said nothing for 0.3 s" in str(_fields(caplog, "link_down")[0]["reason"])
+
+
+async def test_the_link_ends_though_the_backend_takes_nothing(tmp_path: Path, full: asyncio.Event) -> None:
+    backend = DeafBackend()
+    async with backend.serving() as (_, url), Source(tmp_path, url, spool_bytes_max=4 << 20).running() as source:
+        source.append(readings=1 << 16)
+        async with asyncio.timeout(10):
+            await full.wait()
+            source.task.cancel()
+            await asyncio.wait({source.task})
+        assert source.task.cancelled()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_the_link_ends_when_it_is_told_to_as_a_connection_ends(tmp_path: Path, turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many turns of the event loop after the word that ends the conversation."""
+    backend, loop = Backend(), asyncio.get_running_loop()
+    async with backend.serving() as (_, url), Source(tmp_path, url).running() as source:
+
+        def cancel_after(turns: int) -> None:
+            if turns:
+                loop.call_soon(cancel_after, turns - 1)
+            else:
+                source.task.cancel()
+
+        def received(*_: object) -> None:
+            cancel_after(turns)
+            raise ProtocolError("The test does not like it.")
+
+        monkeypatch.setattr(source.delivery, "received", received)
+        again = asyncio.create_task(backend.until(lambda: backend.connections >= 2))
+        await asyncio.wait({source.task, again}, return_when=asyncio.FIRST_COMPLETED)
+        assert source.ended
+        again.cancel()
+
+
 async def test_nobody_there_is_one_clear_sentence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +307,18 @@ async def test_the_fast_sender_waits_for_credit_and_measures_each_acknowledgemen
     assert (sender.committed_seq, len(sender.ack_latencies_s), stored(backend)) == (200, 200, 200)
     assert backend.under_way_bytes_max <= 1000
     assert backend.described[0].instances[0].create_events
+
+
+async def test_the_fast_sender_ends_though_the_backend_takes_nothing(full: asyncio.Event) -> None:
+    backend = DeafBackend()
+    async with backend.serving() as (_, url):
+        sender = FastSender(url, "wms_test")
+        await sender.connect(DESCRIBED)
+        sending = asyncio.create_task(sender.send(frame.encode_data(1, 0, (1,), 1, 1, [bytes(1 << 20)])))
+        async with asyncio.timeout(10):
+            await full.wait()
+            sending.cancel()
+            await sender.close()
 
 
 async def test_the_fast_sender_says_when_the_connection_ends() -> None:

@@ -84,6 +84,29 @@ async def test_a_frozen_part_goes_on_where_it_was(system: System, tmp_path: Path
     assert (ledger.missing, set(ledger.causes) - NOT_SAMPLED) == (0, set())
 
 
+@pytest.mark.row(10)
+async def test_a_backend_that_freezes_until_every_buffer_is_full_is_left(system: System, tmp_path: Path, row: Row) -> None:
+    """Of 3 MB of readings in a second nothing can be sent any more when the controller gives the connection up: not even a goodbye."""
+    credential = await make_source(system.database, "flooding")
+    hurry = None if row.torture else "impatient"
+    settings = {"interval_ms": 50, "channels": 1, "burst": 12_500}
+    async with Station(tmp_path / "controller", system.backend.port, credential, spool_mib=256, sabotage=hurry, **settings) as station:
+        await stored_since(system.database, "flooding", 0)
+        with frozen(to_backend(system.backend)):
+            await station.until(lambda: station.said("link_down") != [])
+        await stored_since(system.database, "flooding", time.time_ns() // 1_000)
+    conn = await asyncpg.connect(system.database)
+    ledger = await read_ledger(conn, "flooding", station.journal, 1)
+    await conn.close()
+    row.record(
+        done=ledger.stored, unit="readings", refused=None, unknown=None, lost=ledger.missing, twice=ledger.twice,
+        freezes=1, not_sampled=ledger.not_sampled,
+    )  # fmt: skip
+    assert "said nothing" in station.said("link_down")[0]["reason"]
+    assert ledger.true, ledger
+    assert (ledger.missing, set(ledger.causes) - NOT_SAMPLED) == (0, set())
+
+
 async def thaw_after_a_takeover(
     system: System, place: Path, row: Row, times: int, sabotage: str | None = None
 ) -> tuple[list[Sender], Verdict]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 import pytest
-from webmacs_controller import link, segment, wire
+from webmacs_controller import controller, link, segment, wire
 from webmacs_controller.clock import now
 from webmacs_controller.disk import AppendFile
 from webmacs_controller.frame import Readings
@@ -196,6 +196,14 @@ def hurried(patch: pytest.MonkeyPatch) -> None:
         return connect(*args, **options | {"ping_interval": 0.3, "ping_timeout": 0.3})
 
     patch.setattr(link, "connect", connect_hurried)
+
+
+@switch
+def impatient(patch: pytest.MonkeyPatch) -> None:
+    """No sabotage: the controller gives a silent backend up after 4 s, and has no other sign of it."""
+    link_to, connect = controller.Link, link.connect
+    patch.setattr(controller, "Link", lambda *args: link_to(*args, silence_s_max=4.0))
+    patch.setattr(link, "connect", lambda *args, **options: connect(*args, **options | {"ping_interval": None}))
 
 
 @switch
