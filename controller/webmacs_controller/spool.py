@@ -494,7 +494,11 @@ class Spool:
                 self._end_segment(stream)
             for position, stored in enumerate(stream.disk):
                 if stored.first >= sendable:
-                    self._lose(stream, self._read(stored.path).records)  # it may have grown since it was loaded
+                    records = self._read(stored.path).records  # it may have grown since it was loaded
+                    damaged = not records or records[0].index > stored.first
+                    if damaged and stream.loss_at(stored.first) is None:
+                        self._declare_damage(stream, stored.first)  # its name alone says how many readings came before
+                    self._lose(stream, records)
                     self._remove_stored(stream, position)
                     return True
         found = next((i for i in stream.memory if i >= sendable), None)
