@@ -587,7 +587,7 @@ class _Endpoint:
         if call.dry_run:
             return None
         place = f"{call.request.url.path}?{call.request.url.query}\n".encode()
-        return idempotency.Claim(call.caller.public_id, key, hashlib.sha256(place + content).digest())
+        return idempotency.Claim(idempotency.owner_of(call.caller), key, hashlib.sha256(place + content).digest())
 
 
 class _NotMeant(Exception):
