@@ -93,7 +93,7 @@ class Runner:
             tasks.create_task(self._look())
 
     async def follow(self) -> None:
-        """For ever: tells each change of a job to the sockets of its owner and of admins that may read jobs, and wakes whoever waits for work."""
+        """For ever: tells each change of a job to the sockets of its owner and of admins, and wakes whoever waits for work."""
         while True:
             changes: asyncio.Queue[str | None] = asyncio.Queue()
             try:
