@@ -153,6 +153,21 @@ async def test_settings_are_brought_back_and_the_password_stays_as_it_is(rest: R
         assert "s3cret" not in str(await conn.fetch("SELECT content FROM versions"))
 
 
+async def test_the_settings_that_nobody_has_changed_yet_are_brought_back(rest: Rest) -> None:
+    shown = await send(rest, "GET", "settings")
+    await send(rest, "PUT", "settings?dry_run=true", {"plant_name": "North"})
+    await send(rest, "PUT", "settings", {"plant_name": shown["plant_name"]})
+    assert await listed(rest, "?kind=settings") == []
+    await send(rest, "PUT", "settings", {"plant_name": "North"})
+    await send(rest, "PUT", "settings", {"plant_name": "South"})
+    rows = await listed(rest, "?kind=settings&content=true")
+    first = shown["version"]
+    assert [(row["number"], row["actor_name"]) for row in rows] == [(first + 2, "admin"), (first + 1, "admin"), (first, None)]
+    assert (rows[-1]["content"], rows[-1]["at"]) == (shown, shown["changed_on"])
+    restored = await send(rest, "POST", f"versions/settings/{shown['public_id']}/{first}/restore")
+    assert restored["content"] == shown | {"version": first + 3, "changed_on": restored["content"]["changed_on"]}
+
+
 async def test_people_see_versions_of_what_they_may_read(rest: Rest) -> None:
     await send(rest, "POST", "events", EVENT, 201)
     await send(rest, "POST", "webhooks", {"url": "https://example.org/", "events": ["sensor.reading"]}, 201)
