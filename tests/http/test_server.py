@@ -169,3 +169,17 @@ async def test_a_chunked_body_that_is_broken_is_a_problem(installation: Installa
     assert b"application/problem+json" in headers
     problem = json.loads(body)
     assert (problem["type"], problem["request_id"]) == ("/problems/malformed", "broken")
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [("no HTTP", 400), (f"GET /{'x' * 70_000} HTTP/1.1", 414), (f"GET / HTTP/1.1\r\nHost: x\r\nX-Long: {'x' * 500_000}", 431)],
+)
+async def test_what_is_no_request_yet_is_answered_by_its_status_alone(installation: Installation, request_head: str, status: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", installation.backend.port)
+    writer.write(request_head.encode() + b"\r\n\r\n")
+    async with asyncio.timeout(20):
+        answer = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"content-length: 0" in answer
