@@ -4,7 +4,8 @@
     log.info("flush_committed", runs=412, readings=90_112, ms=8.4)
 
 `error` wakes a person, `warning` is a state that changed for the worse, `info` a lifecycle, `debug` the rest. Records of other
-libraries go the same way. No more than LINES_PER_SECOND_MAX lines of one kind are written in a second; the rest are counted, and the
+libraries go the same way; what they only warn of, as the pool does while the database is away, has its exception as `reason` and no
+traceback. No more than LINES_PER_SECOND_MAX lines of one kind are written in a second; the rest are counted, and the
 count is written when the second is over.
 """
 
@@ -69,8 +70,10 @@ class JsonLines(logging.Formatter):
         if (request := request_id.get()) is not None:
             line["request_id"] = request
         line |= getattr(record, "fields", {})
-        if record.exc_info:
+        if record.exc_info and record.levelno >= logging.ERROR:
             line["exception"] = self.formatException(record.exc_info)
+        elif record.exc_info and (error := record.exc_info[1]) is not None:
+            line["reason"] = f"{type(error).__name__}: {error}"
         return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 

@@ -272,6 +272,27 @@ async def test_only_an_admin_exports_and_imports(rest: Rest) -> None:
         assert (await client.get("/api/v1/configuration")).status_code == 403
 
 
+async def test_a_token_brings_in_what_its_scopes_change(rest: Rest) -> None:
+    async def by_token(scopes: list[str], document: Any, query: str = "") -> tuple[int, Any]:
+        async with rest.client("admin") as admin, rest.client() as client:
+            made = (await admin.post("/api/v1/tokens", json={"name": "program", "scopes": ["configuration:write", *scopes]})).json()
+            answer = await client.post(f"/api/v1/configuration{query}", json=document, headers={"Authorization": f"Bearer {made['token']}"})
+        return answer.status_code, answer.json()
+
+    sections = ("events", "rules", "webhooks", "dashboards")
+    for lacking in sections:
+        scopes = [f"{name}:write" for name in sections if name != lacking]
+        for query in ("", "?dry_run=true"):
+            status, problem = await by_token(scopes, WHOLE, query)
+            assert (status, problem.get("type")) == (403, "/problems/scope-missing"), lacking
+            assert f"{lacking}:write" in problem["detail"]
+    assert json.loads(await export(rest))["events"] == []
+    assert (await by_token(["events:write"], FORMAT | {"events": EVENTS}))[0] == 200
+    assert (await by_token(["write"], WHOLE))[0] == 200
+    status, answer = await by_token([], WHOLE)  # what changes nothing needs nothing
+    assert (status, counts(answer)) == (200, (0, 0, 5))
+
+
 async def test_thousands_of_events_come_in_at_once(rest: Rest) -> None:
     events = [EVENTS[0] | {"name": f"Channel {number}"} for number in range(3_000)]
     assert counts(await bring_in(rest, FORMAT | {"events": events})) == (3_000, 0, 0)

@@ -306,3 +306,24 @@ async def test_its_owner_and_admins_see_it_on_their_sockets_and_nobody_else(rest
                 states.append(message["job"]["state"])
     clients["viewer"].notify("the only one")
     assert await clients["viewer"].next() == "the only one"
+
+
+async def test_a_token_is_told_of_jobs_only_by_the_scope_that_reads_them_and_a_kiosk_never(rest: Rest) -> None:
+    hub = Hub(Core())
+    owner = rest.users["operator"]
+    scopes = (["datapoints:read"], ["jobs:read"], ["jobs:write"], ["read"], ["write"])
+    tokens = {scope[0]: Client(Identity("token", 1, owner, "a token", "operator", scopes=frozenset(scope))) for scope in scopes}
+    strangers = [
+        tokens.pop("datapoints:read"),
+        Client(Identity("token", 1, rest.users["admin"], "an admin's", "admin", scopes=frozenset(["datapoints:read"]))),
+        Client(Identity("kiosk", 1, owner, "a kiosk", "viewer", scopes=frozenset(), dashboard=UUID(int=1))),
+    ]
+    for client in (*tokens.values(), *strangers):
+        hub.join(client)
+    async with running(rest, Steps().work, hub), asyncio.timeout(20):
+        job = await ask_steps(rest, 0)
+        for client in tokens.values():
+            assert json.loads(await client.next())["job"]["public_id"] == str(job)
+    for client in strangers:
+        client.notify("the only one")
+        assert await client.next() == "the only one"

@@ -110,6 +110,20 @@ async def test_a_token_gives_only_scopes_that_it_has(rest: Rest) -> None:
             assert answer.status_code == status, scopes
 
 
+async def test_a_token_with_an_end_makes_none_that_lasts_longer(rest: Rest, operator: Any, conn: Any) -> None:
+    now = clock.now_us()
+    sooner, end, later = (clock.to_datetime(now + hours * 3_600_000_000).isoformat() for hours in (1, 2, 3))
+    dashboard = str(await make_dashboard(conn, rest.users["operator"], []))
+    made = await make(operator, scopes=["tokens:write", "read"], expires_on=end)
+    async with rest.client() as client:
+        for asked in ({}, {"expires_on": None}, {"expires_on": later}, {"dashboard_public_id": dashboard}):
+            refused = await client.post(TOKENS, json={"name": "child"} | asked, headers=bearer(made))
+            assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["body", "expires_on"]), asked
+        for until in (sooner, end):
+            answer = await client.post(TOKENS, json={"name": "child", "expires_on": until}, headers=bearer(made))
+            assert answer.status_code == 201, answer.text
+
+
 async def test_another_users_token_is_answered_as_one_that_does_not_exist(rest: Rest, operator: Any) -> None:
     made = await make(operator)
     async with rest.client("viewer") as viewer, rest.client("admin") as admin:

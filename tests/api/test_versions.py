@@ -153,6 +153,21 @@ async def test_settings_are_brought_back_and_the_password_stays_as_it_is(rest: R
         assert "s3cret" not in str(await conn.fetch("SELECT content FROM versions"))
 
 
+async def test_the_settings_that_nobody_has_changed_yet_are_brought_back(rest: Rest) -> None:
+    shown = await send(rest, "GET", "settings")
+    await send(rest, "PUT", "settings?dry_run=true", {"plant_name": "North"})
+    await send(rest, "PUT", "settings", {"plant_name": shown["plant_name"]})
+    assert await listed(rest, "?kind=settings") == []
+    await send(rest, "PUT", "settings", {"plant_name": "North"})
+    await send(rest, "PUT", "settings", {"plant_name": "South"})
+    rows = await listed(rest, "?kind=settings&content=true")
+    first = shown["version"]
+    assert [(row["number"], row["actor_name"]) for row in rows] == [(first + 2, "admin"), (first + 1, "admin"), (first, None)]
+    assert (rows[-1]["content"], rows[-1]["at"]) == (shown, shown["changed_on"])
+    restored = await send(rest, "POST", f"versions/settings/{shown['public_id']}/{first}/restore")
+    assert restored["content"] == shown | {"version": first + 3, "changed_on": restored["content"]["changed_on"]}
+
+
 async def test_people_see_versions_of_what_they_may_read(rest: Rest) -> None:
     await send(rest, "POST", "events", EVENT, 201)
     await send(rest, "POST", "webhooks", {"url": "https://example.org/", "events": ["sensor.reading"]}, 201)
@@ -175,3 +190,40 @@ async def test_only_those_who_may_change_it_bring_it_back(rest: Rest) -> None:
     await send(rest, "POST", path, role="operator")
     settings = await send(rest, "PUT", "settings", {"plant_name": "North"})
     await send(rest, "POST", f"versions/settings/{settings['public_id']}/{settings['version']}/restore", status=403, role="operator")
+
+
+async def with_token(rest: Rest, scopes: list[str], method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    """(status, answer) for a token of the admin."""
+    made = await send(rest, "POST", "tokens", {"name": "program", "scopes": scopes}, 201)
+    async with rest.client() as client:
+        answer = await client.request(method, f"/api/v1/{path}", json=body, headers={"Authorization": f"Bearer {made['token']}"})
+    return answer.status_code, answer.json()
+
+
+async def test_a_token_sees_versions_of_what_its_scopes_read(rest: Rest) -> None:
+    event = await send(rest, "POST", "events", EVENT, 201)
+    person = await send(rest, "POST", "users", {"username": "nora", "email": "nora@example.org", "role": "viewer"}, 201)
+    for scopes, kinds in (
+        (["versions:read"], set()),
+        (["versions:read", "events:read"], {"event"}),
+        (["versions:read", "users:write"], {"user"}),
+        (["read"], {"event", "user"}),
+        (["write"], {"event", "user"}),
+    ):
+        status, answer = await with_token(rest, scopes, "GET", "versions?content=true")
+        assert (status, {row["kind"] for row in answer["data"]}) == (200, kinds), scopes
+        for kind, made in (("event", event), ("user", person)):
+            for path in (f"versions?kind={kind}", f"versions/{kind}/{made['public_id']}/1"):
+                status, answer = await with_token(rest, scopes, "GET", path)
+                assert (status, answer.get("type")) == ((200, None) if kind in kinds else (403, "/problems/scope-missing")), (scopes, path)
+
+
+async def test_a_token_brings_back_what_its_scopes_change(rest: Rest) -> None:
+    event = await send(rest, "POST", "events", EVENT, 201)
+    path = f"versions/event/{event['public_id']}/1/restore"
+    for scopes, status in (
+        (["versions:write"], 403),
+        (["versions:write", "events:read"], 403),
+        (["versions:write", "events:write"], 200),
+    ):
+        assert (await with_token(rest, scopes, "POST", path))[0] == status, scopes

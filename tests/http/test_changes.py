@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from parts.rest import Rest
+from parts.rest import Rest, begin_session
 
 from webmacs import app
 from webmacs.http import openapi
@@ -90,6 +90,27 @@ async def test_under_one_key_a_request_is_done_once_and_answered_the_same(rest: 
     async with rest.client("admin") as client:  # keys are each caller's own
         assert (await client.post(EVENTS, json=EVENT, headers={"Idempotency-Key": "once"})).status_code == 409
     assert await rows(rest, "events") == 1
+
+
+async def test_a_key_is_each_tokens_own_and_a_persons_after_signing_in_again(rest: Rest) -> None:
+    secret, once = {"name": "strong", "scopes": ["users:write"]}, {"Idempotency-Key": "secret"}
+    async with rest.client("admin") as admin, rest.client() as client:
+        strong, weak = [
+            {"Authorization": f"Bearer {(await admin.post('/api/v1/tokens', json={'name': 'maker', 'scopes': scopes})).json()['token']}"}
+            for scopes in (["tokens:write", "users:write"], ["tokens:write"])
+        ]
+        made = await client.post("/api/v1/tokens", json=secret, headers=strong | once)
+        assert made.status_code == 201, made.text
+        assert (await client.post("/api/v1/tokens", json=secret, headers=strong | once)).content == made.content
+        refused = await client.post("/api/v1/tokens", json=secret, headers=weak | once)
+        assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["body", "scopes"])
+        mine = await admin.post("/api/v1/tokens", json=secret, headers=once)
+        assert mine.status_code == 201
+        assert mine.json()["token"] != made.json()["token"]
+        async with rest.connection() as conn:
+            session = await begin_session(conn, rest.session_key, rest.users["admin"])
+        again = await client.post("/api/v1/tokens", json=secret, headers={"Authorization": f"Bearer {session}"} | once)
+        assert again.content == mine.content
 
 
 async def test_of_two_requests_at_once_under_one_key_one_is_done(rest: Rest) -> None:

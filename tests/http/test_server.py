@@ -153,3 +153,33 @@ async def test_a_body_beyond_its_limit_is_refused_while_it_comes(installation: I
         with contextlib.suppress(httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadError):  # the rest is cut; the answer may be missed
             assert (await operator.post("/api/v1/events", content=endless())).status_code == 413
         assert (await operator.get("/api/v1/events")).status_code == 200
+
+
+@pytest.mark.parametrize("broken", [b"ZZ\r\n", b"4\r\n{   ZZ", b"4\r\n{   \r\n-1\r\n"])
+async def test_a_chunked_body_that_is_broken_is_a_problem(installation: Installation, broken: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", installation.backend.port)
+    head = "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-ID: broken\r\nTransfer-Encoding: chunked\r\n\r\n"
+    writer.write(head.encode() + broken)
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+    writer.close()
+    status, _, rest = answer.partition(b"\r\n")
+    headers, _, body = rest.partition(b"\r\n\r\n")
+    assert status == b"HTTP/1.1 400 Bad Request", answer
+    assert b"application/problem+json" in headers
+    problem = json.loads(body)
+    assert (problem["type"], problem["request_id"]) == ("/problems/malformed", "broken")
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [("no HTTP", 400), (f"GET /{'x' * 70_000} HTTP/1.1", 414), ("GET / HTTP/1.1\r\nHost: x" + "\r\nX-More: x" * 1_000, 431)],
+)
+async def test_what_is_no_request_yet_is_answered_by_its_status_alone(installation: Installation, request_head: str, status: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", installation.backend.port)
+    writer.write(request_head.encode() + b"\r\n\r\n")
+    async with asyncio.timeout(20):
+        answer = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"content-length: 0" in answer

@@ -12,6 +12,7 @@ import pytest
 from parts.installation import command, environment
 
 from webmacs import clock, ingest_core
+from webmacs.accounts import create_source
 from webmacs.postgres import Server
 from webmacs.storage import migrate
 from webmacs.storage.partitions import DAYS_AHEAD, DAYS_BEFORE, ensure_partitions
@@ -58,6 +59,58 @@ async def test_every_revision_can_be_taken_back_and_brought_again(database_serve
 async def upgrade(url: str, revision: str) -> None:
     code = "import sys; from webmacs.storage import migrate as m; m.upgrade(sys.argv[1], sys.argv[2])"
     await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code, url, revision], env=environment(), check=True)
+
+
+async def downgrade(url: str, revision: str) -> None:
+    code = "import sys; from webmacs.storage import migrate as m; m.downgrade(sys.argv[1], sys.argv[2])"
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code, url, revision], env=environment(), check=True)
+
+
+async def test_a_schema_that_knows_no_deleted_events_has_them_back_alive_with_their_readings(database_server: Server) -> None:
+    url = await empty_database(database_server, "revived")
+    await upgrade(url, "head")
+    conn = await asyncpg.connect(url)
+    await ensure_partitions(conn, clock.now_us())
+    long = "x" * 400
+    events = [("Boiler", True), ("Pump", False), ("Pump 2", False), ("Pump", True), ("Pump", True), (long, True), (long, True)]
+    source, _ = await create_source(conn, "hall")
+    await conn.execute("INSERT INTO experiments (public_id, name, started_on) VALUES (gen_random_uuid(), 'Heating', now())")
+    for name, deleted in events:
+        await conn.execute(
+            """WITH e AS (
+                   INSERT INTO events (public_id, name, type, unit, writer_id, instance, deleted_on, version)
+                   SELECT gen_random_uuid(), $1, 'sensor', '', w.id, 'plc', CASE WHEN $2 THEN now() END, CASE WHEN $2 THEN 2 ELSE 1 END
+                     FROM writers w JOIN sources s ON s.id = w.source_id WHERE s.public_id = $3 RETURNING *),
+                  kept AS (
+                   INSERT INTO versions (kind, object_public_id, version, at, content)
+                   SELECT 'event', public_id, number, now(), CASE number WHEN 1 THEN jsonb_build_object('name', $1::text, 'unit', '') END
+                     FROM e, generate_series(1, e.version) AS number),
+                  covered AS (
+                   INSERT INTO experiment_events (experiment_id, event_id, event_public_id, event_name)
+                   SELECT 1, id, public_id, name FROM e)
+               INSERT INTO datapoints (event_id, created_on, last_on, n, min, max, sum, first, last, encoding, overlapping, payload)
+               SELECT id, now(), now(), 1, 1, 1, 1, 1, 1, 0, false, '' FROM e""",
+            name, deleted, source,
+        )  # fmt: skip
+    before = [row["public_id"] for row in await conn.fetch("SELECT public_id FROM events ORDER BY id")]
+    await downgrade(url, "0010")
+    named = "SELECT e.name, e.public_id, e.version, e.writer_id FROM datapoints d JOIN events e ON e.id = d.event_id ORDER BY e.id"
+    rows = await conn.fetch(named)
+    assert [(row["name"], row["version"]) for row in rows] == [
+        ("Boiler", 3), ("Pump", 1), ("Pump 2", 1), ("Pump 3", 3), ("Pump 4", 3), (long, 3), (f"{'x' * 398} 2", 3),
+    ]  # fmt: skip
+    assert [row["public_id"] for row in rows] == before
+    assert [row["writer_id"] == 1 for row in rows] == [deleted for _, deleted in events]  # nobody's, as of any that is brought back
+    assert await conn.fetchval("SELECT count(*) FROM experiment_events") == len(events)
+    told = await conn.fetch(
+        """SELECT a.object_name, v.content->>'name', v.content->>'version', v.content->>'unit'
+             FROM audit_log a JOIN versions v ON v.object_public_id = a.object_public_id AND v.version = 3 ORDER BY a.id"""
+    )
+    assert [tuple(row) for row in told] == [(row["name"], row["name"], "3", "") for row in rows if row["version"] == 3]
+    await upgrade(url, "head")
+    assert [row["name"] for row in await conn.fetch(named)] == [row["name"] for row in rows]
+    assert await conn.fetchval("SELECT count(*) FROM events WHERE deleted_on IS NULL") == len(events)
+    await conn.close()
 
 
 async def test_dashboards_for_all_of_one_name_are_told_apart_by_numbers(database_server: Server) -> None:

@@ -122,6 +122,18 @@ def test_a_log_line_is_one_json_object_with_its_fields_and_the_request(lines: io
     }  # fmt: skip
 
 
+def test_a_warnings_exception_is_its_reason_and_only_an_errors_a_traceback(lines: io.StringIO) -> None:
+    for level in (logging.WARNING, logging.ERROR):
+        try:
+            raise ConnectionRefusedError(111, "Connect call failed")
+        except OSError:  # as the pool does at each retry while the database is away
+            logging.getLogger("asyncpg.pool").log(level, "Failed to restore the pool connection floor; retrying", exc_info=True)
+    warned, failed = (json.loads(line) for line in lines.getvalue().splitlines())
+    assert warned["event"] == failed["event"] == "Failed to restore the pool connection floor; retrying"
+    assert (warned["reason"], "exception" in warned) == ("ConnectionRefusedError: [Errno 111] Connect call failed", False)
+    assert "Traceback" in failed["exception"]
+
+
 def test_of_a_flood_of_one_kind_ten_lines_are_written_and_the_rest_counted(lines: io.StringIO) -> None:
     handler = logging.getLogger().handlers[0]
     for second, count in ((1, 11), (2, 10), (3, 1)):

@@ -19,6 +19,7 @@ from webmacs.api import dashboards, rules, webhooks
 from webmacs.api.dashboards import DashboardWithWidgets
 from webmacs.api.events import bulk, event
 from webmacs.api.events.bulk import FromTo, Item
+from webmacs.http import guard
 from webmacs.http.faults import field_error
 from webmacs.http.problem import Conflict, FieldError, Problem, Unprocessable
 from webmacs.http.route import Call, etag, route
@@ -166,7 +167,7 @@ async def export_configuration(call: Call) -> Exported:
 async def import_configuration(call: Call[Configuration]) -> Comparison:
     """Bring in a configuration, all of it or nothing. Objects are found by their names: those that are not here are created, of the others
     the fields that are given are changed. With dry_run=true the answer says what would be done. With the ETag of an export in If-Match it
-    is done only while the whole configuration is as it was exported."""
+    is done only while the whole configuration is as it was exported. An API token needs the scope to write each section that changes."""
     await call.conn.execute("SELECT pg_advisory_xact_lock($1)", IMPORTING)
     if call.if_match is not None:
         await call.conn.execute(
@@ -175,6 +176,8 @@ async def import_configuration(call: Call[Configuration]) -> Comparison:
         )
         call.match(_digest(await _export(call.conn)))
     objects, unchanged = await _save_events(call, call.body.events)
+    if objects:
+        guard.check_scope(call.identity, "events:write")
     here = await _read_events(call.conn)
     names = {str(one.public_id): one.name for one in here}
     only_here = {"events": sorted(set(names.values()) - {one["name"] for one in call.body.events})} if call.body.events else {}
@@ -186,6 +189,7 @@ async def import_configuration(call: Call[Configuration]) -> Comparison:
         plans = _judge(name, section, given, present, names)
         for plan in plans:
             if plan.changes or plan.before is None:
+                guard.check_scope(call.identity, f"{name}:write")
                 await _carry_out(call, name, section, plan)
                 objects.append(Applied(name, plan.key, "update" if plan.before else "create", plan.changes))  # type: ignore[arg-type]
             else:

@@ -124,9 +124,14 @@ async def change_settings(call: Call[SettingsChange]) -> Settings:
         password = _password(call, before, kept)
         given["smtp"] = None if smtp is None else Smtp(**{name: getattr(smtp, name) for name in Smtp.__struct_fields__})
     content: dict[str, Any] = {name: given.get(name, getattr(before, name)) for name in NAMES}
+    # the state of the beginning was made by nobody, so no change has kept it: the first one does
     await call.conn.execute(
-        "UPDATE settings SET content = $1, smtp_password = $2, changed_on = $3, version = version + 1",
+        """WITH first AS (
+               INSERT INTO versions (kind, object_public_id, version, at, content) VALUES ('settings', $4, $5, $6, $7)
+               ON CONFLICT DO NOTHING)
+           UPDATE settings SET content = $1, smtp_password = $2, changed_on = $3, version = version + 1""",
         msgspec.to_builtins(content), password, clock.now(),
+        before.public_id, before.version, before.changed_on, msgspec.to_builtins(before, str_keys=True),
     )  # fmt: skip
     after, _ = await read(call.conn)
     replaced = None if password in (kept, None) else "mail password replaced"

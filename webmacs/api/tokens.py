@@ -137,6 +137,9 @@ def _check(new: TokenIn, scopes: list[str], role: str, asking: Identity) -> None
         lacking = [scope for scope in SHOWN_BY_KIOSK if not access.covers(asking.scopes, scope, by_name=False)]
         if lacking:
             raise Unprocessable.at("body", "dashboard_public_id", msg=f"A kiosk would show more than you may: {', '.join(lacking)}.")
+    end = asking.expires_on if asking.scopes is not None else None  # a session's end is not the tokens' that its person makes
+    if end is not None and (new.expires_on is None or new.expires_on > end):
+        raise Unprocessable.at("body", "expires_on", msg=f"A token makes none that lasts longer than itself: at most {end.isoformat()}.")
     if not scopes and new.dashboard_public_id is None:
         raise Unprocessable.at("body", "scopes", msg="A token without a scope could do nothing; give one, as read.")
 

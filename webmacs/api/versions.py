@@ -8,11 +8,11 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from webmacs.api import annotations, dashboards, experiments, rules, settings, sources, webhooks
+from webmacs.api import annotations, dashboards, experiments, rules, settings, sources, users, webhooks
 from webmacs.api.dashboards import DashboardWithWidgets, WidgetIn
 from webmacs.api.events import event
 from webmacs.api.events.bulk import FromTo
-from webmacs.api.plugins import instances
+from webmacs.api.plugins import channels, instances
 from webmacs.http import access, audit, guard
 from webmacs.http.faults import field_error
 from webmacs.http.guard import Identity
@@ -101,7 +101,12 @@ KINDS: Final[Mapping[str, Kind]] = {
     "source": _of(sources.get_source, sources.change_source, sources.SourceChange),
     "webhook": _of(webhooks.get_webhook, webhooks.change_webhook, webhooks.WebhookChange),
 }
-"""The other kinds' versions, as those of people and of channels, are for administrators, who can read them only."""
+READS: Final[Mapping[str, Route]] = {
+    **{name: kind.read for name, kind in KINDS.items()},
+    "channel": channels.get_channel,
+    "user": users.get_user,
+}
+"""By kind what reads it. Of those that are not in KINDS administrators see the versions, and nobody brings one back."""
 
 SELECT: Final = """
     SELECT v.id, v.kind, v.object_public_id, v.version AS number, v.content->>'name' AS name, v.at, v.actor_name,
@@ -115,8 +120,9 @@ SELECT: Final = """
 
 @route("GET", "/api/v1/versions")
 async def list_versions(call: Call[None, VersionsQuery]) -> CursorPage[Version]:
-    """List what was changed, the newest first: of what you may read. An admin sees every kind."""
+    """List what was changed, the newest first: of what you may read. An admin sees every kind, an API token those that its scopes read."""
     query = call.query
+    _check_scope(call.identity, query.kind)
     conditions = [SELECT]
     arguments: list[Any] = [query.content, *_seen_by(call.identity)]
     for condition, value in (
@@ -152,7 +158,7 @@ async def restore_version(call: Call) -> Restored:
     kind = KINDS.get(version.kind)
     if kind is None:
         raise Conflict(f"Of the kind {version.kind} versions can be read, but not brought back.")
-    guard.admit(call.identity, kind.change.access, access.scope_of(kind.change.method, kind.change.path))
+    guard.admit(call.identity, kind.change.access, kind.change.scope)
     if version.content is None:
         raise Conflict("This version is the deletion of the object; bring back one before it.")
     try:
@@ -173,12 +179,23 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Fr
 
 def _seen_by(identity: Identity) -> tuple[list[str] | None, int]:
     """The last arguments of SELECT."""
-    seen = None if identity.role == "admin" else [name for name, kind in KINDS.items() if kind.read.access.admits(identity.role)]
+    admin, scopes = identity.role == "admin", identity.scopes
+    if admin and scopes is None:
+        return None, identity.id
+    reads = {name: read for name, read in READS.items() if admin or (name in KINDS and read.access.admits(identity.role))}
+    seen = [name for name, read in reads.items() if scopes is None or access.covers(scopes, read.scope, by_name=False)]
     return seen, identity.id
 
 
+def _check_scope(identity: Identity, kind: str | None) -> None:
+    """Whoever asks for a kind by its name is told which scope is lacking. Raises Forbidden."""
+    if kind is not None and (read := READS.get(kind)) is not None:
+        guard.check_scope(identity, read.scope)
+
+
 async def _read(call: Call[Any, Any], database: Pool | Connection, number: str) -> Version:
-    """With its content. Raises NotFound."""
+    """With its content. Raises NotFound or Forbidden."""
+    _check_scope(call.identity, call.path["kind"])
     row = None
     if number.isascii() and number.isdecimal() and len(number) < 10:
         row = await database.fetchrow(

@@ -35,6 +35,7 @@ SECURITY_HEADERS: Final = {
 SEND_S_MAX: Final = 30.0
 """For each piece of an answer in pieces: who reads more slowly than that is cut off, and gives back what the answer holds."""
 HSTS: Final = "max-age=31536000"
+CUT_OFF: Final = Problem(400, "malformed", "Malformed", "The body ended before its end, or its chunks are not HTTP; send it again.")
 NOT_STORED: Final = ("/api/", "/health", "/openapi.json")
 
 
@@ -80,6 +81,8 @@ class Envelope:
                 await self._app(scope, receive, send_wrapped)
             except ClientDisconnect:
                 log.debug("client_left", path=scope["path"])
+                if status is None:  # or it is still there, and its body is no HTTP: the server says the same of both
+                    await _refuse(CUT_OFF, scope, receive, send_wrapped)
             except Exception as error:
                 problem = problem_of(error)
                 if problem is None:

@@ -190,11 +190,16 @@ def admit(identity: Identity | None, row: Access, scope: str) -> Identity:
     elif identity.kind == "token":
         if row.session:
             raise Forbidden("This is for a person who is signed in; an API token cannot do it.", "session-needed")
-        if not access.covers(identity.scopes or frozenset(), scope, by_name=row.fresh):
-            raise Forbidden(f"This token lacks the scope {scope}; make one that has it.", "scope-missing")
+        check_scope(identity, scope, by_name=row.fresh)
     elif identity.kind == "user":
         _admit_session(identity, row)
     return identity
+
+
+def check_scope(identity: Identity, scope: str, *, by_name: bool = False) -> None:
+    """For an API token: of what else a request reads or changes than its address says. Raises Forbidden."""
+    if identity.kind == "token" and not access.covers(identity.scopes or frozenset(), scope, by_name=by_name):
+        raise Forbidden(f"This token lacks the scope {scope}; make one that has it.", "scope-missing")
 
 
 def _admit_session(identity: Identity, row: Access) -> None:

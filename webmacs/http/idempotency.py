@@ -14,6 +14,7 @@ from uuid import UUID
 from starlette.responses import Response
 
 from webmacs import clock, keys
+from webmacs.http.guard import Identity
 from webmacs.http.problem import Problem, Unprocessable
 from webmacs.storage.pool import Connection, Pool
 
@@ -26,11 +27,19 @@ REPLAYABLE: Final = frozenset({"content-type", "location", "etag"})
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A key of one owner (the caller's public id), and the digest of the request it came with."""
+    """A key of one owner (owner_of the caller), and the digest of the request it came with."""
 
     owner: UUID
     key: str
     request_hash: bytes
+
+
+def owner_of(caller: Identity) -> UUID:
+    """Whose a key is: of each API token its own, so that none is answered what another of the same person may and was shown once. A
+    person's is the same after signing in again, a source's with its next credential."""
+    if caller.kind in ("token", "kiosk") and caller.credential_hash is not None:
+        return UUID(bytes=caller.credential_hash[:16])
+    return caller.public_id
 
 
 def check(key: str) -> None:

@@ -318,6 +318,10 @@ class Route:
         return access.TABLE[self.method, self.path]
 
     @property
+    def scope(self) -> str:
+        return access.scope_of(self.method, self.path)
+
+    @property
     def has_etag(self) -> bool:
         """Whether its answer has one. An update's version is a text of its own and counts nothing."""
         shaped = isinstance(self.returns, type) and issubclass(self.returns, msgspec.Struct)
@@ -463,7 +467,7 @@ class _Endpoint:
         self._deaf = route.method not in guard.SAFE_METHODS and not judges_if_match
         self._access = route.access
         self._withdraws = route.method not in guard.SAFE_METHODS and route.tag in WITHDRAWING
-        self._scope = access.scope_of(route.method, route.path)
+        self._scope = route.scope
         self._decoder = None if route.body in (None, bytes, Upload) else msgspec.json.Decoder(route.body)
         self._query = _QueryReader(route.query or _NoQuery)
 
@@ -587,7 +591,7 @@ class _Endpoint:
         if call.dry_run:
             return None
         place = f"{call.request.url.path}?{call.request.url.query}\n".encode()
-        return idempotency.Claim(call.caller.public_id, key, hashlib.sha256(place + content).digest())
+        return idempotency.Claim(idempotency.owner_of(call.caller), key, hashlib.sha256(place + content).digest())
 
 
 class _NotMeant(Exception):

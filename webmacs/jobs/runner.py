@@ -15,7 +15,7 @@ import msgspec
 
 from webmacs import logs
 from webmacs.fanout.hub import Hub
-from webmacs.http import audit
+from webmacs.http import access, audit
 from webmacs.http.audit import Actor, Entry
 from webmacs.http.guard import Identity
 from webmacs.http.problem import Problem, bug
@@ -94,7 +94,7 @@ class Runner:
             tasks.create_task(self._look())
 
     async def follow(self) -> None:
-        """For ever: tells each change of a job to its owner's sockets and to those of admins, and wakes whoever waits for work."""
+        """For ever: tells each change of a job to the sockets of its owner and of admins, and wakes whoever waits for work."""
         while True:
             try:
                 async with listening(self._dsn, queue.CHANNEL) as listener:
@@ -113,7 +113,7 @@ class Runner:
         if job.state == "queued":
             self._some.set()
         message = msgspec.json.encode({"type": "job", "job": job})
-        self._hub.tell(message, lambda identity: is_concerned(identity, owner))
+        self._hub.tell(message, lambda identity: is_told(identity, owner))
 
     async def _look(self) -> None:
         repeatable = [name for name, kind in self._kinds.items() if kind.repeatable]
@@ -206,6 +206,13 @@ class Runner:
 def is_concerned(identity: Identity, owner: UUID | None) -> bool:
     """Whose a job is, and admins."""
     return identity.role == "admin" or identity.public_id == owner
+
+
+def is_told(identity: Identity, owner: UUID | None) -> bool:
+    """Of whom it concerns those who could also ask for it, at GET /api/v1/jobs."""
+    if identity.kind == "token" and not access.covers(identity.scopes or frozenset(), "jobs:read", by_name=False):
+        return False
+    return identity.kind != "kiosk" and is_concerned(identity, owner)
 
 
 def _outcome(job: Claimed, doing: "asyncio.Future[dict[str, Any]]") -> tuple[State, dict[str, Any] | None, Problem | None]:

@@ -1753,7 +1753,7 @@ export interface paths {
         put?: never;
         /**
          * Bring in a configuration, all of it or nothing
-         * @description Objects are found by their names: those that are not here are created, of the others the fields that are given are changed. With dry_run=true the answer says what would be done. With the ETag of an export in If-Match it is done only while the whole configuration is as it was exported. Role: admin or above; scope of an API token: configuration:write.
+         * @description Objects are found by their names: those that are not here are created, of the others the fields that are given are changed. With dry_run=true the answer says what would be done. With the ETag of an export in If-Match it is done only while the whole configuration is as it was exported. An API token needs the scope to write each section that changes. Role: admin or above; scope of an API token: configuration:write.
          */
         post: operations["import_configuration"];
         delete?: never;
@@ -1771,7 +1771,7 @@ export interface paths {
         };
         /**
          * List what was changed, the newest first: of what you may read
-         * @description An admin sees every kind. Role: viewer or above; scope of an API token: versions:read.
+         * @description An admin sees every kind, an API token those that its scopes read. Role: viewer or above; scope of an API token: versions:read.
          */
         get: operations["list_versions"];
         put?: never;
