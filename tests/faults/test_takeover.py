@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from parts.backend import Backend, make_source
 from parts.journal import Journal, Verdict, check
-from parts.sender import Sender, Senders
+from parts.sender import GAP_EVERY, Sender, Senders
 from parts.torture import Row
 
 from webmacs.http.socket import CLOSE_FENCED
@@ -39,8 +39,9 @@ async def take_over_again_and_again(
 
     def sender(number: int, at: Backend, older: Sender | None) -> Sender:
         if older is not None:
-            return Sender(lambda: at.sockets, credential, older.journal, frames_per_s=FRAMES_PER_S, stream=older.stream)
-        journal = Journal(place / f"stream {number}", name, number, keys, READINGS, start_us + number * APART_US)
+            return Sender(lambda: at.sockets, credential, older.journal, frames_per_s=FRAMES_PER_S)
+        start = start_us + number * APART_US
+        journal = Journal(place / f"stream {number}", name, number, keys, READINGS, start, gap_every=GAP_EVERY)
         return Sender(lambda: at.sockets, credential, journal, frames_per_s=FRAMES_PER_S)
 
     shape = {"count": 1, "channels": CHANNELS, "readings": READINGS, "frames_per_s": FRAMES_PER_S}
