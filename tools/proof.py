@@ -26,6 +26,8 @@ word. What was found on the way, and how it was mended: [faults found](faults-fo
 
 *Done* and *refused* are counted in the unit that stands with them, frames where none does; *unknown* are those whose fate was not known
 when the fault struck. *Lost* are readings that had to be stored and are not, *twice* are readings that are stored again.
+In runs of 2026-11-29 or later every tenth frame of the senders declares a gap instead; the figure *gaps* says how many stand as they were
+declared, and *gaps lost* and *gaps twice* are judged as readings are.
 "–" is what a test does not count: it says nothing about it. A check counts only once it has been seen to fail: the column "found when
 broken" names the promise that was broken on purpose (most in `tests/parts/sabotage.py`, some in the test's own file) while that very test's
 fault was thrown, or a short form of it, and what its check found then. Where it is empty nobody has seen this test's check fail: another

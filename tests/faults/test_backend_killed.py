@@ -65,3 +65,13 @@ async def test_kills_find_an_acknowledgement_before_the_commit(
         sabotage, of=test_kills_of_the_backend_lose_nothing_and_store_nothing_twice, lost=outcome.verdict.lost + outcome.verdict.retracted
     )
     assert outcome.verdict.lost + outcome.verdict.retracted
+
+
+@pytest.mark.row(1)
+async def test_kills_find_gaps_that_are_declared_outside_the_transaction(
+    module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
+) -> None:
+    sabotage = "declare_outside"
+    outcome = await kill_again_and_again(Backend(module_database, tmp_path, sabotage, compacting=False), conn, tmp_path, row, kills=3)
+    row.caught(sabotage, of=test_kills_of_the_backend_lose_nothing_and_store_nothing_twice, gaps_twice=outcome.verdict.gaps.twice)
+    assert outcome.verdict.gaps.twice

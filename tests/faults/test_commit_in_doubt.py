@@ -20,7 +20,8 @@ async def lose_commits(
         backend = Backend(proxy.database, place, sabotage, compacting=False)
         await backend.start()
         backend.database = database
-        async with await Senders.make(backend, row.test, place, count=2, channels=10, readings=20, frames_per_s=50.0) as senders:
+        shape = {"count": 2, "channels": 10, "readings": 20, "frames_per_s": 50.0}
+        async with await Senders.make(backend, row.test, place, **shape, window=1_000) as senders:  # only credit bounds what is under way
             for cut in range(cuts):
                 proxy.swallow, proxy.lose = cut % 2, 1 - cut % 2
                 while proxy.swallow or proxy.lose:
@@ -50,3 +51,12 @@ async def test_lost_answers_find_a_backend_that_writes_again_without_asking(
     _, verdict, _ = await lose_commits(module_database, conn, tmp_path, row, 4, "forget_doubt")
     row.caught("forget_doubt", of=test_lost_commits_and_lost_answers_store_everything_once, twice=verdict.twice)
     assert verdict.twice
+
+
+@pytest.mark.row(5)
+async def test_lost_commits_find_gaps_that_are_declared_outside_the_transaction(
+    module_database: str, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row
+) -> None:
+    _, verdict, _ = await lose_commits(module_database, conn, tmp_path, row, 6, "declare_outside")
+    row.caught("declare_outside", of=test_lost_commits_and_lost_answers_store_everything_once, gaps_twice=verdict.gaps.twice)
+    assert verdict.gaps.twice

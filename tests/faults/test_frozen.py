@@ -15,7 +15,7 @@ from parts.backend import Backend, make_source
 from parts.controlled import stored_since
 from parts.journal import Journal, Verdict, check
 from parts.ledger import NOT_SAMPLED, read_ledger
-from parts.sender import Sender, Senders
+from parts.sender import GAP_EVERY, Sender, Senders
 from parts.station import Station
 from parts.system import System, run_system
 from parts.torture import Row
@@ -117,7 +117,8 @@ async def thaw_after_a_takeover(
         await backend.start()
     name = f"thawed {sabotage}"
     credential = await make_source(system.database, name)
-    journal = Journal(place / "journal", name, 0, [f"{name} {c}" for c in range(10)], 20, time.time_ns() // 1_000 - 3_600_000_000)
+    keys, start_us = [f"{name} {c}" for c in range(10)], time.time_ns() // 1_000 - 3_600_000_000
+    journal = Journal(place / "journal", name, 0, keys, 20, start_us, gap_every=GAP_EVERY)
     senders = [Sender(lambda: backends[0].sockets, credential, journal, frames_per_s=100.0)]
     older = asyncio.create_task(senders[0].run(connections=1))
     for number in range(1, times + 1):
@@ -127,7 +128,7 @@ async def thaw_after_a_takeover(
             under_way = journal.sent_max + 5
             while journal.sent_max < under_way and not older.done():  # noqa: ASYNC110 a journal is looked at, it does not tell
                 await asyncio.sleep(0.01)
-            senders.append(Sender(lambda at=at: at.sockets, credential, journal, frames_per_s=100.0, stream=senders[0].stream))
+            senders.append(Sender(lambda at=at: at.sockets, credential, journal, frames_per_s=100.0))
             newer = asyncio.create_task(senders[-1].run(connections=1))
             await senders[-1].acknowledged(5)
         await senders[-1].acknowledged(20)  # time for the thawed one to write what it had, if it may

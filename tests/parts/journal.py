@@ -2,20 +2,21 @@
 
 A reading carries its identity in its value: an exact integer below 2^53 made of source, frame and position. So nothing that the
 system counts has to be believed: the checker reads every stored run with the core's `decode_run` and knows of each reading whose it
-is, whether its time is the one that was sent, whether it is there once, and which are missing.
+is, whether its time is the one that was sent, whether it is there once, and which are missing. The same of what is declared: a gap
+frame's count, cause, channel and interval follow from its number.
 """
 
 import os
 import struct
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import asyncpg
 from webmacs_controller import wire
-from webmacs_controller.frame import Sealed
 
 from parts import stored
 from webmacs import ingest_core
@@ -25,6 +26,7 @@ SOURCES_MAX: Final = 1 << 10
 FRAMES_MAX: Final = 1 << 25
 POSITIONS_MAX: Final = 1 << 18
 """Readings in a frame. 10 + 25 + 18 bits: every identity is a whole number that float64 holds exactly."""
+CAUSES: Final = get_args(wire.GapCause)
 
 
 def value_of(source: int, frame: int, position: int) -> float:
@@ -45,11 +47,22 @@ def identity_of(value: float) -> tuple[int, int, int] | None:
 class Journal:
     """One source's frames 1, 2, ...: each holds the next `readings` readings of every channel, `step_us` apart.
 
-    Channel c of the frame has the positions c * readings ... (c + 1) * readings - 1. The source sends what `encode` gives, says
-    `sent` before it does and `acknowledged` after it was told so; the last is on disk when the call returns.
+    Channel c of the frame has the positions c * readings ... (c + 1) * readings - 1. Every frame whose number `gap_every` divides is a gap
+    frame instead, about the time of the readings that it would have held. The source sends what `encode` gives, says `sent` before it does
+    and `acknowledged` after it was told so; the last is on disk when the call returns.
     """
 
-    def __init__(self, path: Path, name: str, source: int, keys: Sequence[str], readings: int, start_us: int, step_us: int = 1_000) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        source: int,
+        keys: Sequence[str],
+        readings: int,
+        start_us: int,
+        step_us: int = 1_000,
+        gap_every: int = FRAMES_MAX,
+    ) -> None:
         self.name = name
         """Of the source, as the database knows it."""
         self.source = source
@@ -59,14 +72,27 @@ class Journal:
         self.readings = readings
         self.start_us = start_us
         self.step_us = step_us
+        self.gap_every = gap_every
+        """FRAMES_MAX: no frame"""
+        self.stream = os.urandom(16)
+        """Under which the frames are sent, whoever sends them."""
         self._path = path
         self.acknowledged_max = max((frame for (frame,) in struct.iter_unpack("<q", path.read_bytes())), default=0) if path.exists() else 0
         self.sent_max = self.acknowledged_max
         self.retracted = 0
+        """Readings, and ..."""
+        self.gaps_retracted = 0
 
     @property
     def frame_readings(self) -> int:
         return self.readings * len(self.keys)
+
+    def is_gap(self, frame: int) -> bool:
+        return frame % self.gap_every == 0
+
+    def gaps(self, frame: int) -> int:
+        """How many of the frames up to this one are gap frames; the others hold readings."""
+        return frame // self.gap_every
 
     def time_of(self, frame: int, index: int) -> int:
         """Of a channel's reading `index` in a frame, in µs."""
@@ -80,13 +106,22 @@ class Journal:
             for channel, first in enumerate(range(base, base + self.frame_readings, self.readings))
         ]
 
-    def encode(self, frame: int, seq: int | None = None) -> bytes:
-        """The frame as it travels, under its own number unless the stream counts otherwise."""
-        return wire.encode(wire.Data(frame if seq is None else seq, self.time_of(frame, 0), self.columns(frame)))
+    def gap(self, frame: int) -> wire.Gap:
+        """No two of a journal count the same or are of the same time. Causes take turns, and so do the channels and all of them."""
+        turn = self.gaps(frame)
+        channel = turn % (len(self.keys) + 1)
+        return wire.Gap(
+            frame,
+            None if channel == len(self.keys) else channel,
+            self.time_of(frame, 0),
+            self.time_of(frame, self.readings - 1),
+            frame,
+            CAUSES[turn % len(CAUSES)],
+        )
 
-    def seal(self, frame: int) -> Sealed:
-        """The frame as the controller's spool takes it."""
-        return Sealed(self.encode(frame, 0), self.frame_readings, self.time_of(frame, 0), self.time_of(frame, self.readings - 1))
+    def encode(self, frame: int) -> bytes:
+        """The frame as it travels."""
+        return wire.encode(self.gap(frame) if self.is_gap(frame) else wire.Data(frame, self.time_of(frame, 0), self.columns(frame)))
 
     def sent(self, frame: int) -> None:
         """Everything up to this frame may be stored from now on."""
@@ -104,7 +139,10 @@ class Journal:
     def resumed(self, frame: int) -> None:
         """A new connection began, and the backend says that everything up to this frame is stored. Less than was acknowledged is a loss,
         though this source, unlike any other, can send it again."""
-        self.retracted += max(0, self.acknowledged_max - frame)
+        if (frames := self.acknowledged_max - frame) > 0:
+            gaps = self.gaps(self.acknowledged_max) - self.gaps(frame)
+            self.gaps_retracted += gaps
+            self.retracted += (frames - gaps) * self.frame_readings
         self.acknowledged(frame)
 
     @property
@@ -114,8 +152,8 @@ class Journal:
 
 
 @dataclass
-class Verdict:
-    """In readings. `lost` and `twice` must be 0 whatever happened."""
+class Tally:
+    """`lost` and `twice` must be 0 whatever happened."""
 
     lost: int = 0
     """acknowledged and not stored"""
@@ -124,20 +162,33 @@ class Verdict:
     twice: int = 0
     """copies beyond the first"""
     foreign: int = 0
-    """never sent like this: another value, another time, another channel"""
+    """never sent like this: another value or count, another time, another channel"""
     stored: int = 0
-    """distinct readings of the journals"""
+    """distinct ones of the journals"""
     acknowledged: int = 0
-    missing: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    """Channel key -> acknowledged frames of which some readings are missing, as (first, last)"""
 
     @property
     def clean(self) -> bool:
         return (self.lost, self.retracted, self.twice, self.foreign) == (0, 0, 0, 0)
 
 
+@dataclass
+class Verdict(Tally):
+    """In readings, and ..."""
+
+    gaps: Tally = field(default_factory=Tally)
+    """... in gap frames"""
+    missing: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """Channel key -> acknowledged frames of which some readings are missing, as (first, last)"""
+
+    @property
+    def clean(self) -> bool:
+        return super().clean and self.gaps.clean
+
+
 async def check(conn: "asyncpg.Connection[Any]", journals: Iterable[Journal]) -> Verdict:
-    """Reads every run of the journals' sources and judges each reading. No number that the system keeps is looked at.
+    """Reads every run and every gap of the journals' sources and judges each reading and each gap. No number that the system keeps is
+    looked at.
 
     Several journals may be of one source (other streams of it); they then have the same keys.
     """
@@ -145,9 +196,11 @@ async def check(conn: "asyncpg.Connection[Any]", journals: Iterable[Journal]) ->
     by_name: dict[str, dict[int, Journal]] = {}
     for journal in journals:
         by_name.setdefault(journal.name, {})[journal.source] = journal
-        verdict.retracted += journal.retracted * journal.frame_readings
+        verdict.retracted += journal.retracted
+        verdict.gaps.retracted += journal.gaps_retracted
     for name, of_source in by_name.items():
         found = await stored.events_of(conn, name)
+        _judge_gaps(of_source.values(), found, Counter(await stored.gaps(conn, name)), verdict.gaps)
         for channel, key in enumerate(next(iter(of_source.values())).keys):
             shelves = {number: _Shelf(journal, channel) for number, journal in of_source.items()}
             for run in await conn.fetch("SELECT created_on, encoding, payload FROM datapoints WHERE event_id = $1", found.pop(key, None)):
@@ -161,28 +214,44 @@ async def check(conn: "asyncpg.Connection[Any]", journals: Iterable[Journal]) ->
     return verdict
 
 
+def _judge_gaps(journals: Iterable[Journal], events: dict[str, int], standing: Counter[stored.Gap], tally: Tally) -> None:
+    for journal in journals:
+        for frame in range(journal.gap_every, journal.sent_max + 1, journal.gap_every):
+            gap = journal.gap(frame)
+            event = None if gap.channel is None else events.get(journal.keys[gap.channel])
+            copies = standing.pop(stored.Gap(journal.stream, frame, event, gap.from_us, gap.to_us, gap.n, gap.cause), 0)
+            tally.stored += copies > 0
+            tally.twice += max(0, copies - 1)
+            if frame <= journal.acknowledged_max:
+                tally.acknowledged += 1
+                tally.lost += copies == 0
+    tally.foreign += standing.total()
+
+
 class _Shelf:
     """One channel of a journal: what should be stored there laid out in order, so that whole runs are compared at once.
-    A reading's place is (frame - 1) * readings + its index in the frame."""
+    Readings have places in the order of their frames; a gap frame takes none."""
 
     def __init__(self, journal: Journal, channel: int) -> None:
         self.journal = journal
         self.channel = channel
-        self.places = journal.sent_max * journal.readings
-        end_us = journal.start_us + self.places * journal.step_us
-        self.times = array("q", range(journal.start_us, end_us, journal.step_us)).tobytes()
-        values = bytearray()
-        for frame in range(1, journal.sent_max + 1):
+        self.frames = [frame for frame in range(1, journal.sent_max + 1) if not journal.is_gap(frame)]
+        self.places = len(self.frames) * journal.readings
+        times, values = bytearray(), bytearray()
+        for frame in self.frames:
+            first_us, end_us = journal.time_of(frame, 0), journal.time_of(frame, journal.readings)
+            times += array("q", range(first_us, end_us, journal.step_us)).tobytes()
             first = int(value_of(journal.source, frame, channel * journal.readings))
             values += array("d", range(first, first + journal.readings)).tobytes()
-        self.values = bytes(values)
+        self.times, self.values = bytes(times), bytes(values)
         self.found: list[tuple[int, int]] = []
         """Stretches of places, one for each copy that is stored."""
 
     def place(self, frame: int, position: int) -> int | None:
         channel, index = divmod(position, self.journal.readings)
-        place = (frame - 1) * self.journal.readings + index
-        return place if channel == self.channel and 0 <= place < self.places else None
+        if channel != self.channel or not 1 <= frame <= self.journal.sent_max or self.journal.is_gap(frame):
+            return None
+        return (frame - self.journal.gaps(frame) - 1) * self.journal.readings + index
 
     def take(self, place: int, times: bytes, values: bytes) -> bool:
         """Whether exactly this should be stored from this place on."""
@@ -193,7 +262,8 @@ class _Shelf:
         return True
 
     def judge(self, key: str, verdict: Verdict) -> None:
-        acknowledged = self.journal.acknowledged_max * self.journal.readings
+        frames = self.journal.acknowledged_max
+        acknowledged = (frames - self.journal.gaps(frames)) * self.journal.readings
         missing: list[tuple[int, int]] = []
         reached = 0
         for start, end in [*sorted(self.found), (self.places, self.places)]:
@@ -206,7 +276,7 @@ class _Shelf:
         verdict.lost += sum(end - start for start, end in missing)
         if missing:
             n = self.journal.readings
-            verdict.missing[key] = [(start // n + 1, (end - 1) // n + 1) for start, end in missing]
+            verdict.missing[key] = [(self.frames[start // n], self.frames[(end - 1) // n]) for start, end in missing]
 
 
 def _sort_in(shelves: dict[int, _Shelf], times: bytes, values: bytes) -> int:

@@ -131,6 +131,27 @@ def seq_outside_transaction(patch: pytest.MonkeyPatch) -> None:
 
 
 @switch
+def declare_outside(patch: pytest.MonkeyPatch) -> None:
+    """Gaps and refusals are committed first, the numbers and the readings afterwards."""
+    declare, write = sources.declare, Flusher._write
+
+    async def declare_and_write(self: Flusher, conn: Any, delivered: Sequence[Delivered]) -> None:
+        aside = await asyncpg.connect(self._dsn)
+        try:
+            await declare(aside, delivered)
+        finally:
+            aside.terminate()
+        await asyncio.sleep(WINDOW_S)
+        await write(self, conn, delivered)
+
+    async def declared_already(conn: Any, delivered: Sequence[Delivered]) -> None:
+        pass
+
+    patch.setattr(Flusher, "_write", declare_and_write)
+    patch.setattr(sources, "declare", declared_already)
+
+
+@switch
 def forget_fence(patch: pytest.MonkeyPatch) -> None:
     """Whoever writes, no generation is old, nobody waits for it, and where a stream was left is not asked."""
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,8 @@ from parts.torture import Row
 
 PAUSE_S: Final = 0.05
 """Before the next attempt."""
+GAP_EVERY: Final = 10
+"""Every so many frames one declares a gap."""
 PATIENCE_S: Final = 900.0
 """Until a hanging test is given up; nothing is judged by it. A backend that cannot store says nothing for as long."""
 
@@ -35,14 +36,12 @@ class Sender:
         journal: Journal,
         window: int = 32,
         frames_per_s: float | None = None,
-        stream: bytes | None = None,
     ) -> None:
         self._sockets = sockets
         self._credential = credential
         self.journal = journal
         self._window = window
         self._frames_per_s = frames_per_s
-        self.stream = stream or os.urandom(16)
         self.connections = 0
         self.unknown: list[int] = []
         """At each end of a connection: frames under way whose fate is not known."""
@@ -69,7 +68,7 @@ class Sender:
         """Over any number of connections, or over so many."""
         while not self.finished and connections != self.connections:
             try:
-                async with Source(self._sockets(), self._credential, self.stream) as source:
+                async with Source(self._sockets(), self._credential, self.journal.stream) as source:
                     try:
                         await self._deliver(source)
                     finally:
@@ -168,7 +167,8 @@ class Senders:
         senders = []
         for number in range(count):
             source = f"{name[:90]} {number}"
-            journal = Journal(place / f"journal {number}", source, number, [f"{source} {c}" for c in range(channels)], readings, start_us)
+            keys = [f"{source} {c}" for c in range(channels)]
+            journal = Journal(place / f"journal {number}", source, number, keys, readings, start_us, gap_every=GAP_EVERY)
             credential = await make_source(backend.database, source)
             senders.append(Sender(lambda: sockets, credential, journal, window, frames_per_s))
         return cls(*senders)
@@ -219,5 +219,8 @@ class Senders:
             lost=verdict.lost + verdict.retracted,
             twice=verdict.twice,
             readings=verdict.stored,
+            gaps=verdict.gaps.stored,
+            gaps_lost=verdict.gaps.lost + verdict.gaps.retracted,
+            gaps_twice=verdict.gaps.twice,
             **figures,
         )

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -35,6 +35,26 @@ async def events_of(conn: "asyncpg.Connection[Any]", source: str) -> dict[str, i
         source,
     )
     return {row["channel_key"]: row["id"] for row in found}
+
+
+class Gap(NamedTuple):
+    stream: bytes
+    seq: int
+    event_id: int | None
+    from_us: int | None
+    to_us: int | None
+    n: int | None
+    cause: str
+
+
+async def gaps(conn: "asyncpg.Connection[Any]", source: str) -> list[Gap]:
+    """Everything that is declared as missing by a source, duplicates included; of a refusal the times are not known."""
+    found = await conn.fetch(
+        """SELECT g.stream, g.seq, g.event_id, g.from_on, g.to_on, g.n, g.cause FROM gaps g JOIN sources s ON s.id = g.source_id
+            WHERE s.name = $1 ORDER BY g.id""",
+        source,
+    )
+    return [Gap(*row[:3], *(None if at is None else from_datetime(at) for at in row[3:5]), *row[5:]) for row in found]
 
 
 async def rows(conn: "asyncpg.Connection[Any]", query: str, *args: object) -> Sequence[tuple[Any, ...]]:

@@ -31,7 +31,7 @@ async def send_a_lot(backend: Backend, place: Path, name: str, half: int) -> tup
 
 @pytest.mark.row(35)
 async def test_memory_stays_flat(backend: Backend, conn: "asyncpg.Connection[Any]", tmp_path: Path, row: Row) -> None:
-    senders, held, grown = await send_a_lot(backend, tmp_path, row.test, row.count(quick=6_000, full=25_000))
+    senders, held, grown = await send_a_lot(backend, tmp_path, row.test, row.count(quick=6_000, full=28_000))
     verdict = await check(conn, senders.journals)
     row.record(
         done=senders.acknowledged_frames, refused=senders.refused, unknown=None, lost=verdict.lost, twice=None,
