@@ -163,7 +163,7 @@ async def get_me(call: Call) -> Me:
 
 @route("PUT", "/api/v1/auth/me", problems=(409, 422, 429, 503), changes="user")
 async def change_me(call: Call[ProfileChange]) -> Me:
-    """Change one's own profile. Another e-mail needs the password beside it."""
+    """Change one's own profile. Another e-mail needs the password beside it, and links nobody who signs in at the provider."""
     new = call.body
     if new.email is not UNSET:
         if new.password is UNSET:
@@ -177,7 +177,8 @@ async def change_me(call: Call[ProfileChange]) -> Me:
     wanted = [getattr(before, name) if (value := getattr(new, name)) is UNSET else value for name in fields]
     try:
         await call.conn.execute(
-            """UPDATE users SET username = $2, email = $3, language = $4, time_zone = $5, theme = $6, version = version + 1
+            """UPDATE users SET username = $2, email = $3, language = $4, time_zone = $5, theme = $6, version = version + 1,
+                                email_vouched = email_vouched AND lower(email) = lower($3)
                 WHERE id = $1""",
             call.identity.id, *wanted,
         )  # fmt: skip
