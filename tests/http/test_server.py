@@ -14,6 +14,7 @@ import jwt
 import pytest
 import websockets
 from parts.backend import Backend, make_source
+from parts.raw_socket import RawSocket
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
@@ -153,3 +154,11 @@ async def test_a_body_beyond_its_limit_is_refused_while_it_comes(installation: I
         with contextlib.suppress(httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadError):  # the rest is cut; the answer may be missed
             assert (await operator.post("/api/v1/events", content=endless())).status_code == 413
         assert (await operator.get("/api/v1/events")).status_code == 200
+
+
+async def test_a_target_that_is_no_path_is_not_redirected_anywhere(installation: Installation) -> None:
+    async with RawSocket(installation.backend.sockets) as raw:
+        await raw.send(b"CONNECT a:1 HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n")
+        answer = await raw.reader.read()
+    assert answer.startswith(b"HTTP/1.1 404"), answer
+    assert b"elsewhere" not in answer

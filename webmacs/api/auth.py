@@ -115,11 +115,12 @@ SELECT: Final = f"""
 @route("POST", "/api/v1/auth/login", problems=("wrong-credentials", 429, 503))
 async def login(call: Call[Credentials]) -> Session:
     """Sign in. Answers a session of 24 h and sets its cookie."""
-    call.parts.throttle.begin(call.body.email, call.address)
-    row = await call.pool.fetchrow(
-        "SELECT id, username, password_hash, enabled, initial_password_until FROM users WHERE lower(email) = lower($1)", call.body.email
-    )
-    right = await call.parts.passwords.verify(call.body.password, None if row is None else row["password_hash"])
+    with call.parts.throttle.judging(call.body.email, call.address):
+        row = await call.pool.fetchrow(
+            "SELECT id, username, password_hash, enabled, initial_password_until FROM users WHERE lower(email) = lower($1)", call.body.email
+        )
+        password_hash = None if row is None else row["password_hash"]
+        right = await call.parts.passwords.verify(call.body.password, password_hash, call.address)
     if row is None or not right or not row["enabled"] or _is_over(row["initial_password_until"]):
         log.info("login_refused", address=call.address)
         raise _note(call, "no such user" if row is None else f"user {row['username']}")
@@ -195,7 +196,7 @@ async def change_password(call: Call[PasswordChange]) -> Session:
     if call.body.new_password == call.body.current_password:  # one that was made for them would stay for ever
         raise Unprocessable.at("body", "new_password", msg="This is the current password; choose another one.")
     check_new_password(call.body.new_password, "new_password", me["email"], me["username"])
-    new_hash = await call.parts.passwords.hash(call.body.new_password)
+    new_hash = await call.parts.passwords.hash(call.body.new_password, call.address)
     async with call.pool.acquire() as conn, conn.transaction():
         changed = await conn.fetchval(
             """UPDATE users SET password_hash = $2, password_changed_on = clock_timestamp(), initial_password_until = NULL,
@@ -274,8 +275,9 @@ async def _check_own(call: Call[Any], password: str, field: str) -> asyncpg.Reco
     )
     if me is None:
         raise Unauthorized(guard.ENDED)
-    call.parts.throttle.begin(me["email"], call.address)
-    if not await call.parts.passwords.verify(password, me["password_hash"]):
+    with call.parts.throttle.judging(me["email"], call.address):
+        right = await call.parts.passwords.verify(password, me["password_hash"], call.address)
+    if not right:
         call.parts.refusals.note(call.actor, call.request_id, "password_refused", "user", None)
         raise Unprocessable.at("body", field, msg="This is not the current password.")
     if _is_over(me["initial_password_until"]):

@@ -187,10 +187,10 @@ async def _password(call: Call[Any], given: str | None, email: str, username: st
     """(hash, the password when one was made, until when that is good)"""
     if given is not None:
         check_new_password(given, "password", email, username)
-        return await call.parts.passwords.hash(given), None, None
+        return await call.parts.passwords.hash(given, call.address), None, None
     made = accounts.new_password()
     until = clock.now() + timedelta(hours=accounts.INITIAL_PASSWORD_H)
-    return await call.parts.passwords.hash(made), call.shown_once(made), until
+    return await call.parts.passwords.hash(made, call.address), call.shown_once(made), until
 
 
 async def read(database: Pool | Connection, issuer: str | None, public_id: UUID) -> User:

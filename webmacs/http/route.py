@@ -47,7 +47,7 @@ from webmacs.http.deprecation import Deprecation
 from webmacs.http.faults import field_error
 from webmacs.http.guard import Identity, SessionKeys
 from webmacs.http.known import Known
-from webmacs.http.limits import Limits
+from webmacs.http.limits import FREE_OF_CALLERS, Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.paths import Paths
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
@@ -462,6 +462,7 @@ class _Endpoint:
         self._route = route
         self._deaf = route.method not in guard.SAFE_METHODS and not judges_if_match
         self._access = route.access
+        self._free = (route.method, route.path) in FREE_OF_CALLERS
         self._withdraws = route.method not in guard.SAFE_METHODS and route.tag in WITHDRAWING
         self._scope = access.scope_of(route.method, route.path)
         self._decoder = None if route.body in (None, bytes, Upload) else msgspec.json.Decoder(route.body)
@@ -481,7 +482,8 @@ class _Endpoint:
                     async with asyncio.timeout(HANDLER_S_MAX):
                         caller = await parts.known.identify(request, address)
                 caller = guard.admit(caller, self._access, self._scope)
-                parts.limits.admit_caller(caller, readings=self._route.readings)
+                if not self._free:
+                    parts.limits.admit_caller(caller, readings=self._route.readings)
             try:
                 response = await self._serve(request, caller, HANDLER_S_MAX - (clock.monotonic() - begun))
             finally:
