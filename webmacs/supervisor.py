@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -212,7 +211,7 @@ class Supervisor:
                 async with conn.transaction():  # printed before it is committed: a start that is broken off here loses no password
                     await accounts.create_user(
                         conn, key, email=ADMIN_EMAIL, username="admin", password=password, role="admin",
-                        initial_password_until=clock.now() + timedelta(hours=accounts.INITIAL_PASSWORD_H),
+                        initial_password_until=accounts.initial_until(),
                     )  # fmt: skip
                     say(
                         f"\n  The first administrator, shown only this once. It is good for {accounts.INITIAL_PASSWORD_H} h, and you"

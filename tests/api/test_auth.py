@@ -247,6 +247,9 @@ async def test_changing_the_password_ends_the_other_sessions_and_begins_a_new_on
         assert (await client.get("/api/v1/auth/me")).status_code == 200
         assert (await sign_in(client)).status_code == 401
         assert (await sign_in(client, password=new)).status_code == 200
+        async with rest.client("admin") as admin:
+            told = (await admin.get("/api/v1/versions", params={"object_public_id": changed.json()["user"]["public_id"]})).json()["data"]
+        assert [(one["kind"], one["number"], one["actor_name"]) for one in told] == [("user", changed.json()["user"]["version"], "viewer")]
 
 
 async def test_behind_tls_the_cookie_is_secure_and_the_browser_is_told_to_stay(database: str, tmp_path: Path) -> None:

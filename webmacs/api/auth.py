@@ -198,16 +198,18 @@ async def change_password(call: Call[PasswordChange]) -> Session:
     check_new_password(call.body.new_password, "new_password", me["email"], me["username"])
     new_hash = await call.parts.passwords.hash(call.body.new_password, call.address)
     async with call.pool.acquire() as conn, conn.transaction():
+        before = await _read(call, conn, call.identity.id, lock=True)
         changed = await conn.fetchval(
             """UPDATE users SET password_hash = $2, password_changed_on = clock_timestamp(), initial_password_until = NULL,
                                 version = version + 1
-                WHERE id = $1 AND password_hash = $3 RETURNING public_id""",
+                WHERE id = $1 AND password_hash = $3 RETURNING true""",
             call.identity.id, new_hash, me["password_hash"],
         )  # fmt: skip
         if changed is None:
             raise Unprocessable.at("body", "current_password", msg="The password was changed elsewhere just now.")
         await accounts.end_sessions(conn, call.identity.id)
-        await audit.write(conn, call.actor, call.request_id, [Entry("password_changed", "user", changed, call.identity.name)])
+        call.changed(before, await _read(call, conn, call.identity.id), action="password_changed", kind="user", name=before.username)
+        await audit.account(conn, call.actor, call.request_id, call.entries, call.versions, call.announced)
         return await begin_session(conn, call, call.identity.id, new_hash)
 
 

@@ -1,6 +1,5 @@
 """Users: who may sign in, and as what. Deleting one deletes nothing else: what they made and wrote stays, with their name."""
 
-from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -8,7 +7,7 @@ import asyncpg
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from webmacs import accounts, clock
+from webmacs import accounts
 from webmacs.accounts import AccountError
 from webmacs.api.auth import SSO_LINKED, Email, Linked, NewPassword, Username, check_new_password, taken
 from webmacs.http.page import Page, PageQuery, fetch_page
@@ -189,8 +188,7 @@ async def _password(call: Call[Any], given: str | None, email: str, username: st
         check_new_password(given, "password", email, username)
         return await call.parts.passwords.hash(given, call.address), None, None
     made = accounts.new_password()
-    until = clock.now() + timedelta(hours=accounts.INITIAL_PASSWORD_H)
-    return await call.parts.passwords.hash(made, call.address), call.shown_once(made), until
+    return await call.parts.passwords.hash(made, call.address), call.shown_once(made), accounts.initial_until()
 
 
 async def read(database: Pool | Connection, issuer: str | None, public_id: UUID) -> User:

@@ -207,19 +207,11 @@ class Call(Generic[B, Q]):
         other processes. The action is create, update or delete when nothing else is said; `kind` is the route's; `detail` says what the
         states do not show. Answers the state that is true afterwards: `before`, where nothing differs.
         """
-        state = before if after is None else after
-        public_id = getattr(state, "public_id", None)
-        kind = kind or self.kind or ""
-        old, new = audit.difference(before, after)
-        action = action or ("create" if before is None else "delete" if after is None else "update")
-        entry = Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail)
+        entry, version = audit.change_of(before, after, kind or self.kind or "", action=action, name=name, detail=detail)
         self.entries.append(entry)
         self.announced |= dict.fromkeys(announced)
-        version = getattr(state, "version", None)
-        anew = before is None or after is None or getattr(before, "version", None) != version
-        if isinstance(version, int) and public_id is not None and anew:  # of software it is a text
-            content = None if after is None else msgspec.to_builtins(after, str_keys=True)
-            self.versions.append(Version(kind, public_id, version + (after is None), content))
+        if version is not None:
+            self.versions.append(version)
         return typing.cast(A, before) if entry.says_nothing else after
 
     @property
