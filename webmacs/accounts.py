@@ -4,14 +4,14 @@ import base64
 import hashlib
 import hmac
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
 
 import asyncpg
 import bcrypt
 
-from webmacs import guessable, keys
+from webmacs import clock, guessable, keys
 from webmacs.storage.changes import announce
 from webmacs.storage.ids import uuid7
 from webmacs.storage.pool import Connection
@@ -61,6 +61,11 @@ def check_password(password: str, *own: str) -> None:
 def new_password() -> str:
     """128 random bits, url-safe."""
     return secrets.token_urlsafe(16)
+
+
+def initial_until() -> datetime:
+    """Until when a password that is made now is good."""
+    return clock.now() + timedelta(hours=INITIAL_PASSWORD_H)
 
 
 def new_credential() -> str:
@@ -128,14 +133,16 @@ async def insert_user(
 
 
 async def reset_password(conn: asyncpg.Connection, key: bytes, *, email: str, password: str) -> None:
-    """Sets a user's password and ends the sessions that began before. Raises AccountError when there is no such user."""
+    """Gives a user a password that was made for them, and ends the sessions that began before. Raises AccountError when there is no such
+    user."""
     check_password(password)
     password_hash = hash_password(key, password)
     async with conn.transaction():
         user = await conn.fetchval(
-            """UPDATE users SET password_hash = $2, password_changed_on = now(), initial_password_until = NULL, version = version + 1
+            """UPDATE users SET password_hash = $2, password_changed_on = clock_timestamp(), initial_password_until = $3,
+                                version = version + 1
                 WHERE lower(email) = lower($1) RETURNING id""",
-            email, password_hash,
+            email, password_hash, initial_until(),
         )  # fmt: skip
         if user is None:
             raise AccountError(f"There is no user with the e-mail {email}.")

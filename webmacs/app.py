@@ -134,7 +134,7 @@ def create_app(settings: Settings) -> Starlette:
                 await provider.close()
             await pool.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[*compose(ROUTES, SOCKETS), Page("/openapi.json", describe, methods=["GET"]), *problem_pages.routes(), *static.routes()],
         middleware=[
             Middleware(Envelope, settings=settings),
@@ -144,6 +144,8 @@ def create_app(settings: Settings) -> Starlette:
         exception_handlers={HTTPException: refuse},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # it would lead to whatever host the request names
+    return app
 
 
 def _settle_memory() -> None:

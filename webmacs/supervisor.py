@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -208,12 +207,13 @@ class Supervisor:
             await make_partitions(conn)
             key = accounts.password_key(keys.load_or_make_installation_key(self.data_dir))
             if not await accounts.has_users(conn):
+                from webmacs.commands import making
+
                 password = accounts.new_password()
                 async with conn.transaction():  # printed before it is committed: a start that is broken off here loses no password
-                    await accounts.create_user(
-                        conn, key, email=ADMIN_EMAIL, username="admin", password=password, role="admin",
-                        initial_password_until=clock.now() + timedelta(hours=accounts.INITIAL_PASSWORD_H),
-                    )  # fmt: skip
+                    await making.make_user(
+                        conn, key, self.settings.sso_issuer, email=ADMIN_EMAIL, username="admin", password=password, role="admin"
+                    )
                     say(
                         f"\n  The first administrator, shown only this once. It is good for {accounts.INITIAL_PASSWORD_H} h, and you"
                         f" choose your own when you sign in.\n    e-mail    {ADMIN_EMAIL}\n    password  {password}\n"
@@ -341,9 +341,9 @@ async def ensure_own_source(conn: "asyncpg.Connection[Any]", credential_file: Pa
     known = await conn.fetchval("SELECT EXISTS (SELECT FROM sources WHERE credential_hash = $1)", accounts.credential_hash(credential))
     if known:
         return
-    renewed = await accounts.renew_credential(conn, SOURCE)
-    if renewed is None:
-        renewed = (await accounts.create_source(conn, SOURCE))[1]
+    from webmacs.commands import making
+
+    renewed = await making.renew_credential(conn, SOURCE) or await making.make_source(conn, SOURCE)
     keys.write_secret(credential_file, renewed.encode())
 
 

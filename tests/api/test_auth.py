@@ -1,6 +1,8 @@
 """Signing in and out as a browser and as a machine."""
 
 import asyncio
+import itertools
+import threading
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -170,6 +172,57 @@ async def test_a_flood_of_logins_is_refused_rather_than_queued(rest: Rest, monke
         assert (await sign_in(client)).status_code == 429
 
 
+async def test_an_ipv6_host_is_one_address_to_the_throttle(rest: Rest, quick_hashes: None) -> None:
+    for number in range(10):
+        async with rest.client(address=f"2001:db8:0:1::{number + 1:x}") as client:
+            assert (await sign_in(client, password="x")).status_code == 401
+    async with rest.client(address="2001:db8:0:1::ffff") as client, rest.client(address="2001:db8:0:2::1") as elsewhere:
+        assert (await sign_in(client)).status_code == 429
+        assert (await sign_in(elsewhere)).status_code == 200
+        client.headers["Authorization"] = f"Bearer {rest.tokens['viewer']}"
+        assert (await client.post("/api/v1/auth/confirm", json={"password": PASSWORD})).status_code == 429
+
+
+async def test_one_host_does_not_fill_the_queue_of_passwords(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end = threading.Event()
+    monkeypatch.setattr(accounts, "verify_password", lambda key, password, password_hash: may_end.wait() and password == PASSWORD)
+    async with rest.client(address="2001:db8::1") as flood, rest.client(address="2001:db8::2") as flood_too, rest.client() as client:
+        begun = [asyncio.ensure_future(sign_in(one, f"{n}@example.org", "x")) for n in range(15) for one in (flood, flood_too)]
+        try:
+            refused = [await one for one in itertools.islice(asyncio.as_completed(begun), 20)]
+            assert {answer.status_code for answer in refused} == {429}
+            assert refused[0].json()["detail"].startswith("The limit of 10 passwords from one address that wait to be judged is reached;")
+            other = asyncio.ensure_future(sign_in(client))
+            assert (await sign_in(flood)).status_code == 429
+            assert not other.done()
+        finally:
+            may_end.set()
+        assert (await other).status_code == 200
+        assert sorted([(await one).status_code for one in begun]) == [401] * 10 + [429] * 20
+
+
+async def test_what_was_not_judged_is_no_failed_attempt(rest: Rest, monkeypatch: pytest.MonkeyPatch, quick_hashes: None) -> None:
+    async with rest.client() as client, rest.client("viewer") as signed_in:
+
+        async def again() -> int:
+            return (await signed_in.post("/api/v1/auth/confirm", json={"password": PASSWORD})).status_code
+
+        with monkeypatch.context() as full:
+            full.setattr(passwords, "WAITING_MAX", 0)
+            for _ in range(15):
+                assert (await sign_in(client)).status_code == await again() == 429
+        with monkeypatch.context() as away:
+
+            async def fail(*_: object) -> None:
+                raise ConnectionError("the database is away")
+
+            away.setattr(type(rest.app.state.parts.pool), "fetchrow", fail)
+            for _ in range(15):
+                assert (await sign_in(client)).status_code == 503
+        assert await again() == 200
+        assert (await sign_in(client)).status_code == 200
+
+
 def test_passwords_that_differ_only_after_72_bytes_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts, "BCRYPT_COST", 4)
     key = accounts.password_key(keys.load_or_make_installation_key(tmp_path))
@@ -194,6 +247,9 @@ async def test_changing_the_password_ends_the_other_sessions_and_begins_a_new_on
         assert (await client.get("/api/v1/auth/me")).status_code == 200
         assert (await sign_in(client)).status_code == 401
         assert (await sign_in(client, password=new)).status_code == 200
+        async with rest.client("admin") as admin:
+            told = (await admin.get("/api/v1/versions", params={"object_public_id": changed.json()["user"]["public_id"]})).json()["data"]
+        assert [(one["kind"], one["number"], one["actor_name"]) for one in told] == [("user", changed.json()["user"]["version"], "viewer")]
 
 
 async def test_behind_tls_the_cookie_is_secure_and_the_browser_is_told_to_stay(database: str, tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ async def test_a_password_given_again_is_in_the_audit_log_and_so_is_a_wrong_one(
 async def test_a_sign_in_that_was_overtaken_by_a_new_password_begins_no_session(
     rest: Rest, conn: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def verify(password: str, password_hash: str | None) -> bool:
+    async def verify(password: str, password_hash: str | None, address: str) -> bool:
         await conn.execute("UPDATE users SET password_hash = password_hash || ' ' WHERE username = 'viewer'")
         return True
 

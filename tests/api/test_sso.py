@@ -378,9 +378,10 @@ async def test_keys_of_other_kinds_are_passed_over(plant: Rest, provider: Provid
 
 
 async def test_a_verified_email_links_an_account_that_is_no_admins(plant: Rest, provider: Provider) -> None:
-    provider.person = {"sub": "op-1", "email": "Operator@Example.org", "email_verified": True}
+    made = await make_user(plant)
+    provider.person = {"sub": "n-1", "email": "Newcomer@Example.org", "email_verified": True}
     user = await sign_on(plant)
-    assert (user["public_id"], user["role"]) == (str(plant.users["operator"]), "operator")
+    assert (user["public_id"], user["role"]) == (made["public_id"], "operator")
 
 
 async def make_user(plant: Rest, **more: Any) -> dict[str, Any]:
@@ -414,18 +415,66 @@ async def test_a_password_that_was_made_holds_nobody_back_who_comes_from_the_pro
             assert (await earlier.get("/api/v1/events")).status_code == 401
             assert (await sign_in(earlier, "newcomer@example.org", made["initial_password"])).status_code == 401
             assert await conn.fetchval("SELECT password_hash IS NULL FROM users WHERE username = 'newcomer'")
-        told = await conn.fetch("SELECT actor_name, detail FROM audit_log WHERE object_name = 'newcomer' AND detail LIKE 'sso: the made%'")
-    assert [tuple(row) for row in told] == [("newcomer", "sso: the made password is void")] * 2
+        void = "SELECT actor_name, detail FROM audit_log WHERE object_public_id = $1 AND detail LIKE '% void' ORDER BY id"
+        told = await conn.fetch(void, made["public_id"])
+    details = [f"sso: linked to {provider.issuer} by e-mail; the password is void", "sso: the made password is void"]
+    assert [tuple(row) for row in told] == [("newcomer", detail) for detail in details]
 
 
-async def test_a_chosen_password_stays_beside_the_provider(plant: Rest, provider: Provider) -> None:
+async def test_a_link_by_email_leaves_nothing_of_who_had_the_account_before(plant: Rest, provider: Provider) -> None:
+    configure(plant, sso_role_mapping=MAPPING)
+    made = await make_user(plant, password="a quite uncommon phrase", role="viewer")
+    provider.person = {"sub": "n-1", "email": "newcomer@example.org", "email_verified": True, "groups": ["/heads"]}
+    async with plant.client() as client, plant.client() as earlier, plant.connection() as conn:
+        assert (await sign_in(earlier, "newcomer@example.org", "a quite uncommon phrase")).status_code == 200
+        session = await exchange(client, await come_back(client))
+        assert (session.json()["user"]["public_id"], session.json()["user"]["role"]) == (made["public_id"], "admin")
+        assert (await earlier.get("/api/v1/auth/me")).status_code == 401
+        assert (await sign_in(earlier, "newcomer@example.org", "a quite uncommon phrase")).status_code == 401
+        linked = "SELECT detail FROM audit_log WHERE object_public_id = $1 AND detail LIKE 'sso: linked%'"
+        assert await conn.fetchval(linked, made["public_id"]) == f"sso: linked to {provider.issuer} by e-mail; the password is void"
+
+
+async def test_a_password_that_is_set_after_the_link_stays_beside_the_provider(plant: Rest, provider: Provider) -> None:
+    user = await sign_on(plant)
+    async with plant.client() as client, plant.client("admin") as admin:
+        await admin.put(f"/api/v1/users/{user['public_id']}", json={"password": "a quite uncommon phrase"})
+        await exchange(client, await come_back(client))
+        assert (await sign_in(client, "alice@example.org", "a quite uncommon phrase")).status_code == 200
+
+
+async def test_an_email_that_its_user_entered_links_nobody(plant: Rest, provider: Provider) -> None:
+    configure(plant, sso_role_mapping=MAPPING)
+    mallory = await make_user(plant, password="a quite uncommon phrase", role="viewer", email="mallory@example.org")
+    provider.person = {"sub": "boss-1", "email": "Boss@example.org", "email_verified": True, "groups": ["/heads"]}
+    own = {"password": "a quite uncommon phrase"}
+    async with plant.client() as client:
+        client.headers["X-WebMACS"] = "1"
+        await sign_in(client, "mallory@example.org", own["password"])
+        assert (await client.put("/api/v1/auth/me", json=own | {"email": "boss@example.org"})).status_code == 200
+        assert await refusal(plant) == "taken"
+        assert (await client.put("/api/v1/auth/me", json=own | {"email": "BOSS@example.org"})).status_code == 200
+        assert await refusal(plant) == "taken"
+        assert (await client.get("/api/v1/auth/me")).json()["role"] == "viewer"
+    async with plant.client("admin") as admin:  # who gives it back, and knows whose the address is
+        path = f"/api/v1/users/{mallory['public_id']}"
+        assert (await admin.put(path, json={"username": "mal"})).status_code == 200
+        assert await refusal(plant) == "taken"
+        assert (await admin.put(path, json={"email": "mallory@example.org"})).status_code == 200
+    assert (await sign_on(plant))["public_id"] != mallory["public_id"]
+    provider.person = {"sub": "mallory-1", "email": "mallory@example.org", "email_verified": True, "groups": ["/line"]}
+    assert (await sign_on(plant))["public_id"] == mallory["public_id"]
+
+
+async def test_another_spelling_of_the_own_email_is_still_the_administrators(plant: Rest, provider: Provider) -> None:
     await make_user(plant, password="a quite uncommon phrase")
     provider.person = {"sub": "n-1", "email": "newcomer@example.org", "email_verified": True}
-    async with plant.client() as client, plant.client() as earlier:
-        assert (await sign_in(earlier, "newcomer@example.org", "a quite uncommon phrase")).status_code == 200
-        await exchange(client, await come_back(client))
-        assert (await earlier.get("/api/v1/events")).status_code == 200
-        assert (await sign_in(client, "newcomer@example.org", "a quite uncommon phrase")).status_code == 200
+    async with plant.client() as client:
+        client.headers["X-WebMACS"] = "1"
+        await sign_in(client, "newcomer@example.org", "a quite uncommon phrase")
+        changed = await client.put("/api/v1/auth/me", json={"email": "Newcomer@example.org", "password": "a quite uncommon phrase"})
+        assert changed.status_code == 200
+    assert (await sign_on(plant))["username"] == "newcomer"
 
 
 async def test_who_is_linked_is_told_to_them_and_to_administrators(plant: Rest, provider: Provider) -> None:
@@ -561,15 +610,16 @@ async def test_the_subject_is_the_person_and_not_the_email(plant: Rest, provider
 
 
 async def test_a_disabled_account_is_refused_known_or_not(plant: Rest, provider: Provider) -> None:
-    provider.person = {"sub": "op-1", "email": "operator@example.org", "email_verified": True}
+    await make_user(plant)
+    provider.person = {"sub": "n-1", "email": "newcomer@example.org", "email_verified": True}
     async with plant.connection() as conn:
-        await conn.execute("UPDATE users SET enabled = false WHERE username = 'operator'")
+        await conn.execute("UPDATE users SET enabled = false WHERE username = 'newcomer'")
         assert await refusal(plant) == "disabled"
-        await conn.execute("UPDATE users SET enabled = true WHERE username = 'operator'")
+        await conn.execute("UPDATE users SET enabled = true WHERE username = 'newcomer'")
         await sign_on(plant)
         async with plant.client() as client:
             end = await come_back(client)
-            await conn.execute("UPDATE users SET enabled = false WHERE username = 'operator'")
+            await conn.execute("UPDATE users SET enabled = false WHERE username = 'newcomer'")
             assert (await exchange(client, end)).status_code == 401
         assert await refusal(plant) == "disabled"
 
@@ -648,6 +698,34 @@ async def test_the_role_follows_the_groups_at_each_sign_on(plant: Rest, provider
         assert (await sign_on(plant))["role"] == role
     configure(plant, sso_default_role="none")
     assert await refusal(plant) == "groups"
+
+
+async def test_another_role_by_the_groups_ends_the_sessions_at_once(plant: Rest, provider: Provider) -> None:
+    configure(plant, sso_role_mapping=MAPPING, sso_default_role="viewer")
+    async with plant.client() as earlier, plant.client() as client:
+        await exchange(earlier, await come_back(earlier))
+        assert (await earlier.get("/api/v1/auth/me")).status_code == 200
+        await exchange(client, await come_back(client))
+        assert (await earlier.get("/api/v1/auth/me")).status_code == 200  # the role is the same
+        provider.person["groups"] = ["/line"]
+        session = await exchange(client, await come_back(client))
+        assert (await earlier.get("/api/v1/auth/me")).status_code == 401
+        assert (await client.get("/api/v1/auth/me")).json() == session.json()["user"]
+
+
+async def test_what_a_sign_on_makes_and_changes_leaves_its_versions(plant: Rest, provider: Provider) -> None:
+    configure(plant, sso_role_mapping=MAPPING, sso_default_role="viewer")
+    user = await sign_on(plant)
+    provider.person["groups"] = ["/line"]
+    assert (await sign_on(plant))["version"] == 2
+    async with plant.client("admin") as admin:
+        await admin.put(f"/api/v1/users/{user['public_id']}", json={"password": None})
+        assert (await sign_on(plant))["version"] == 4  # the made one is void
+        found = await admin.get("/api/v1/versions", params={"object_public_id": user["public_id"], "content": "true"})
+        assert (await admin.get(f"/api/v1/users/{user['public_id']}")).json()["version"] == 4
+    states = [(one["number"], one["actor_name"], one["content"]["role"]) for one in found.json()["data"]]
+    assert states == [(4, "alice", "operator"), (3, "admin", "operator"), (2, "alice", "operator"), (1, "alice", "viewer")]
+    assert [one["content"]["must_change_password"] for one in found.json()["data"]] == [False, True, False, False]
 
 
 async def test_without_a_mapping_the_role_is_whatever_it_was_made_here(plant: Rest, provider: Provider) -> None:

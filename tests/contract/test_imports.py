@@ -31,6 +31,7 @@ ORDER = (
     "instance",
     "postgres",
     "commands.database",
+    "commands.making",
     "supervisor",
     "commands",
     "__main__",
@@ -43,6 +44,7 @@ LATE: dict[tuple[str, str], str] = {
     ("webmacs.oidc", "joserfc"): "the same",
     ("webmacs.oidc", "joserfc.errors"): "the same",
     ("webmacs.oidc", "joserfc.jwk"): "the same",
+    ("webmacs.supervisor", "webmacs.commands.making"): "it adds 6 MB to a process that stays, and only a first start needs it",
     ("webmacs.storage.migrate", "alembic"): "it adds 63 MB to a process, and only `webmacs migrate` needs it",
     ("webmacs.storage.migrate", "alembic.config"): "the same",
 }

@@ -135,6 +135,14 @@ async def test_a_session_that_asks_too_often_is_told_so_and_others_are_not(datab
             assert row["detail"].startswith("GET /api/v1/events: The limit requests_per_minute of 3 ")
 
 
+async def test_who_has_asked_too_often_can_still_sign_out(database: str, tmp_path: Path) -> None:
+    async with serve(database, tmp_path, requests_per_minute=1, address_requests_per_minute=4) as rest, rest.client("viewer") as viewer:
+        assert [(await viewer.get("/api/v1/events")).status_code for _ in range(2)] == [200, 429]
+        assert (await viewer.post("/api/v1/auth/logout")).status_code == 204
+        assert (await viewer.post("/api/v1/auth/logout")).status_code == 401
+        assert (await viewer.post("/api/v1/auth/logout")).status_code == 429  # the address's counts
+
+
 async def test_an_address_is_limited_whoever_asks_and_whatever_it_claims(database: str, tmp_path: Path) -> None:
     async with serve(database, tmp_path, address_requests_per_minute=5) as rest:
         async with rest.client() as stranger, rest.client("admin") as admin, rest.client("admin", "10.0.0.9") as elsewhere:

@@ -14,6 +14,7 @@ import jwt
 import pytest
 import websockets
 from parts.backend import Backend, make_source
+from parts.raw_socket import RawSocket
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
@@ -183,3 +184,11 @@ async def test_what_is_no_request_yet_is_answered_by_its_status_alone(installati
     writer.close()
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())
     assert b"content-length: 0" in answer
+
+
+async def test_a_target_that_is_no_path_is_not_redirected_anywhere(installation: Installation) -> None:
+    async with RawSocket(installation.backend.sockets) as raw:
+        await raw.send(b"CONNECT a:1 HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n")
+        answer = await raw.reader.read()
+    assert answer.startswith(b"HTTP/1.1 404"), answer
+    assert b"elsewhere" not in answer

@@ -154,6 +154,24 @@ async def test_a_version_from_before_brings_its_dead_band_back(database_server: 
     await conn.close()
 
 
+async def test_an_email_that_its_user_entered_before_is_not_vouched_for(database_server: Server) -> None:
+    url = await empty_database(database_server, "vouched")
+    await upgrade(url, "0013")
+    conn = await asyncpg.connect(url)
+    await conn.execute(
+        """WITH u AS (INSERT INTO users (public_id, email, username, role) SELECT gen_random_uuid(), name || '@x.org', name, 'viewer'
+                        FROM unnest(ARRAY['own', 'sso', 'theirs', 'untold']) AS name RETURNING public_id, username)
+           INSERT INTO audit_log (at, action, kind, object_public_id, actor_kind, actor_public_id, after, n)
+           SELECT now(), CASE username WHEN 'sso' THEN 'create' ELSE 'update' END, 'user', public_id, 'user',
+                  CASE username WHEN 'theirs' THEN gen_random_uuid() ELSE public_id END, '{"email": "a@x.org"}', 1
+             FROM u WHERE username <> 'untold'"""
+    )
+    await upgrade(url, "head")
+    rows = await conn.fetch("SELECT username FROM users WHERE NOT email_vouched")
+    assert [row["username"] for row in rows] == ["own"]
+    await conn.close()
+
+
 async def test_a_schema_newer_than_this_version_is_refused(database: str) -> None:
     conn = await asyncpg.connect(database)
     await conn.execute("UPDATE alembic_version SET version_num = '9999'")

@@ -1,5 +1,6 @@
 """`webmacs up`: what a person sees, what is left when it ends, what happens when a part of it dies."""
 
+import asyncio
 import os
 import pwd
 import signal
@@ -11,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import psutil
 import pytest
 from parts.installation import Up, command, empty_directory, environment, eventually, running
 
 from webmacs import instance
+from webmacs.postgres import Server
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,7 @@ def test_the_first_start_tells_the_address_and_the_administrator_and_the_second_
         password = said.partition("password  ")[2].split()[0]
         assert len(password) == 22
         session = httpx.post(f"{url}/api/v1/auth/login", json={"email": "admin@webmacs.local", "password": password}).json()
+        assert made_by_the_command_line(data) == [("create", "user", "admin", 1), ("create", "source", "this-machine", 1)]
         assert session["user"]["must_change_password"] is True
         signed_in = {"Authorization": f"Bearer {session['access_token']}"}
         refused = httpx.get(f"{url}/api/v1/events", headers=signed_in)
@@ -98,12 +102,29 @@ def test_a_second_ctrl_c_does_not_wait_for_what_hangs(up: Up) -> None:
     assert up.said[-1] == "Stopped.\n"
 
 
+def made_by_the_command_line(data: Path) -> list[tuple[Any, ...]]:
+    """Of the audit log, each with the version that it left."""
+
+    async def read() -> list[tuple[Any, ...]]:
+        conn = await asyncpg.connect(Server(data).url)
+        rows = await conn.fetch(
+            """SELECT a.action, a.kind, a.object_name, v.version
+                 FROM audit_log a LEFT JOIN versions v USING (kind, object_public_id, at)
+                WHERE a.actor_name = 'command line' ORDER BY a.id"""
+        )
+        await conn.close()
+        return [tuple(row) for row in rows]
+
+    return asyncio.run(read())
+
+
 def test_a_lost_controller_credential_is_made_anew(data: Path) -> None:
     credential = data / "secrets" / "controller.credential"
     old = credential.read_text()
     credential.unlink()
     with running(data) as up:
         up.ready()
+        assert made_by_the_command_line(data)[-1] == ("renew_credential", "source", "this-machine", None)
     assert credential.read_text() != old
 
 

@@ -115,11 +115,12 @@ SELECT: Final = f"""
 @route("POST", "/api/v1/auth/login", problems=("wrong-credentials", 429, 503))
 async def login(call: Call[Credentials]) -> Session:
     """Sign in. Answers a session of 24 h and sets its cookie."""
-    call.parts.throttle.begin(call.body.email, call.address)
-    row = await call.pool.fetchrow(
-        "SELECT id, username, password_hash, enabled, initial_password_until FROM users WHERE lower(email) = lower($1)", call.body.email
-    )
-    right = await call.parts.passwords.verify(call.body.password, None if row is None else row["password_hash"])
+    with call.parts.throttle.judging(call.body.email, call.address):
+        row = await call.pool.fetchrow(
+            "SELECT id, username, password_hash, enabled, initial_password_until FROM users WHERE lower(email) = lower($1)", call.body.email
+        )
+        password_hash = None if row is None else row["password_hash"]
+        right = await call.parts.passwords.verify(call.body.password, password_hash, call.address)
     if row is None or not right or not row["enabled"] or _is_over(row["initial_password_until"]):
         log.info("login_refused", address=call.address)
         raise _note(call, "no such user" if row is None else f"user {row['username']}")
@@ -163,7 +164,7 @@ async def get_me(call: Call) -> Me:
 
 @route("PUT", "/api/v1/auth/me", problems=(409, 422, 429, 503), changes="user")
 async def change_me(call: Call[ProfileChange]) -> Me:
-    """Change one's own profile. Another e-mail needs the password beside it."""
+    """Change one's own profile. Another e-mail needs the password beside it, and links nobody who signs in at the provider."""
     new = call.body
     if new.email is not UNSET:
         if new.password is UNSET:
@@ -177,7 +178,8 @@ async def change_me(call: Call[ProfileChange]) -> Me:
     wanted = [getattr(before, name) if (value := getattr(new, name)) is UNSET else value for name in fields]
     try:
         await call.conn.execute(
-            """UPDATE users SET username = $2, email = $3, language = $4, time_zone = $5, theme = $6, version = version + 1
+            """UPDATE users SET username = $2, email = $3, language = $4, time_zone = $5, theme = $6, version = version + 1,
+                                email_vouched = email_vouched AND lower(email) = lower($3)
                 WHERE id = $1""",
             call.identity.id, *wanted,
         )  # fmt: skip
@@ -194,18 +196,20 @@ async def change_password(call: Call[PasswordChange]) -> Session:
     if call.body.new_password == call.body.current_password:  # one that was made for them would stay for ever
         raise Unprocessable.at("body", "new_password", msg="This is the current password; choose another one.")
     check_new_password(call.body.new_password, "new_password", me["email"], me["username"])
-    new_hash = await call.parts.passwords.hash(call.body.new_password)
+    new_hash = await call.parts.passwords.hash(call.body.new_password, call.address)
     async with call.pool.acquire() as conn, conn.transaction():
+        before = await _read(call, conn, call.identity.id, lock=True)
         changed = await conn.fetchval(
             """UPDATE users SET password_hash = $2, password_changed_on = clock_timestamp(), initial_password_until = NULL,
                                 version = version + 1
-                WHERE id = $1 AND password_hash = $3 RETURNING public_id""",
+                WHERE id = $1 AND password_hash = $3 RETURNING true""",
             call.identity.id, new_hash, me["password_hash"],
         )  # fmt: skip
         if changed is None:
             raise Unprocessable.at("body", "current_password", msg="The password was changed elsewhere just now.")
         await accounts.end_sessions(conn, call.identity.id)
-        await audit.write(conn, call.actor, call.request_id, [Entry("password_changed", "user", changed, call.identity.name)])
+        call.changed(before, await _read(call, conn, call.identity.id), action="password_changed", kind="user", name=before.username)
+        await audit.account(conn, call.actor, call.request_id, call.entries, call.versions, call.announced)
         return await begin_session(conn, call, call.identity.id, new_hash)
 
 
@@ -273,8 +277,9 @@ async def _check_own(call: Call[Any], password: str, field: str) -> asyncpg.Reco
     )
     if me is None:
         raise Unauthorized(guard.ENDED)
-    call.parts.throttle.begin(me["email"], call.address)
-    if not await call.parts.passwords.verify(password, me["password_hash"]):
+    with call.parts.throttle.judging(me["email"], call.address):
+        right = await call.parts.passwords.verify(password, me["password_hash"], call.address)
+    if not right:
         call.parts.refusals.note(call.actor, call.request_id, "password_refused", "user", None)
         raise Unprocessable.at("body", field, msg="This is not the current password.")
     if _is_over(me["initial_password_until"]):

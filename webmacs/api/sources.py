@@ -93,7 +93,7 @@ async def create_source(call: Call[SourceIn]) -> SourceCreated:
         public_id, credential = await accounts.create_source(cast("asyncpg.Connection[asyncpg.Record]", call.conn), call.body.name)
     except accounts.AccountError as error:
         raise Conflict(str(error)) from None
-    source = await _read(call.conn, public_id)
+    source = await read(call.conn, public_id)
     call.changed(None, source, "sources")
     return SourceCreated(**msgspec.structs.asdict(source), credential=call.shown_once(credential))
 
@@ -101,13 +101,13 @@ async def create_source(call: Call[SourceIn]) -> SourceCreated:
 @route("GET", "/api/v1/sources/{public_id}")
 async def get_source(call: Call) -> Source:
     """Read a source."""
-    return await _read(call.pool, call.public_id)
+    return await read(call.pool, call.public_id)
 
 
 @route("PUT", "/api/v1/sources/{public_id}", problems=(409,), changes="source")
 async def change_source(call: Call[SourceChange]) -> Source:
     """Rename a source, or disable and enable it. One that is disabled is cut off within 5 s."""
-    before = await _read(call.conn, call.public_id, lock=True)
+    before = await read(call.conn, call.public_id, lock=True)
     call.match(before.version)
     given = [None if value is UNSET else value for value in (call.body.name, call.body.enabled)]
     try:
@@ -117,13 +117,13 @@ async def change_source(call: Call[SourceChange]) -> Source:
         )  # fmt: skip
     except asyncpg.UniqueViolationError:
         raise Conflict(f"There is a source called {call.body.name} already; choose another name.") from None
-    return call.changed(before, await _read(call.conn, call.public_id), "sources")
+    return call.changed(before, await read(call.conn, call.public_id), "sources")
 
 
 @route("POST", "/api/v1/sources/{public_id}/credential", status=200, problems=(412,), changes="source")
 async def renew_credential(call: Call) -> SourceCreated:
     """Give a source a new credential. It is in this answer and nowhere else; the old one is void at once."""
-    source = await _read(call.conn, call.public_id, lock=True)
+    source = await read(call.conn, call.public_id, lock=True)
     call.match(source.version)
     credential = accounts.new_credential()
     await call.conn.execute(
@@ -137,7 +137,7 @@ async def renew_credential(call: Call) -> SourceCreated:
 async def delete_source(call: Call) -> None:
     """Delete a source. Its credential is void at once; its events and their readings stay, to be written by REST."""
     conn = call.conn
-    before = await _read(conn, call.public_id, lock=True)
+    before = await read(conn, call.public_id, lock=True)
     call.match(before.version)
     source_id = await conn.fetchval("SELECT id FROM sources WHERE public_id = $1", call.public_id)
     # the writer's row is locked first: a flush under way ends before, a later one finds the row gone and is void
@@ -151,7 +151,7 @@ async def delete_source(call: Call) -> None:
     call.changed(before, None, "sources", "events")
 
 
-async def _read(database: Pool | Connection, public_id: UUID, *, lock: bool = False) -> Source:
+async def read(database: Pool | Connection, public_id: UUID, *, lock: bool = False) -> Source:
     """Raises NotFound. With `lock` nobody else changes it until the transaction ends."""
     row = await database.fetchrow(SELECT + " WHERE s.public_id = $1" + (" FOR UPDATE OF s" if lock else ""), public_id, _live_since())
     if row is None:

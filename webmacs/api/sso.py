@@ -21,7 +21,7 @@ from msgspec import Meta
 from starlette.responses import RedirectResponse, Response
 
 from webmacs import accounts, clock, keys, logs
-from webmacs.api import auth
+from webmacs.api import auth, users
 from webmacs.api.auth import Session
 from webmacs.http import audit
 from webmacs.http.access import Role
@@ -223,18 +223,31 @@ async def exchange_sso_code(call: Call[Code]) -> Session:
 async def _void_made_password(conn: Connection, call: Call[Code], user: asyncpg.Record) -> None:
     """Of one who has proved at the provider who they are: a password that was made for them would let this session do nothing but choose
     another. Sessions that began with it end, or they would go on without that choice. Call it with the user's row locked."""
+    before = await users.read(conn, call.settings.sso_issuer, user["public_id"])
+    if not before.must_change_password:
+        return
+    await _void_password(conn, user["id"])
+    await accounts.end_sessions(conn, user["id"])
+    after = await users.read(conn, call.settings.sso_issuer, user["public_id"])
+    call.changed(before, after, kind="user", name=after.username, detail="sso: the made password is void")
+    await _account_for(conn, call, after)
+
+
+async def _void_password(conn: Connection, user_id: int) -> bool:
+    """Whether there was one."""
     void = await conn.fetchval(
         """UPDATE users SET password_hash = NULL, initial_password_until = NULL, password_changed_on = clock_timestamp(),
                             version = version + 1
-            WHERE id = $1 AND initial_password_until IS NOT NULL RETURNING true""",
-        user["id"],
+            WHERE id = $1 AND password_hash IS NOT NULL RETURNING true""",
+        user_id,
     )
-    if void is None:
-        return
-    await accounts.end_sessions(conn, user["id"])
-    actor = Actor("user", user["public_id"], user["username"], call.actor.address)
-    entry = Entry("update", "user", user["public_id"], user["username"], detail="sso: the made password is void")
-    await audit.write(conn, actor, call.request_id, [entry])
+    return void is not None
+
+
+async def _account_for(conn: Connection, call: Call[Any, Any], user: "_Account | users.User") -> None:
+    """What was changed, by the person themself."""
+    actor = Actor("user", user.public_id, user.username, call.actor.address)
+    await audit.account(conn, actor, call.request_id, call.entries, call.versions, call.announced)
 
 
 async def _begin(call: Call[Any, Any], wanted: str, link: UUID | None) -> tuple[str, str]:
@@ -279,16 +292,16 @@ async def _admit(call: Call[None, CallbackQuery], issuer: str, person: Person, k
     now = clock.now()
     try:
         async with call.pool.acquire() as conn, conn.transaction():
-            account, entries = await _find_or_make(conn, call.settings, issuer, person, now)
+            account = await _find_or_make(conn, call, issuer, person, now)
             await conn.execute(
                 "UPDATE sso_logins SET code_hash = $2, code_expires_on = $3, user_id = $4 WHERE state_hash = $1",
                 _sha256(kept.state), _sha256(code), now + timedelta(seconds=CODE_S), account.id,
             )  # fmt: skip
-            actor = Actor("user", account.public_id, account.username, call.actor.address)
-            if entries:
-                await audit.write(conn, actor, call.request_id, entries)
+            await _account_for(conn, call, account)
     except asyncpg.UniqueViolationError:
         raise Refused("again", "an account of this name, e-mail or identity was made at the same moment") from None
+    finally:
+        call.parts.known.forget()  # also when it failed: the answer to a commit may be lost
     return code
 
 
@@ -317,10 +330,10 @@ async def _link_own(call: Call[None, CallbackQuery], issuer: str, person: Person
             raise Refused("taken", "the account or the person is linked to another one already")
 
 
-async def _find_or_make(conn: Connection, settings: Settings, issuer: str, person: Person, now: datetime) -> tuple[_Account, list[Entry]]:
-    """The person's user, with the role that the groups give, and what was changed for it. Raises Refused."""
+async def _find_or_make(conn: Connection, call: Call[None, CallbackQuery], issuer: str, person: Person, now: datetime) -> _Account:
+    """The person's user, with the role that the groups give. Raises Refused."""
+    settings = call.settings
     role = _role_of(settings, person)
-    entries: list[Entry] = []
     row = await conn.fetchrow(
         f"""WITH known AS (UPDATE sso_identities SET last_login_on = $3 WHERE issuer = $1 AND subject = $2 RETURNING user_id)
             SELECT {COLUMNS} FROM known JOIN users u ON u.id = known.user_id FOR NO KEY UPDATE OF u""",  # noqa: S608
@@ -329,7 +342,7 @@ async def _find_or_make(conn: Connection, settings: Settings, issuer: str, perso
     if row is not None:
         account = _account(row)
     else:
-        account = await _link(conn, settings, issuer, person, role, now, entries)
+        account = await _link(conn, call, issuer, person, role, now)
     if not account.enabled:
         raise Refused("disabled", f"the account {account.email} is disabled")
     if settings.sso_role_mapping and role != account.role:
@@ -337,32 +350,33 @@ async def _find_or_make(conn: Connection, settings: Settings, issuer: str, perso
             raise Refused("groups", f"{account.email} is in no group that may sign in")
         if account.role == "admin" and await accounts.is_last_administrator(conn, account.id):
             detail = f"sso: the groups say {role}, but there is no other administrator"
-            entries.append(Entry("role_kept", "user", account.public_id, account.username, detail=detail))
+            call.entries.append(Entry("role_kept", "user", account.public_id, account.username, detail=detail))
             log.warning("last_administrator_kept", user=str(account.public_id), groups_say=role)
-            return account, entries
+            return account
+        before = await users.read(conn, issuer, account.public_id)
         await conn.execute("UPDATE users SET role = $2, version = version + 1 WHERE id = $1", account.id, role)
-        entries.append(
-            Entry("update", "user", account.public_id, account.username, {"role": account.role}, {"role": role}, "sso: role of the groups")
-        )
-    return account, entries
+        await accounts.end_sessions(conn, account.id)
+        after = await users.read(conn, issuer, account.public_id)
+        call.changed(before, after, kind="user", name=after.username, detail="sso: role of the groups")
+    return account
 
 
 async def _link(
-    conn: Connection, settings: Settings, issuer: str, person: Person, role: Role | None, now: datetime, entries: list[Entry]
+    conn: Connection, call: Call[None, CallbackQuery], issuer: str, person: Person, role: Role | None, now: datetime
 ) -> _Account:
-    """The user of the verified e-mail, else a new one, bound to this identity from now on. Raises Refused."""
+    """The user of the verified e-mail, else a new one, bound to this identity from now on. Whoever had the account before may be somebody
+    else: their password and their sessions end. Raises Refused."""
     if person.email is None:
         raise Refused("email", "it vouches for no e-mail of a person who is not known here")
     row = await conn.fetchrow(
-        f"""SELECT {COLUMNS}, EXISTS (SELECT FROM sso_identities i WHERE i.user_id = u.id AND i.issuer = $2) AS linked
+        f"""SELECT {COLUMNS}, u.email_vouched,
+                   EXISTS (SELECT FROM sso_identities i WHERE i.user_id = u.id AND i.issuer = $2) AS linked
               FROM users u WHERE lower(u.email) = lower($1) FOR NO KEY UPDATE OF u""",  # noqa: S608
         person.email, issuer,
     )  # fmt: skip
+    before, detail = None, "sso"
     if row is None:
-        account = await _create(conn, settings, person, role, now)
-        entries.append(
-            Entry("create", "user", account.public_id, account.username, None, {"email": account.email, "role": account.role}, "sso")
-        )
+        account = await _create(conn, call.settings, person, role, now)
     else:
         account = _account(row)
         if not account.enabled:
@@ -374,11 +388,17 @@ async def _link(
             raise Refused("again", "its identity was made at the same moment")
         if row["linked"]:
             raise Refused("taken", f"the account {account.email} belongs to another person of the same provider")
-        entries.append(Entry("update", "user", account.public_id, account.username, detail=f"sso: linked to {issuer} by e-mail"))
+        if not row["email_vouched"]:
+            raise Refused("taken", f"the e-mail {account.email} was entered by its user {account.username}, not by an administrator")
+        before = await users.read(conn, issuer, account.public_id)
+        void = await _void_password(conn, account.id)
+        await accounts.end_sessions(conn, account.id)
+        detail = f"sso: linked to {issuer} by e-mail" + ("; the password is void" if void else "")
     await conn.execute(
         "INSERT INTO sso_identities (issuer, subject, user_id, created_on, last_login_on) VALUES ($1, $2, $3, $4, $4)",
         issuer, person.subject, account.id, now,
     )  # fmt: skip
+    call.changed(before, await users.read(conn, issuer, account.public_id), kind="user", name=account.username, detail=detail)
     return account
 
 

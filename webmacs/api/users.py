@@ -1,6 +1,5 @@
 """Users: who may sign in, and as what. Deleting one deletes nothing else: what they made and wrote stays, with their name."""
 
-from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -8,7 +7,7 @@ import asyncpg
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from webmacs import accounts, clock
+from webmacs import accounts
 from webmacs.accounts import AccountError
 from webmacs.api.auth import SSO_LINKED, Email, Linked, NewPassword, Username, check_new_password, taken
 from webmacs.http.page import Page, PageQuery, fetch_page
@@ -101,7 +100,7 @@ async def create_user(call: Call[UserIn]) -> UserWithPassword:
         )
     except AccountError as error:
         raise Conflict(str(error)) from None
-    user = await _read(call, call.conn, public_id)
+    user = await read(call.conn, call.settings.sso_issuer, public_id)
     call.changed(None, user, "access", name=user.username)
     return UserWithPassword(**msgspec.structs.asdict(user), initial_password=initial)
 
@@ -109,7 +108,7 @@ async def create_user(call: Call[UserIn]) -> UserWithPassword:
 @route("GET", "/api/v1/users/{public_id}")
 async def get_user(call: Call) -> User:
     """Read a user."""
-    return await _read(call, call.pool, call.public_id)
+    return await read(call.pool, call.settings.sso_issuer, call.public_id)
 
 
 @route("PUT", "/api/v1/users/{public_id}", problems=(409,), changes="user")
@@ -119,11 +118,11 @@ async def change_user(call: Call[UserChange]) -> UserWithPassword:
     initial: str | None = None
     password: tuple[Any, ...] | None = None
     if new.password is not UNSET:
-        known = await _read(call, call.pool, call.public_id)  # hashing takes long: nothing is locked yet
+        known = await read(call.pool, call.settings.sso_issuer, call.public_id)  # hashing takes long: nothing is locked yet
         password_hash, initial, until = await _password(call, new.password, known.email, known.username)
         password = (password_hash, until)
     user_id = await _lock(conn, call.public_id)
-    before = await _read(call, conn, call.public_id)
+    before = await read(conn, call.settings.sso_issuer, call.public_id)
     call.match(before.version)
     fields = ("email", "username", "role", "enabled")
     wanted = {name: getattr(before, name) if (value := getattr(new, name)) is UNSET else value for name in fields}
@@ -131,7 +130,9 @@ async def change_user(call: Call[UserChange]) -> UserWithPassword:
         await _keep_an_administrator(conn, user_id)
     try:
         await conn.execute(
-            "UPDATE users SET email = $2, username = $3, role = $4, enabled = $5, version = version + 1 WHERE id = $1",
+            """UPDATE users SET email = $2, username = $3, role = $4, enabled = $5, version = version + 1,
+                                email_vouched = email_vouched OR lower(email) <> lower($2)
+                WHERE id = $1""",
             user_id, *wanted.values(),
         )  # fmt: skip
     except asyncpg.UniqueViolationError as error:
@@ -143,7 +144,7 @@ async def change_user(call: Call[UserChange]) -> UserWithPassword:
         )  # fmt: skip
     if password is not None or wanted["role"] != before.role or wanted["enabled"] is False:
         await accounts.end_sessions(conn, user_id)
-    after = await _read(call, conn, call.public_id)
+    after = await read(conn, call.settings.sso_issuer, call.public_id)
     user = call.changed(before, after, "access", name=after.username)
     return UserWithPassword(**msgspec.structs.asdict(user), initial_password=initial)
 
@@ -154,7 +155,7 @@ async def delete_user(call: Call) -> None:
     if call.public_id == call.identity.public_id:
         raise Conflict("Nobody deletes themself; another administrator can.")
     user_id = await _lock(call.conn, call.public_id)
-    before = await _read(call, call.conn, call.public_id)
+    before = await read(call.conn, call.settings.sso_issuer, call.public_id)
     call.match(before.version)
     if before.role == "admin" and before.enabled:
         await _keep_an_administrator(call.conn, user_id)
@@ -185,15 +186,14 @@ async def _password(call: Call[Any], given: str | None, email: str, username: st
     """(hash, the password when one was made, until when that is good)"""
     if given is not None:
         check_new_password(given, "password", email, username)
-        return await call.parts.passwords.hash(given), None, None
+        return await call.parts.passwords.hash(given, call.address), None, None
     made = accounts.new_password()
-    until = clock.now() + timedelta(hours=accounts.INITIAL_PASSWORD_H)
-    return await call.parts.passwords.hash(made), call.shown_once(made), until
+    return await call.parts.passwords.hash(made, call.address), call.shown_once(made), accounts.initial_until()
 
 
-async def _read(call: Call[Any, Any], database: Pool | Connection, public_id: UUID) -> User:
-    """Raises NotFound."""
-    row = await database.fetchrow(SELECT + " WHERE public_id = $2", call.settings.sso_issuer, public_id)
+async def read(database: Pool | Connection, issuer: str | None, public_id: UUID) -> User:
+    """`issuer`: the setting sso_issuer. Raises NotFound."""
+    row = await database.fetchrow(SELECT + " WHERE public_id = $2", issuer, public_id)
     if row is None:
         raise NotFound("user")
     return _user(row)

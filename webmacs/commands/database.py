@@ -2,18 +2,21 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncpg
 import uvloop
 
 from webmacs import clock, postgres
+from webmacs.http.audit import Actor
 from webmacs.settings import Settings
 from webmacs.storage import migrate
 from webmacs.storage.partitions import ensure_partitions
 from webmacs.storage.pool import SERVER_VERSION_MIN, DatabaseError, connect
 
 Result = TypeVar("Result")
+COMMAND_LINE: Final = Actor("system", None, "command line", None)
+"""As the audit log calls whoever may read the installation's secrets."""
 LOCK_S_MAX = 120.0
 """A second migration waits this long for the first."""
 

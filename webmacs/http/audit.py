@@ -93,6 +93,24 @@ def difference(before: Any, after: Any) -> tuple[dict[str, Any] | None, dict[str
     return {name: old.get(name) for name in differing}, {name: new[name] for name in differing}
 
 
+def change_of(
+    before: Any, after: Any, kind: str, *, action: str | None = None, name: str | None = None, detail: str | None = None
+) -> tuple[Entry, Version | None]:
+    """What two states of a thing as the API shows them (never a secret) leave behind, None where there is none. The action is create,
+    update or delete when nothing else is said; a thing with a `version` that is another leaves that version."""
+    state = before if after is None else after
+    public_id = getattr(state, "public_id", None)
+    old, new = difference(before, after)
+    action = action or ("create" if before is None else "delete" if after is None else "update")
+    entry = Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail)
+    version = getattr(state, "version", None)
+    anew = before is None or after is None or getattr(before, "version", None) != version
+    if not isinstance(version, int) or public_id is None or not anew:  # of software it is a text
+        return entry, None
+    content = None if after is None else msgspec.to_builtins(after, str_keys=True)
+    return entry, Version(kind, public_id, version + (after is None), content)
+
+
 async def account(
     conn: Connection,
     actor: Actor,

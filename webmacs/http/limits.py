@@ -25,6 +25,8 @@ WINDOW_S: Final = 60.0
 TRACKED_MAX: Final = 10_000
 """Callers or addresses that a budget remembers; beyond it the one that asked longest ago is forgotten, and begins anew."""
 FREE: Final = frozenset({"/health/live"})
+FREE_OF_CALLERS: Final = frozenset({("POST", "/api/v1/auth/logout")})
+"""Whoever has asked too often can still sign out; the address's budget counts it."""
 MB: Final = 1_000_000
 
 

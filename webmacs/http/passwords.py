@@ -1,19 +1,23 @@
 """Passwords off the event loop: hashed one at a time, because each takes a quarter of a second of a core, and judged before that."""
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
 
 from webmacs import accounts, clock
+from webmacs.http.limits import network_of
 from webmacs.http.problem import Problem, exhausted
 
 T = TypeVar("T")
 
 WAITING_MAX: Final = 20
 """About 5 s of hashing; whoever comes after is told to come again."""
+WAITING_OF_ADDRESS_MAX: Final = 10
+"""Of these: one host cannot keep everybody else out."""
 WAITING_S: Final = 30
 HASH_OF_NOBODY: Final = f"$2b${accounts.BCRYPT_COST}${'.' * 53}"
 """Well-formed, of no known password: checking it takes as long as checking a real one."""
@@ -55,14 +59,16 @@ class Passwords:
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="passwords")
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
+        """By the network of the address that asks."""
 
-    async def hash(self, password: str) -> str:
-        return await self._run(lambda: accounts.hash_password(self._key, password))
+    async def hash(self, password: str, address: str) -> str:
+        """`address` is who asks. Raises a 429."""
+        return await self._run(address, lambda: accounts.hash_password(self._key, password))
 
-    async def verify(self, password: str, password_hash: str | None) -> bool:
-        """False after the same time of work when there is no such user (`password_hash` None)."""
-        return await self._run(lambda: self._verify(password, password_hash))
+    async def verify(self, password: str, password_hash: str | None, address: str) -> bool:
+        """False after the same time of work when there is no such user (`password_hash` None). Raises a 429."""
+        return await self._run(address, lambda: self._verify(password, password_hash))
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -71,18 +77,25 @@ class Passwords:
         right = accounts.verify_password(self._key, password, password_hash or HASH_OF_NOBODY)
         return right and password_hash is not None
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        if self._waiting >= WAITING_MAX:
-            raise Problem(
-                429, "too-many-attempts", "Too many attempts",
-                f"The limit of {WAITING_MAX} passwords that wait to be judged is reached; try again in {WAITING_S} s.",
-                headers={"Retry-After": str(WAITING_S)},
-            )  # fmt: skip
-        self._waiting += 1
+    async def _run(self, address: str, work: Callable[[], T]) -> T:
+        network = network_of(address)
+        if self._waiting.total() >= WAITING_MAX:
+            raise _full(f"{WAITING_MAX} passwords")
+        if self._waiting[network] >= WAITING_OF_ADDRESS_MAX:
+            raise _full(f"{WAITING_OF_ADDRESS_MAX} passwords from one address")
+        self._waiting[network] += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         finally:
-            self._waiting -= 1
+            self._waiting -= Counter((network,))  # which forgets who has none
+
+
+def _full(which: str) -> Problem:
+    return Problem(
+        429, "too-many-attempts", "Too many attempts",
+        f"The limit of {which} that wait to be judged is reached; try again in {WAITING_S} s.",
+        headers={"Retry-After": str(WAITING_S)},
+    )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -96,7 +109,8 @@ class _Failures:
 
 @dataclass(slots=True)
 class LoginThrottle:
-    """Counts failed logins in memory. A try counts as failed from its beginning, so that many at once are judged like one by one."""
+    """Counts failed logins in memory. A try counts as failed from its beginning, so that many at once are judged like one by one.
+    An address is that of limits.network_of."""
 
     _pairs: OrderedDict[tuple[str, str], _Failures] = field(default_factory=OrderedDict)
     _addresses: OrderedDict[str, _Failures] = field(default_factory=OrderedDict)
@@ -104,10 +118,20 @@ class LoginThrottle:
     _succeeded: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
     """Accounts with an address from which they signed in before."""
 
+    @contextmanager
+    def judging(self, account: str, address: str) -> Iterator[None]:
+        """Around what judges a try. A try that it does not judge, as without a database, is none. Raises a 429."""
+        self.begin(account, address)
+        try:
+            yield
+        except BaseException:
+            self._take_back(account, address)
+            raise
+
     def begin(self, account: str, address: str) -> None:
         """Raises a 429 when this try may not even be hashed."""
-        now, pair = clock.monotonic(), (account.lower(), address)
-        of_address = _entry(self._addresses, address, now, OF_ADDRESS.window_s)
+        now, pair = clock.monotonic(), _pair(account, address)
+        of_address = _entry(self._addresses, pair[1], now, OF_ADDRESS.window_s)
         of_account = _entry(self._accounts, pair[0], now, OF_ACCOUNT.window_s)
         if pair not in self._succeeded:
             for failures, limit in ((of_address, OF_ADDRESS), (of_account, OF_ACCOUNT)):
@@ -121,15 +145,23 @@ class LoginThrottle:
             failures.last = now
 
     def succeeded(self, account: str, address: str) -> None:
-        pair = (account.lower(), address)
+        self._take_back(account, address)
+        pair = _pair(account, address)
         self._pairs.pop(pair, None)
         self._succeeded[pair] = None
         self._succeeded.move_to_end(pair)
         if len(self._succeeded) > TRACKED_MAX:
             self._succeeded.popitem(last=False)
-        for of_one in (self._addresses.get(address), self._accounts.get(pair[0])):
+
+    def _take_back(self, account: str, address: str) -> None:
+        pair = _pair(account, address)
+        for of_one in (self._addresses.get(pair[1]), self._accounts.get(pair[0]), self._pairs.get(pair)):
             if of_one is not None:
                 of_one.count = max(0, of_one.count - 1)
+
+
+def _pair(account: str, address: str) -> tuple[str, str]:
+    return account.lower(), network_of(address)
 
 
 K = TypeVar("K")

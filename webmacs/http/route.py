@@ -47,7 +47,7 @@ from webmacs.http.deprecation import Deprecation
 from webmacs.http.faults import field_error
 from webmacs.http.guard import Identity, SessionKeys
 from webmacs.http.known import Known
-from webmacs.http.limits import Limits
+from webmacs.http.limits import FREE_OF_CALLERS, Limits
 from webmacs.http.passwords import LoginThrottle, Passwords
 from webmacs.http.paths import Paths
 from webmacs.http.problem import FieldError, Problem, Unauthorized, Unprocessable
@@ -207,19 +207,11 @@ class Call(Generic[B, Q]):
         other processes. The action is create, update or delete when nothing else is said; `kind` is the route's; `detail` says what the
         states do not show. Answers the state that is true afterwards: `before`, where nothing differs.
         """
-        state = before if after is None else after
-        public_id = getattr(state, "public_id", None)
-        kind = kind or self.kind or ""
-        old, new = audit.difference(before, after)
-        action = action or ("create" if before is None else "delete" if after is None else "update")
-        entry = Entry(action, kind, public_id, name or getattr(state, "name", None), old, new, detail)
+        entry, version = audit.change_of(before, after, kind or self.kind or "", action=action, name=name, detail=detail)
         self.entries.append(entry)
         self.announced |= dict.fromkeys(announced)
-        version = getattr(state, "version", None)
-        anew = before is None or after is None or getattr(before, "version", None) != version
-        if isinstance(version, int) and public_id is not None and anew:  # of software it is a text
-            content = None if after is None else msgspec.to_builtins(after, str_keys=True)
-            self.versions.append(Version(kind, public_id, version + (after is None), content))
+        if version is not None:
+            self.versions.append(version)
         return typing.cast(A, before) if entry.says_nothing else after
 
     @property
@@ -466,6 +458,7 @@ class _Endpoint:
         self._route = route
         self._deaf = route.method not in guard.SAFE_METHODS and not judges_if_match
         self._access = route.access
+        self._free = (route.method, route.path) in FREE_OF_CALLERS
         self._withdraws = route.method not in guard.SAFE_METHODS and route.tag in WITHDRAWING
         self._scope = route.scope
         self._decoder = None if route.body in (None, bytes, Upload) else msgspec.json.Decoder(route.body)
@@ -485,7 +478,8 @@ class _Endpoint:
                     async with asyncio.timeout(HANDLER_S_MAX):
                         caller = await parts.known.identify(request, address)
                 caller = guard.admit(caller, self._access, self._scope)
-                parts.limits.admit_caller(caller, readings=self._route.readings)
+                if not self._free:
+                    parts.limits.admit_caller(caller, readings=self._route.readings)
             try:
                 response = await self._serve(request, caller, HANDLER_S_MAX - (clock.monotonic() - begun))
             finally:

@@ -118,7 +118,7 @@ export interface paths {
         get: operations["get_me"];
         /**
          * Change one's own profile
-         * @description Another e-mail needs the password beside it. Role: viewer or above; no API token.
+         * @description Another e-mail needs the password beside it, and links nobody who signs in at the provider. Role: viewer or above; no API token.
          */
         put: operations["change_me"];
         post?: never;

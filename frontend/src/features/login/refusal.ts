@@ -31,7 +31,7 @@ const SSO_REFUSALS: Readonly<Record<string, string>> = {
   expired: 'This sign-on took longer than 10 min, was used already, or began in another window. Begin again.',
   groups: 'None of your groups may use WebMACS. Ask an administrator.',
   provider: 'The sign-on provider does not answer as it should. Try again, or use your password.',
-  taken: 'Your email belongs to an account of another person at the provider. Ask an administrator.',
+  taken: 'An account here has your email, but is not yours at the provider. Ask an administrator.',
   unknown: 'You have no account here. Ask an administrator to make one.',
   untrusted: 'The answer of the sign-on provider could not be trusted. Begin again; if it stays so, tell an administrator.',
 }
