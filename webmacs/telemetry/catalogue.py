@@ -7,6 +7,7 @@ everything is read again.
 import asyncio
 import re
 from collections.abc import Callable, Collection, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -88,7 +89,7 @@ class Catalogue:
         async with self._loading:
             if self._loaded < asked:
                 covered = self._asked
-                await self._load()
+                await asyncio.create_task(self._load(), context=Context())  # no request's own: others wait for it, too
                 self._loaded = covered
 
     async def reload(self) -> None:
