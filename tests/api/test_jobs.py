@@ -29,7 +29,8 @@ from webmacs.storage import pool as database_pool
 @pytest.fixture(autouse=True)
 async def empty(rest: Rest) -> AsyncIterator[None]:
     yield
-    async with rest.connection() as conn:
+    async with rest.connection() as conn, conn.transaction():
+        await conn.execute("LOCK TABLE rewriting IN EXCLUSIVE MODE")  # else a merge under way writes what is deleted here
         await conn.execute("DELETE FROM jobs; DELETE FROM datapoints")
 
 
@@ -159,11 +160,16 @@ class Steps:
 
 @asynccontextmanager
 async def running(rest: Rest, work: Callable[[Work], Any], hub: Hub | None = None, *, repeatable: bool = True) -> AsyncIterator[Runner]:
-    """A runner beside the application's own, which does not know this kind."""
+    """A runner beside the application's own, which does not know this kind. It listens when the block begins."""
     pool = await database_pool.open_pool(rest.database, 3)
     runner = Runner(pool, rest.database, hub or Hub(Core()), {"steps": Kind(work, repeatable)})
+    began = await pool.fetchval("SELECT now()")
     tasks = [asyncio.create_task(runner.follow()), asyncio.create_task(runner.run())]
+    listening = """SELECT EXISTS (SELECT FROM pg_stat_activity
+                    WHERE datname = current_database() AND backend_start >= $1 AND query LIKE 'LISTEN%' AND state = 'idle')"""
     try:
+        while not await pool.fetchval(listening, began):  # noqa: ASYNC110 the server is asked, it does not tell
+            await asyncio.sleep(0.01)
         yield runner
     finally:
         for task in tasks:
