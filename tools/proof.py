@@ -20,7 +20,8 @@ Each row is a fault of the list in `tests/parts/torture.py`, thrown at the real 
 writes this page, `make torture ROW=1` one of them; `make test` runs the same checks at small counts. A reading carries its identity in its
 value, its sender keeps a journal of what was acknowledged, and a checker that trusts no counter of the system compares the journal with
 what is stored (`tests/parts/journal.py` and `tests/parts/ledger.py`; the simulator, the tests of the spool and those of compaction have
-models of their own). The exception: row 33 runs bundled devices, whose readings carry no identity, and counts beats of 0.1 s. What was found on the way, and how it was mended: [faults found](faults-found.md).
+models of their own). The exception: row 33 runs bundled devices, whose readings carry no identity, and counts beats of 0.1 s.
+What was found on the way, and how it was mended: [faults found](faults-found.md).
 
 *Done* and *refused* are counted in the unit that stands with them, frames where none does; *unknown* are those whose fate was not known
 when the fault struck. *Lost* are readings that had to be stored and are not, *twice* are readings that are stored again.
