@@ -583,8 +583,9 @@ async def test_a_stream_without_a_readable_head_is_declared_with_its_count(tmp_p
     assert_whole(machine, backend)
 
 
-async def test_a_damaged_first_record_of_a_segment_costs_its_count_and_no_more(tmp_path: Path) -> None:
-    machine, backend = Machine(tmp_path, 40_000), Backend()
+async def begun_with_a_damaged_record(place: Path) -> tuple[Machine, Backend, segment.Name]:
+    """A process on a spool whose oldest segment (its name) has lost its first record; the backend has what came before it."""
+    machine, backend = Machine(place, 40_000), Backend()
     machine.spool.append(frame.seal_gap(wire.Gap(0, 1, 0, 0, 700, "device_error")))  # frames are not alike
     for _ in range(8):
         machine.sample(10)
@@ -597,25 +598,18 @@ async def test_a_damaged_first_record_of_a_segment_costs_its_count_and_no_more(t
     data[data.index(b"\xf5REC") + 60] ^= 1
     machine.segments()[0].write_bytes(data)
     machine.spool = machine._start()
+    return machine, backend, first
+
+
+async def test_a_damaged_first_record_of_a_segment_costs_its_count_and_no_more(tmp_path: Path) -> None:
+    machine, backend, _ = await begun_with_a_damaged_record(tmp_path)
     assert deliver(machine.spool, backend).delivered
     assert [(gap.cause, gap.n) for gap in gaps(backend)] == [("device_error", 700), ("spool_damaged", READINGS)]
 
 
 async def test_a_damaged_first_record_is_counted_also_when_its_segment_is_dropped(tmp_path: Path) -> None:
     """The segment's name alone says how many readings the backend has, so it must have been heard before it goes."""
-    machine, backend = Machine(tmp_path, 40_000), Backend()
-    machine.spool.append(frame.seal_gap(wire.Gap(0, 1, 0, 0, 700, "device_error")))  # frames are not alike
-    for _ in range(8):
-        machine.sample(10)
-        await machine.to_disk()
-    first = segment.parse_name(machine.segments()[1])
-    assert first is not None
-    deliver(machine.spool, backend, 1 + first.first)  # describe, hello, and the frames of the first segment
-    machine.die()
-    data = bytearray(machine.segments()[0].read_bytes())
-    data[data.index(b"\xf5REC") + 60] ^= 1
-    machine.segments()[0].write_bytes(data)
-    machine.spool = machine._start()
+    machine, backend, first = await begun_with_a_damaged_record(tmp_path)
     while first in map(segment.parse_name, machine.segments()):
         machine.sample(10)
         await machine.to_disk()

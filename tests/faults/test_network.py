@@ -4,7 +4,6 @@ import asyncio
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
 
 import asyncpg
 import pytest
@@ -12,7 +11,7 @@ from parts.backend import Backend, make_source
 from parts.controlled import stored_since
 from parts.journal import Verdict, check
 from parts.ledger import NOT_SAMPLED, Ledger, read_ledger
-from parts.proxy import SOCKET, Connection, Proxy, Way
+from parts.proxy import Connection, DatabaseProxy, Proxy, Way
 from parts.sender import Senders
 from parts.source import Source
 from parts.station import Station
@@ -97,10 +96,8 @@ async def part_again_and_again(
     sabotage: str | None = None,
 ) -> tuple[Senders, Verdict, Ledger]:
     """Cuts the line of controller and backend, then that of backend and database: both ways, and one way only."""
-    parts = urlsplit(database)
-    async with Proxy(Path(parse_qs(parts.query)["host"][0]) / SOCKET) as behind:
-        through = parts._replace(query=f"host={quote(str(behind.path.parent), safe='')}").geturl()
-        backend = Backend(through, place, sabotage, compacting=False)
+    async with DatabaseProxy(database) as behind:
+        backend = Backend(behind.database, place, sabotage, compacting=False)
         await backend.start()
         backend.database = database
         async with Proxy(backend.port) as before:
@@ -156,11 +153,11 @@ async def test_partitions_find_numbers_outside_the_transaction(
     assert verdict.twice
 
 
-class MidCopy(Proxy):
+class MidCopy(DatabaseProxy):
     """The line of a flush falls silent for good once its COPY has begun: nobody is told, then or later."""
 
-    def __init__(self, server: Path) -> None:
-        super().__init__(server)
+    def __init__(self, database: str) -> None:
+        super().__init__(database)
         self.armed = False
         self.silent = asyncio.Event()
 
@@ -180,10 +177,8 @@ class MidCopy(Proxy):
 @pytest.mark.row(11)
 async def test_a_line_that_dies_within_a_commit_holds_nobody_up(module_database: str, tmp_path: Path, row: Row) -> None:
     """The session that it leaves at the server goes on waiting for its COPY, with the locks of the flush."""
-    parts = urlsplit(module_database)
-    async with MidCopy(Path(parse_qs(parts.query)["host"][0]) / SOCKET) as behind:
-        through = parts._replace(query=f"host={quote(str(behind.path.parent), safe='')}").geturl()
-        backend = Backend(through, tmp_path, "hurried", compacting=False)
+    async with MidCopy(module_database) as behind:
+        backend = Backend(behind.database, tmp_path, "hurried", compacting=False)
         await backend.start()
         backend.database = module_database
         async with await Senders.make(backend, row.test, tmp_path, count=2, channels=10, readings=20, frames_per_s=50.0) as senders:

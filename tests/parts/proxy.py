@@ -1,7 +1,7 @@
 """A small proxy that does to a connection what networks do: hold everything back one way or both, delay, throttle, cut, half-close.
 
-`Proxy` stands before any server on a TCP port of this machine or a Unix socket. `CommitProxy` knows PostgreSQL: it swallows a COMMIT,
-which then does not take place, or the answer to it, which did.
+`Proxy` stands before any server on a TCP port of this machine or a Unix socket, `DatabaseProxy` before PostgreSQL. `CommitProxy` knows
+its words: it swallows a COMMIT, which then does not take place, or the answer to it, which did.
 """
 
 import asyncio
@@ -189,14 +189,26 @@ class Proxy:
         return True
 
 
-class CommitProxy(Proxy):
-    """Before PostgreSQL. Of the COMMITs that follow a statement with `after` in it the next `lose` never arrive, then the answers to the
-    next `swallow` are lost; each time the connection is cut."""
+class DatabaseProxy(Proxy):
+    """Before the PostgreSQL of this URL."""
 
-    def __init__(self, database: str, after: bytes = b"COPY") -> None:
+    def __init__(self, database: str) -> None:
         parts = urlsplit(database)
         super().__init__(Path(parse_qs(parts.query)["host"][0]) / SOCKET)
         self._parts = parts
+
+    @property
+    def database(self) -> str:
+        """The URL that leads through the proxy."""
+        return self._parts._replace(query=f"host={quote(str(self.path.parent), safe='')}").geturl()
+
+
+class CommitProxy(DatabaseProxy):
+    """Of the COMMITs that follow a statement with `after` in it the next `lose` never arrive, then the answers to the next `swallow` are
+    lost; each time the connection is cut."""
+
+    def __init__(self, database: str, after: bytes = b"COPY") -> None:
+        super().__init__(database)
         self._after = after
         self._wrote: set[Connection] = set()
         self._doomed: set[Connection] = set()
@@ -204,11 +216,6 @@ class CommitProxy(Proxy):
         self.lost = 0
         self.swallow = 0
         self.swallowed = 0
-
-    @property
-    def database(self) -> str:
-        """The URL that leads through the proxy."""
-        return self._parts._replace(query=f"host={quote(str(self.path.parent), safe='')}").geturl()
 
     def passes(self, connection: Connection, source: str, data: bytes) -> bool:
         if source == "server":

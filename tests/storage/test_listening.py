@@ -2,11 +2,9 @@
 
 import asyncio
 from functools import partial
-from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from parts.proxy import SOCKET, Proxy
+from parts.proxy import DatabaseProxy
 
 from webmacs.storage import listening as module
 from webmacs.storage import pool
@@ -29,13 +27,10 @@ async def test_words_of_each_channel_are_heard_and_an_end_is_an_error(module_dat
 async def test_who_hears_nothing_asks_whether_the_other_end_is_there(module_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUIET_S", 0.1)
     monkeypatch.setattr(module, "connect", partial(pool.connect, command_timeout=1.0))
-    parts = urlsplit(module_database)
-    async with Proxy(Path(parse_qs(parts.query)["host"][0]) / SOCKET) as proxy:
-        through = parts._replace(query=f"host={quote(str(proxy.path.parent), safe='')}").geturl()
-        async with listening(through, "one") as listener:
-            hearing = asyncio.create_task(listener.next())
-            assert await asyncio.wait({hearing}, timeout=0.5) == (set(), {hearing})  # asked several times, and answered
-            proxy.black_hole = True
-            with pytest.raises(FAULTS):
-                await asyncio.wait_for(hearing, 20)
-            proxy.black_hole = False
+    async with DatabaseProxy(module_database) as proxy, listening(proxy.database, "one") as listener:
+        hearing = asyncio.create_task(listener.next())
+        assert await asyncio.wait({hearing}, timeout=0.5) == (set(), {hearing})  # asked several times, and answered
+        proxy.black_hole = True
+        with pytest.raises(FAULTS):
+            await asyncio.wait_for(hearing, 20)
+        proxy.black_hole = False

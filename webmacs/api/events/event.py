@@ -145,7 +145,7 @@ class Recording(msgspec.Struct, frozen=True):
 
 
 FIELDS: Final = EventIn.__struct_fields__
-"""What people may say of an event."""
+"""What people may say of an event; columns of `events` have the same names."""
 
 Fields: TypeAlias = dict[str, Any]
 """Some of FIELDS with their values."""
@@ -381,7 +381,7 @@ def _tidy_path(path: str) -> str:
 
 
 _COLUMNS: Final = ", ".join(FIELDS)
-_NEW: Final = ", ".join(f"n.{column}" for column in FIELDS)
+_NEW: Final = ", ".join(f"n.{field}" for field in FIELDS)
 
 
 async def insert(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
